@@ -1,0 +1,3 @@
+//! Copy-on-write catalogue.
+#![no_std]
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! Crash-safe block store (under construction).
+#![no_std]
+#![forbid(unsafe_code)]
