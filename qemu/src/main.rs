@@ -1,2 +1,249 @@
-//! Runner.
-fn main() {}
+//! `arenite-runner`: builds the demo kernel, makes its disks, boots it in QEMU and judges the outcome.
+//!
+//! It is called through two cargo aliases, `cargo demo` and `cargo verify`. Exit status: 0 if all is well, 1 if
+//! something failed, 2 if the command line is wrong or something is missing that could not be installed.
+//!
+//! | module                          | what                                                    |
+//! |---------------------------------|---------------------------------------------------------|
+//! | `setup`, `tools`, `kernel`      | what is installed and built before anything runs        |
+//! | `pack`, `generate`, `work`      | input, archive, disks, the work directory and its locks |
+//! | `vm`, `events`, `accel`         | one run of QEMU                                         |
+//! | `demo`, `flip`, `host`, `report`| the demonstration                                       |
+//! | `scenarios`                     | what else the kernel has to show                        |
+//! | `verify`                        | all checks                                              |
+//! | `progress`, `table`, `size`     | what the user sees                                      |
+
+#![forbid(unsafe_code)]
+
+mod accel;
+mod demo;
+mod events;
+mod flip;
+mod generate;
+mod host;
+mod kernel;
+#[path = "../../kernel-demo/src/outcome.rs"]
+#[allow(dead_code, reason = "the kernel uses the other half of this file")]
+mod outcome;
+mod pack;
+mod progress;
+mod report;
+mod scenarios;
+mod setup;
+mod size;
+mod table;
+#[cfg(test)]
+mod testing;
+mod tools;
+mod verify;
+mod vm;
+mod work;
+
+use clap::{Args, Parser};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The demonstration and the checks of Arenite.
+#[derive(Parser, Debug)]
+#[command(name = "arenite-runner", bin_name = "cargo")]
+enum Cli {
+    Demo(DemoArgs),
+    Verify(VerifyArgs),
+}
+
+/// Keeps real files in a store on a virtio disk, across machines, and checks every byte.
+///
+/// Boots the demo kernel in QEMU twice: the first machine imports the files into the store, the second one finds them
+/// again and compares them with the archive, deletes every third, rewrites every fifth and compares again. Then the host
+/// checks the same disk. Installs QEMU and the Rust target if they are missing and it may.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  cargo demo                                      the files that git tracks here
+  cargo demo --input ~/music --size 4G --keep     other files, a larger disk, keep the images
+  cargo demo --disk /tmp/store.img --verbose      a disk of your own; show the kernel's output
+  cargo demo --flip superblock:1                  damage one copy of the superblock between the boots
+  cargo demo --scenario all                       everything that can go wrong")]
+pub struct DemoArgs {
+    /// The directory whose files are imported [default: the files that git tracks here]
+    #[arg(long, value_name = "DIR")]
+    pub input: Option<PathBuf>,
+    /// The size of a new disk
+    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = disk_size)]
+    pub size: u64,
+    /// Use this image, and leave it; created if it is not there
+    #[arg(long, value_name = "PATH")]
+    pub disk: Option<PathBuf>,
+    /// The guest's memory
+    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = memory_size)]
+    pub memory: u64,
+    /// Format the disk even if it holds something else
+    #[arg(long)]
+    pub force_format: bool,
+    /// Invert one byte between the boots: data[:BYTE], superblock[:COPY] or header[:COPY] (may be repeated)
+    #[arg(long, value_name = "WHERE")]
+    pub flip: Vec<flip::Flip>,
+    /// Run a scenario on input of its own instead: a name, `all` or `long`
+    #[arg(
+        long,
+        value_name = "NAME",
+        conflicts_with_all = ["input", "size", "disk", "memory", "flip", "force_format"]
+    )]
+    pub scenario: Option<String>,
+    /// Print the names of the scenarios and stop
+    #[arg(long)]
+    pub list_scenarios: bool,
+    #[command(flatten)]
+    boot: BootArgs,
+}
+
+/// How machines are run.
+#[derive(Args, Debug, PartialEq, Eq)]
+pub struct BootArgs {
+    /// Leave the images in .arenite
+    #[arg(long)]
+    pub keep: bool,
+    /// Who executes the guest's code
+    #[arg(long, value_enum, default_value = "auto")]
+    pub accel: accel::Wish,
+    /// The number of the guest's processors
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=255))]
+    pub cpus: u32,
+    /// Seconds of silence after which the kernel counts as hung
+    #[arg(long, value_name = "SECONDS", default_value_t = 90, value_parser = clap::value_parser!(u64).range(1..=86400))]
+    pub timeout: u64,
+    /// Show the kernel's output
+    #[arg(long, short)]
+    pub verbose: bool,
+}
+
+impl Default for BootArgs {
+    /// What the command line says when it says nothing.
+    fn default() -> Self {
+        Self { keep: false, accel: accel::Wish::Auto, cpus: 1, timeout: 90, verbose: false }
+    }
+}
+
+/// Checks everything: format, lints, docs, tests, bare-metal builds, the kernel's image, and the boot tests.
+///
+/// Installs what is missing (Rust targets through rustup, QEMU through the system's package manager) where it may,
+/// and otherwise says what to type. Goes on after a failing step, and ends with a table of all steps.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  cargo verify                      everything
+  cargo verify --list               the names of the steps
+  cargo verify --only fmt,clippy    two of them")]
+pub struct VerifyArgs {
+    /// Run these steps only
+    #[arg(long, value_name = "STEPS", value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// Print the names of the steps and stop
+    #[arg(long)]
+    pub list: bool,
+}
+
+fn disk_size(text: &str) -> Result<u64, String> {
+    match size::parse(text)? {
+        bytes if bytes < 1 << 20 => Err("a disk has at least 1M".into()),
+        bytes if bytes % 512 != 0 => Err("a disk is a multiple of 512 bytes".into()),
+        bytes => Ok(bytes),
+    }
+}
+
+fn memory_size(text: &str) -> Result<u64, String> {
+    match size::parse(text)? {
+        bytes if bytes < 16 << 20 => Err("the guest needs at least 16M".into()),
+        bytes if bytes % (1 << 20) != 0 => Err("memory is a multiple of 1M".into()),
+        bytes => Ok(bytes),
+    }
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse_from(without_separator(std::env::args_os())) {
+        Cli::Demo(args) if args.list_scenarios => {
+            scenarios::list();
+            Ok(true)
+        }
+        Cli::Demo(args) => demo::run(&args),
+        Cli::Verify(args) => verify::run(&args),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(if error.is::<tools::Missing>() { 2 } else { 1 })
+        }
+    }
+}
+
+/// Drops a `--` that directly follows the subcommand, so that `cargo demo -- --keep` is `cargo demo --keep`.
+fn without_separator(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    args.enumerate().filter(|(at, arg)| !(*at == 2 && arg == "--")).map(|(_, arg)| arg).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &str) -> Result<Cli, clap::Error> {
+        let words = words.split_whitespace().map(OsString::from);
+        Cli::try_parse_from(without_separator(std::iter::once("arenite-runner".into()).chain(words)))
+    }
+
+    fn demo(words: &str) -> DemoArgs {
+        match parse(words) {
+            Ok(Cli::Demo(args)) => args,
+            other => panic!("{words}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_with_and_without_a_separator() {
+        for words in ["demo --size 64M --keep --flip header:3", "demo -- --size 64M --keep --flip header:3"] {
+            let args = demo(words);
+            assert_eq!(
+                (args.size, args.boot.keep, args.flip),
+                (64 << 20, true, vec![flip::Flip::Header(3)]),
+                "{words}"
+            );
+        }
+        for words in ["verify --only fmt,doc", "verify -- --only fmt --only doc"] {
+            assert!(matches!(parse(words), Ok(Cli::Verify(args)) if args.only == ["fmt", "doc"]), "{words}");
+        }
+    }
+
+    #[test]
+    fn a_bare_separator_is_nothing() {
+        let args = demo("demo --");
+        assert_eq!((args.size, args.memory, args.boot.accel), (256 << 20, 256 << 20, accel::Wish::Auto));
+        assert!(matches!(parse("verify --"), Ok(Cli::Verify(_))));
+        assert_eq!(args.boot, BootArgs::default());
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for words in [
+            "",
+            "dance",
+            "demo --size 100",
+            "demo --size 1000001",
+            "demo --memory 1M",
+            "demo --accel hvf",
+            "demo --flip moon",
+            "demo --cpus 0",
+            "demo --scenario full --size 1G",
+            "demo keep",
+            "demo -- -- --keep",
+            "verify --keep",
+        ] {
+            assert!(parse(words).is_err(), "{words}");
+        }
+    }
+}

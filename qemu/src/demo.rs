@@ -1,0 +1,263 @@
+//! `cargo demo`: real files go into the store on a virtio disk, the machine is switched off, another machine finds them
+//! again, byte for byte, changes some of them, and the host finds what that machine has left.
+
+use crate::accel::{self, Accel};
+use crate::events::Event;
+use crate::flip::{flip, Flip};
+use crate::host::{host_check, Expected};
+use crate::outcome::Outcome;
+use crate::pack::{self, Input, Packed};
+use crate::progress::Progress;
+use crate::report::Report;
+use crate::vm::{Disk, End, Machine, Run, Sight};
+use crate::work::{self, WorkDir};
+use crate::{kernel, setup, size, tools, BootArgs, DemoArgs};
+use anyhow::{bail, Context, Result};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How many lines of the kernel's output a failure shows.
+const TAIL_LINES: usize = 40;
+
+/// What every machine needs: the programs, and how to run the guest.
+pub struct Bench {
+    /// The repository.
+    pub root: PathBuf,
+    /// The emulator.
+    pub qemu: PathBuf,
+    /// The kernel's ELF image.
+    pub kernel: PathBuf,
+    /// Who executes the guest's code.
+    pub accel: Accel,
+    /// The number of the guest's processors.
+    pub cpus: u32,
+    /// The longest silence of the kernel.
+    pub silence: Duration,
+    /// Whether to show the kernel's output.
+    pub verbose: bool,
+    /// Whether to leave the work directory.
+    pub keep: bool,
+}
+
+impl Bench {
+    /// Installs and builds what is needed.
+    pub fn set_up(root: &Path, args: &BootArgs) -> Result<Self> {
+        let root = root.to_path_buf();
+        let accel = accel::choose(args.accel)?;
+        setup::target(&root, setup::KERNEL_TARGET)?;
+        let qemu = setup::qemu()?;
+        println!("demo: building the kernel");
+        let kernel = kernel::build(&root, &[])?;
+        let silence = Duration::from_secs(args.timeout);
+        Ok(Self { root, qemu, kernel, accel, cpus: args.cpus, silence, verbose: args.verbose, keep: args.keep })
+    }
+}
+
+/// What one demonstration works on.
+pub struct Plan {
+    /// Where the files come from; see [`Demo::prepare`].
+    pub input: Option<PathBuf>,
+    /// The disk, if it is not to be made in the work directory.
+    pub disk: Option<PathBuf>,
+    /// The size of a new disk in bytes.
+    pub size: u64,
+    /// The guest's memory in bytes.
+    pub memory: u64,
+}
+
+/// What a boot is for; the first word of the kernel's command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Put the archive's files into the store.
+    Import,
+    /// Compare the store's files with the archive's, delete and rewrite some, compare again.
+    Verify,
+}
+
+impl Phase {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Import => "import",
+            Self::Verify => "verify",
+        }
+    }
+}
+
+/// A demonstration with its disks ready.
+pub struct Demo<'a> {
+    bench: &'a Bench,
+    dir: WorkDir,
+    /// The store's image.
+    pub disk: PathBuf,
+    disk_file: File,
+    disk_is_ours: bool,
+    archive: PathBuf,
+    /// What the archive holds.
+    pub packed: Packed,
+    memory: u64,
+}
+
+impl<'a> Demo<'a> {
+    /// Packs the input (the files that git tracks here, if the plan names none) and opens the disk.
+    pub fn prepare(bench: &'a Bench, name: &str, plan: &Plan) -> Result<Self> {
+        let dir = WorkDir::take(&bench.root, name)?;
+        Self::prepare_in(bench, dir, plan)
+    }
+
+    /// The same in a work directory that is already taken, and may hold the input.
+    pub fn prepare_in(bench: &'a Bench, dir: WorkDir, plan: &Plan) -> Result<Self> {
+        let disk = plan.disk.clone().unwrap_or_else(|| dir.file("store.img"));
+        let disk_file = work::open_disk(&disk, plan.size)?;
+        let input = match &plan.input {
+            Some(input) if input.starts_with(dir.path()) => Input::Tree { dir: input.clone(), except: None },
+            Some(input) => {
+                let except = bench.root.join(work::DIR).canonicalize().ok();
+                Input::Tree { dir: input.clone(), except }
+            }
+            None => Input::Tracked(bench.root.clone()),
+        };
+        let archive = dir.file("input.tar");
+        let packed = pack::pack(&input, &archive)?;
+        println!(
+            "pack: {} files, {} links, {}; {} skipped",
+            packed.files,
+            packed.links,
+            size::show(packed.bytes),
+            packed.skipped.len()
+        );
+        pack::report_skipped(&packed);
+        let disk_is_ours = plan.disk.is_none();
+        Ok(Self { bench, dir, disk, disk_file, disk_is_ours, archive, packed, memory: plan.memory })
+    }
+
+    /// Boots a new machine on the disk. `words` are added to the kernel's command line.
+    pub fn boot(&self, phase: Phase, words: &[&str]) -> Result<Run> {
+        let bench = self.bench;
+        let phase_word = format!("phase={}", phase.name());
+        let machine = Machine {
+            qemu: &bench.qemu,
+            kernel: &bench.kernel,
+            accel: bench.accel,
+            memory: self.memory,
+            cpus: bench.cpus,
+            words: std::iter::once(phase_word.as_str()).chain(words.iter().copied()).map(String::from).collect(),
+            disks: vec![
+                Disk { path: &self.disk, serial: "store", read_only: false },
+                Disk { path: &self.archive, serial: "input", read_only: true },
+            ],
+            silence: bench.silence,
+        };
+        println!("boot: {} ({}, {} of memory)", phase.name(), bench.accel.name(), size::show(self.memory));
+        let mut progress = Progress::bytes(phase.name(), self.packed.bytes);
+        let run = machine.run(|sight| match sight {
+            Sight::Progress(done, total) => {
+                progress.set_total(total);
+                progress.set(done);
+            }
+            Sight::Line(line) if bench.verbose => progress.say(&format!("  | {line}")),
+            Sight::Line(_) => {}
+        })?;
+        progress.finish();
+        println!("boot: {} took {:.1} s; {}", phase.name(), run.elapsed.as_secs_f64(), run.end);
+        Ok(run)
+    }
+
+    /// Inverts a byte of the disk; `run` is the boot whose events say where data lies.
+    pub fn damage(&mut self, what: Flip, run: &Run) -> Result<u64> {
+        let data_block = run.events.iter().find(|event| event.name == "datablock");
+        let addr = flip(&mut self.disk_file, what, data_block.and_then(|event| event.number("addr")))?;
+        println!("flip: {what:?}: inverted the byte at {addr:#x}");
+        Ok(addr)
+    }
+
+    /// Opens the disk on the host.
+    pub fn check_on_host(&self, expected: Expected) -> Result<crate::host::Checked> {
+        host_check(&self.disk, &self.archive, expected)
+    }
+
+    /// Removes what is not to be kept; says where the rest is.
+    pub fn finish(self, good: bool) {
+        if !good || self.bench.keep {
+            println!("kept: {}", self.dir.path().display());
+        } else {
+            self.dir.remove();
+        }
+        if !self.disk_is_ours {
+            println!("kept: {}", self.disk.display());
+        }
+    }
+}
+
+/// An error, with the end of the kernel's output, unless the run ended as it should.
+pub fn require(run: &Run, outcome: Outcome, verbose: bool) -> Result<()> {
+    if run.end == End::Verdict(outcome) {
+        return Ok(());
+    }
+    if !verbose {
+        let skip = run.log.len().saturating_sub(TAIL_LINES);
+        run.log.iter().skip(skip).for_each(|line| println!("  | {line}"));
+    }
+    match outcome {
+        Outcome::Success => bail!("{}", run.end),
+        other => bail!("{}, not with `{}`", run.end, other.name()),
+    }
+}
+
+/// The `@result` events of a run.
+pub fn results(run: &Run) -> impl Iterator<Item = &Event> {
+    run.events.iter().filter(|event| event.name == "result")
+}
+
+/// The whole demonstration: import, host, verification after a reboot, host again. Returns its report; what went wrong is
+/// among its faults, unless nothing could be done at all.
+pub fn demonstrate(demo: &mut Demo<'_>, import_words: &[&str], flips: &[Flip]) -> Result<Report> {
+    let mut report = Report::new(demo.packed.files, demo.packed.bytes);
+    let verbose = demo.bench.verbose;
+
+    let import = demo.boot(Phase::Import, import_words)?;
+    report.add_run("import", &import);
+    if let Err(error) = require(&import, Outcome::Success, verbose) {
+        report.fault(format!("import: {error:#}"));
+        return Ok(report);
+    }
+    report.expect_all("import", results(&import).next());
+    report.add_host("host", demo.check_on_host(Expected::AsImported), true);
+    for what in flips {
+        demo.damage(*what, &import)?;
+    }
+
+    let verify = demo.boot(Phase::Verify, &[])?;
+    report.add_run("verify", &verify);
+    report.expect_all("verify", results(&verify).next());
+    if let Err(error) = require(&verify, Outcome::Success, verbose) {
+        report.fault(format!("verify: {error:#}"));
+        return Ok(report);
+    }
+    report.add_host("host, changed", demo.check_on_host(Expected::AfterChanges), false);
+    Ok(report)
+}
+
+/// Runs `cargo demo`; true if everything is as it should be.
+pub fn run(args: &DemoArgs) -> Result<bool> {
+    if let Some(input) = args.input.as_deref().filter(|input| !input.is_dir()) {
+        bail!("the input directory {} does not exist", input.display());
+    }
+    let bench = Bench::set_up(&tools::repository_root()?, &args.boot)?;
+    if let Some(name) = &args.scenario {
+        return crate::scenarios::run(&bench, name);
+    }
+    let plan = Plan {
+        input: args.input.as_deref().map(Path::canonicalize).transpose().context("the input directory")?,
+        disk: args.disk.clone(),
+        size: args.size,
+        memory: args.memory,
+    };
+    let mut demo = Demo::prepare(&bench, "demo", &plan)?;
+    let words: &[&str] = if args.force_format { &["format=force"] } else { &[] };
+    let report = demonstrate(&mut demo, words, &args.flip)?;
+    print!("\n{}", report.table());
+    demo.finish(report.is_good());
+    println!("{}", report.verdict());
+    Ok(report.is_good())
+}

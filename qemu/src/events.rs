@@ -1,0 +1,140 @@
+//! The kernel's serial output, line by line. A line that begins with `@` is an event for the runner:
+//!
+//! ```text
+//! @progress 1048576 4194304                 done and total, in bytes
+//! @result phase=import files=7 bytes=12345  figures at the end of a phase: also blocks commits flushes micros
+//!                                           read_bytes write_bytes
+//! @datablock addr=0x84000                   where a block of some file's content lies
+//! @corrupt file=a/b addr=0x84000 expected=0x1 found=0x2     content whose hash is wrong
+//! @repaired what=superblock copy=0          a damaged copy (superblock, header) that the other one made good
+//! @full need=65536 room=4096                what an operation on a full volume needed, and what there was
+//! ```
+//!
+//! All else is text for people. Nothing here trusts the kernel: what does not parse is text.
+
+use std::collections::BTreeMap;
+
+/// One event: its name, the words without `=` in their order, and the `key=value` words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// What follows the `@`.
+    pub name: String,
+    /// Words without a `=`.
+    pub words: Vec<String>,
+    /// Words with one; the last of equal keys wins.
+    pub fields: BTreeMap<String, String>,
+}
+
+impl Event {
+    /// Parses a line; `None` if it is no event.
+    pub fn parse(line: &str) -> Option<Self> {
+        let mut tokens = line.strip_prefix('@')?.split_ascii_whitespace();
+        let name = tokens.next()?.to_string();
+        let mut event = Self { name, words: Vec::new(), fields: BTreeMap::new() };
+        for token in tokens {
+            match token.split_once('=') {
+                Some((key, value)) => {
+                    event.fields.insert(key.to_string(), value.to_string());
+                }
+                None => event.words.push(token.to_string()),
+            }
+        }
+        Some(event)
+    }
+
+    /// The text of a field.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.fields.get(key).map(String::as_str)
+    }
+
+    /// A field as a number, decimal or with `0x`.
+    pub fn number(&self, key: &str) -> Option<u64> {
+        parse_number(self.text(key)?)
+    }
+
+    /// `@progress done total`, in bytes.
+    pub fn progress(&self) -> Option<(u64, u64)> {
+        match (self.name.as_str(), self.words.as_slice()) {
+            ("progress", [done, total]) => Some((parse_number(done)?, parse_number(total)?)),
+            _ => None,
+        }
+    }
+}
+
+fn parse_number(text: &str) -> Option<u64> {
+    match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+/// Cuts a stream of bytes into lines of bounded length, without their ends and without control characters, which would
+/// otherwise reach the user's terminal.
+pub fn for_each_line(mut source: impl std::io::Read, mut each: impl FnMut(String)) {
+    const LONGEST: usize = 16 << 10;
+    let mut chunk = [0; 4096];
+    let mut line = Vec::new();
+    let mut finish = |line: &mut Vec<u8>| {
+        let text = String::from_utf8_lossy(line);
+        each(text.chars().filter(|char| *char == '\t' || !char.is_control()).collect());
+        line.clear();
+    };
+    while let Ok(count @ 1..) = source.read(&mut chunk) {
+        for byte in &chunk[..count] {
+            if *byte != b'\n' {
+                line.push(*byte);
+            }
+            if *byte == b'\n' || line.len() == LONGEST {
+                finish(&mut line);
+            }
+        }
+    }
+    if !line.is_empty() {
+        finish(&mut line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_have_words_and_fields() {
+        let event = Event::parse("@result phase=import files=7 odd addr=0x84000 empty= a=b=c").unwrap();
+        assert_eq!(event.name, "result");
+        assert_eq!(event.words, ["odd"]);
+        assert_eq!(event.text("phase"), Some("import"));
+        assert_eq!(event.number("files"), Some(7));
+        assert_eq!(event.number("addr"), Some(0x84000));
+        assert_eq!(event.text("empty"), Some(""));
+        assert_eq!(event.text("a"), Some("b=c"));
+        assert_eq!(event.number("empty"), None);
+        assert_eq!(event.number("missing"), None);
+    }
+
+    #[test]
+    fn progress_needs_two_numbers() {
+        let progress = |line| Event::parse(line).and_then(|event| event.progress());
+        assert_eq!(progress("@progress 5 10"), Some((5, 10)));
+        for line in ["@progress 5", "@progress 5 10 15", "@progress five 10", "@progress -1 10", "@result 5 10"] {
+            assert_eq!(progress(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn other_lines_are_text() {
+        for line in ["", "@", "@ ", "boot: hello", " @progress 1 2"] {
+            assert_eq!(Event::parse(line), None, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn lines_are_bounded_and_clean() {
+        let mut source = b"one\r\n\x1b[2Jtwo\n\nbad \xff utf\n".to_vec();
+        source.extend(vec![b'x'; (16 << 10) + 5]);
+        let mut lines = Vec::new();
+        for_each_line(source.as_slice(), |line| lines.push(line));
+        assert_eq!(lines[..4], ["one", "[2Jtwo", "", "bad \u{fffd} utf"]);
+        assert_eq!(lines[4..].iter().map(String::len).collect::<Vec<_>>(), [16 << 10, 5]);
+    }
+}

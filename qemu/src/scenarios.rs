@@ -1,0 +1,275 @@
+//! What has to be shown of the demo kernel besides the demonstration itself: damage is found and named or got around, a
+//! full volume stays usable, a foreign disk stays untouched. Each scenario makes its own input and disks.
+
+use crate::demo::{demonstrate, require, results, Bench, Demo, Phase, Plan};
+use crate::flip::Flip;
+use crate::generate;
+use crate::host::Expected;
+use crate::outcome::Outcome;
+use crate::table::Table;
+use crate::vm::Run;
+use crate::work::WorkDir;
+use anyhow::{bail, ensure, Context, Result};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+const MIB: u64 = 1 << 20;
+const SEED: u64 = 20_240_229;
+
+/// A variant of the demonstration, and how to judge it.
+pub struct Scenario {
+    /// The name by which it is called.
+    pub name: &'static str,
+    /// What it shows.
+    pub about: &'static str,
+    /// Whether it takes minutes; such ones run only when asked for.
+    pub long: bool,
+    /// Runs it; a note for the table if all is well.
+    pub run: fn(&Bench) -> Result<String>,
+}
+
+/// All of them.
+pub const ALL: [Scenario; 9] = [
+    Scenario { name: "normal", about: "the demonstration on a small input", long: false, run: normal },
+    Scenario {
+        name: "flip-data",
+        about: "a wrong byte in a file: the kernel names file, address and hashes",
+        long: false,
+        run: flip_data,
+    },
+    Scenario {
+        name: "flip-superblock-0",
+        about: "a damaged first superblock: works on, and says so",
+        long: false,
+        run: |bench| flip_copy(bench, "flip-superblock-0", Flip::Superblock(0), "superblock"),
+    },
+    Scenario {
+        name: "flip-superblock-1",
+        about: "a damaged second superblock",
+        long: false,
+        run: |bench| flip_copy(bench, "flip-superblock-1", Flip::Superblock(1), "superblock"),
+    },
+    Scenario {
+        name: "flip-header-0",
+        about: "a damaged first copy of an arena header",
+        long: false,
+        run: |bench| flip_copy(bench, "flip-header-0", Flip::Header(0), "header"),
+    },
+    Scenario {
+        name: "flip-header-1",
+        about: "a damaged second copy of an arena header",
+        long: false,
+        run: |bench| flip_copy(bench, "flip-header-1", Flip::Header(1), "header"),
+    },
+    Scenario { name: "full", about: "a disk too small for the input", long: false, run: full },
+    Scenario { name: "foreign", about: "a disk with another file system is left alone", long: false, run: foreign },
+    Scenario {
+        name: "big-input",
+        about: "300 MB of input, 64 MiB of guest memory",
+        long: true,
+        run: |bench| whole(bench, "big-input", 512 * MIB, 64 * MIB, |dir| generate::large(dir, SEED, 50, 6_000_000)),
+    },
+];
+
+/// The scenarios that a name stands for: one, `all` short ones, or `long` for really all.
+pub fn named(name: &str) -> Result<Vec<&'static Scenario>> {
+    let chosen: Vec<&Scenario> = match name {
+        "all" => ALL.iter().filter(|scenario| !scenario.long).collect(),
+        "long" => ALL.iter().collect(),
+        _ => ALL.iter().filter(|scenario| scenario.name == name).collect(),
+    };
+    ensure!(!chosen.is_empty(), "there is no scenario `{name}` (cargo demo --list-scenarios names them)");
+    Ok(chosen)
+}
+
+/// Prints the names and what they show.
+pub fn list() {
+    for scenario in &ALL {
+        let long = if scenario.long { " (long)" } else { "" };
+        println!("{:18} {}{long}", scenario.name, scenario.about);
+    }
+    println!("{:18} all but the long ones", "all");
+    println!("{:18} all", "long");
+}
+
+/// Runs the scenarios of this name; true if all passed.
+pub fn run(bench: &Bench, name: &str) -> Result<bool> {
+    let mut table = Table::new(&["scenario", "result", "seconds", "note"]);
+    let (mut passed, mut failed) = (0, 0);
+    for scenario in named(name)? {
+        println!("== {}: {}", scenario.name, scenario.about);
+        let started = Instant::now();
+        let (result, note) = match (scenario.run)(bench) {
+            Ok(note) => {
+                passed += 1;
+                ("pass", note)
+            }
+            Err(error) => {
+                failed += 1;
+                println!("{}: {error:#}", scenario.name);
+                ("FAIL", String::new())
+            }
+        };
+        let seconds = format!("{:.1}", started.elapsed().as_secs_f64());
+        table.row(vec![scenario.name.into(), result.into(), seconds, note]);
+    }
+    print!("\n{table}");
+    println!("scenarios: {passed} passed, {failed} failed");
+    Ok(failed == 0)
+}
+
+/// A demonstration on made-up input.
+fn prepare<'a>(
+    bench: &'a Bench,
+    name: &str,
+    disk_bytes: u64,
+    memory: u64,
+    fill: impl FnOnce(&Path) -> Result<()>,
+) -> Result<Demo<'a>> {
+    let dir = WorkDir::take(&bench.root, name)?;
+    let input = dir.file("input");
+    fill(&input)?;
+    Demo::prepare_in(bench, dir, &Plan { input: Some(input), disk: None, size: disk_bytes, memory })
+}
+
+fn prepare_small<'a>(bench: &'a Bench, name: &str) -> Result<Demo<'a>> {
+    prepare(bench, name, 64 * MIB, 256 * MIB, |dir| generate::small(dir, SEED))
+}
+
+/// Boots and demands an outcome.
+fn boot(bench: &Bench, demo: &Demo<'_>, phase: Phase, words: &[&str], outcome: Outcome) -> Result<Run> {
+    let run = demo.boot(phase, words)?;
+    require(&run, outcome, bench.verbose).with_context(|| format!("{phase:?}"))?;
+    Ok(run)
+}
+
+/// The whole demonstration, judged by its report.
+fn whole(
+    bench: &Bench,
+    name: &str,
+    disk_bytes: u64,
+    memory: u64,
+    fill: impl FnOnce(&Path) -> Result<()>,
+) -> Result<String> {
+    let mut demo = prepare(bench, name, disk_bytes, memory, fill)?;
+    let report = demonstrate(&mut demo, &[], &[])?;
+    print!("{}", report.table());
+    let note = format!("{} files, {} bytes", demo.packed.files, demo.packed.bytes);
+    demo.finish(report.is_good());
+    if !report.is_good() {
+        bail!("{}", report.verdict());
+    }
+    Ok(note)
+}
+
+fn normal(bench: &Bench) -> Result<String> {
+    whole(bench, "normal", 64 * MIB, 256 * MIB, |dir| generate::small(dir, SEED))
+}
+
+fn flip_data(bench: &Bench) -> Result<String> {
+    const OFFSET: u64 = 77;
+    let mut demo = prepare_small(bench, "flip-data")?;
+    let import = boot(bench, &demo, Phase::Import, &[], Outcome::Success)?;
+    let addr = demo.damage(Flip::Data(OFFSET), &import)?;
+    let verify = boot(bench, &demo, Phase::Verify, &[], Outcome::Corrupt)?;
+    let named = verify.events.iter().find(|event| event.name == "corrupt");
+    let named = named.context("the kernel did not name the damage (@corrupt)")?;
+    ensure!(named.number("addr") == Some(addr - OFFSET), "the kernel named another address: {named:?}");
+    let file = named.text("file").context("the kernel did not name the file")?;
+    let hashes = (named.number("expected"), named.number("found"));
+    ensure!(matches!(hashes, (Some(one), Some(two)) if one != two), "the kernel did not name both hashes: {named:?}");
+    let note = format!("{file} at {:#x}", addr - OFFSET);
+    demo.finish(true);
+    Ok(note)
+}
+
+/// Damage in one of two copies costs nothing but a remark.
+fn flip_copy(bench: &Bench, name: &str, what: Flip, kind: &str) -> Result<String> {
+    let mut demo = prepare_small(bench, name)?;
+    let import = boot(bench, &demo, Phase::Import, &[], Outcome::Success)?;
+    demo.damage(what, &import)?;
+    let verify = boot(bench, &demo, Phase::Verify, &[], Outcome::Success)?;
+    let said = verify.events.iter().any(|event| event.name == "repaired" && event.text("what") == Some(kind));
+    ensure!(said, "the kernel did not say that a {kind} was damaged (@repaired what={kind})");
+    let first = results(&verify).next().context("no @result")?;
+    let found = (first.number("files"), first.number("bytes"));
+    ensure!(found == (Some(demo.packed.files), Some(demo.packed.bytes)), "not everything was found: {first:?}");
+    demo.check_on_host(Expected::AfterChanges).context("host")?;
+    demo.finish(true);
+    Ok(String::new())
+}
+
+/// The import ends with "volume full"; what was committed before is there after a reboot, and can be deleted.
+fn full(bench: &Bench) -> Result<String> {
+    let fill = |dir: &Path| generate::large(dir, SEED, 64, MIB);
+    let demo = prepare(bench, "full", 24 * MIB, 256 * MIB, fill)?;
+    let import = boot(bench, &demo, Phase::Import, &[], Outcome::Full)?;
+    let told = import.events.iter().find(|event| event.name == "full").context("no @full event")?;
+    let (need, room) = (told.number("need").context("no need")?, told.number("room").context("no room")?);
+    ensure!(need > room, "the volume was full with room for {room} of {need}");
+    let verify = boot(bench, &demo, Phase::Verify, &["partial=yes"], Outcome::Success)?;
+    let files: Vec<u64> = results(&verify).filter_map(|event| event.number("files")).collect();
+    let (Some(first), Some(last)) = (files.first(), files.last()) else { bail!("no @result with files") };
+    ensure!(0 < *first && *first < demo.packed.files, "{first} files of {} were found", demo.packed.files);
+    ensure!(last < first, "nothing was deleted: {files:?}");
+    demo.finish(true);
+    Ok(format!("{first} files kept, then {last}; needed {need}, had {room}"))
+}
+
+/// A disk that holds something else is refused and stays as it is, bit for bit; formatting can be forced.
+fn foreign(bench: &Bench) -> Result<String> {
+    let demo = prepare_small(bench, "foreign")?;
+    let maker = make_ext4(&demo.disk)?;
+    let before = std::fs::read(&demo.disk)?;
+    boot(bench, &demo, Phase::Import, &[], Outcome::NotBlank)?;
+    ensure!(std::fs::read(&demo.disk)? == before, "the refused disk was changed");
+    boot(bench, &demo, Phase::Import, &["format=force"], Outcome::Success)?;
+    demo.finish(true);
+    Ok(format!("ext4 by {maker}"))
+}
+
+/// Makes the image look like ext4; with its own tool where there is one, otherwise by its magic number. Returns how.
+fn make_ext4(disk: &Path) -> Result<&'static str> {
+    for tool in ["mkfs.ext4", "/sbin/mkfs.ext4", "/usr/sbin/mkfs.ext4"] {
+        let made = Command::new(tool).arg("-q").arg("-F").arg(disk).stdout(Stdio::null()).status();
+        if made.is_ok_and(|status| status.success()) {
+            return Ok("mkfs.ext4");
+        }
+    }
+    use std::io::{Seek, SeekFrom, Write};
+    let mut file = std::fs::File::options().write(true).open(disk)?;
+    file.seek(SeekFrom::Start(1024 + 56))?;
+    file.write_all(&0xEF53u16.to_le_bytes())?;
+    Ok("hand")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_found() {
+        for scenario in &ALL {
+            let found = named(scenario.name).unwrap();
+            assert_eq!(found.len(), 1, "{}", scenario.name);
+        }
+        assert!(named("none").is_err());
+    }
+
+    #[test]
+    fn long_ones_run_only_when_asked_for() {
+        assert!(named("all").unwrap().iter().all(|scenario| !scenario.long));
+        assert_eq!(named("long").unwrap().len(), ALL.len());
+        assert!(named("big-input").unwrap()[0].long);
+    }
+
+    #[test]
+    fn the_foreign_disk_bears_the_magic() {
+        let dir = crate::testing::TempDir::new("ext4");
+        let disk = dir.path().join("disk");
+        std::fs::File::create(&disk).unwrap().set_len(16 * MIB).unwrap();
+        make_ext4(&disk).unwrap();
+        assert_eq!(std::fs::read(&disk).unwrap()[1080..1082], [0x53, 0xEF]);
+    }
+}

@@ -1,0 +1,157 @@
+//! `cargo verify`: all checks in one table. A failing step does not keep the later ones from running.
+
+use crate::demo::Bench;
+use crate::kernel;
+use crate::scenarios;
+use crate::setup::{self, KERNEL_TARGET};
+use crate::table::Table;
+use crate::tools::{self, cargo};
+use crate::{BootArgs, VerifyArgs};
+use anyhow::{bail, Context, Result};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The bare-metal targets for which the core has to build; only the kernel's own must be there.
+const CORE_TARGETS: [&str; 3] = [KERNEL_TARGET, "thumbv7em-none-eabihf", "riscv32imac-unknown-none-elf"];
+
+/// What an image may hold of initialised data, with a static this large beside it.
+const DATA_LIMIT_BYTES: u64 = 4 << 10;
+const STATIC_BYTES: u64 = 256 << 20;
+/// The kernel's feature that enlarges its static to [`STATIC_BYTES`].
+const STATIC_FEATURE: &str = "static-256m";
+
+/// How a step ended, unless it failed.
+enum Outcome {
+    /// Passed; a figure worth a cell of the table, or nothing.
+    Pass(String),
+    /// Could not be tried, for this reason; counts neither way.
+    Unavailable(String),
+}
+
+/// What a step does, in the repository at the given root.
+type Action = Box<dyn Fn(&Path) -> Result<Outcome>>;
+
+struct Step {
+    name: String,
+    run: Action,
+}
+
+impl Step {
+    fn new(name: &str, run: impl Fn(&Path) -> Result<Outcome> + 'static) -> Self {
+        Self { name: name.into(), run: Box::new(run) }
+    }
+
+    /// A step that is one cargo command, with these words in the environment variable `RUSTDOCFLAGS`.
+    fn cargo(name: &str, words: &'static str) -> Self {
+        Self::new(name, move |root| {
+            let mut command = cargo(root);
+            command.args(words.split_whitespace()).env("RUSTDOCFLAGS", "-D warnings");
+            tools::run(&mut command)?;
+            Ok(Outcome::Pass(String::new()))
+        })
+    }
+}
+
+/// The steps in their order.
+fn steps() -> Vec<Step> {
+    let mut steps = vec![
+        Step::cargo("fmt", "fmt --all -- --check"),
+        Step::cargo("clippy", "clippy --workspace --exclude kernel-demo --all-targets -- -D warnings"),
+        Step::cargo(
+            "clippy-kernel",
+            "clippy --package kernel-demo --release --target x86_64-unknown-none -- -D warnings",
+        ),
+        Step::cargo("doc", "doc --workspace --exclude kernel-demo --no-deps"),
+        Step::cargo("test", "test --workspace --exclude kernel-demo --no-fail-fast"),
+    ];
+    for target in CORE_TARGETS {
+        steps.push(Step::new(&format!("core-{target}"), move |root| build_core(root, target)));
+    }
+    steps.push(Step::new("image", check_image));
+    for scenario in scenarios::ALL.iter().filter(|scenario| !scenario.long) {
+        steps.push(Step::new(&format!("boot-{}", scenario.name), |root| {
+            (scenario.run)(&Bench::set_up(root, &BootArgs::default())?).map(Outcome::Pass)
+        }));
+    }
+    steps
+}
+
+/// Runs the steps; true if none failed.
+pub fn run(args: &VerifyArgs) -> Result<bool> {
+    let mut steps = steps();
+    if args.list {
+        steps.iter().for_each(|step| println!("{}", step.name));
+        return Ok(true);
+    }
+    if let Some(unknown) = args.only.iter().find(|name| steps.iter().all(|step| step.name != **name)) {
+        bail!("there is no step `{unknown}` (cargo verify --list names them)");
+    }
+    steps.retain(|step| args.only.is_empty() || args.only.contains(&step.name));
+    let root = tools::repository_root()?;
+    set_up(&root)?;
+
+    let mut table = Table::new(&["step", "result", "seconds", "note"]);
+    let mut absent = Vec::new();
+    let (mut passed, mut failed) = (0, 0);
+    for step in &steps {
+        println!("== {}", step.name);
+        let started = Instant::now();
+        let (result, note) = match (step.run)(&root) {
+            Ok(Outcome::Pass(note)) => {
+                passed += 1;
+                ("pass", note)
+            }
+            Ok(Outcome::Unavailable(reason)) => {
+                absent.push(format!("not tried: {} ({reason})", step.name));
+                ("none", String::new())
+            }
+            Err(error) => {
+                failed += 1;
+                println!("{}: {error:#}", step.name);
+                ("FAIL", String::new())
+            }
+        };
+        table.row(vec![step.name.clone(), result.into(), seconds(started.elapsed()), note]);
+    }
+    print!("\n{table}");
+    absent.iter().for_each(|line| println!("{line}"));
+    println!("{passed} passed, {failed} failed");
+    Ok(failed == 0)
+}
+
+/// Installs what no step can do without.
+fn set_up(root: &Path) -> Result<()> {
+    setup::component(root, "fmt", "rustfmt")?;
+    setup::component(root, "clippy", "clippy")?;
+    setup::target(root, KERNEL_TARGET)?;
+    setup::qemu()?;
+    Ok(())
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.1}", time.as_secs_f64())
+}
+
+fn build_core(root: &Path, target: &str) -> Result<Outcome> {
+    if let Err(missing) = setup::target(root, target) {
+        if target == KERNEL_TARGET {
+            return Err(missing);
+        }
+        return Ok(Outcome::Unavailable(missing.to_string().replace('\n', " ")));
+    }
+    tools::run(cargo(root).args(["build", "--package", "arenite-core", "--target", target]))?;
+    Ok(Outcome::Pass(String::new()))
+}
+
+/// A kernel with a store of 256 MiB in a static must not carry those bytes in its image.
+fn check_image(root: &Path) -> Result<Outcome> {
+    let image: PathBuf = kernel::build(root, &[STATIC_FEATURE]).context("with a large static")?;
+    let found = kernel::footprint(&image)?;
+    if found.bss < STATIC_BYTES {
+        bail!("the image has {} bytes of .bss, so it does not hold a static of {STATIC_BYTES}", found.bss);
+    }
+    if found.data >= DATA_LIMIT_BYTES {
+        bail!("the image has {} bytes of .data, the limit is {DATA_LIMIT_BYTES}", found.data);
+    }
+    Ok(Outcome::Pass(format!(".data {} bytes, .bss {} MiB", found.data, found.bss >> 20)))
+}

@@ -1,0 +1,298 @@
+//! One run of QEMU: its command line, the kernel's serial output, the verdict in its exit status, and time limits.
+//!
+//! The kernel ends a run through the isa-debug-exit device: it writes v, and QEMU exits with 2v+1; the values are the
+//! kernel's [`Outcome`]s. Any other status is QEMU's own. Disks are raw images in writeback mode with flushes honoured, so that a flush of the guest is a flush of
+//! the host's file.
+//!
+//! Two threads read QEMU's output and errors; the caller's thread waits for lines, with a limit on silence and on the
+//! whole, and kills QEMU when either is passed. Nothing survives this value: dropping a running machine kills it.
+
+use crate::accel::Accel;
+use crate::events::{for_each_line, Event};
+use crate::outcome::Outcome;
+use anyhow::{Context, Result};
+use serde_json::json;
+use std::collections::VecDeque;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{channel, Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+/// How many lines of output are kept for reports.
+const KEPT_LINES: usize = 10_000;
+
+/// The whole run may last this many times the limit on silence.
+const WHOLE_RUN_FACTOR: u32 = 20;
+
+/// A disk of the machine.
+pub struct Disk<'a> {
+    /// The raw image.
+    pub path: &'a Path,
+    /// The serial number by which the kernel tells its disks apart.
+    pub serial: &'a str,
+    /// Whether the guest may only read it.
+    pub read_only: bool,
+}
+
+/// A machine that can be started.
+pub struct Machine<'a> {
+    /// The emulator.
+    pub qemu: &'a Path,
+    /// The kernel's ELF image.
+    pub kernel: &'a Path,
+    /// Who executes the guest's code.
+    pub accel: Accel,
+    /// The guest's memory in bytes.
+    pub memory: u64,
+    /// The number of processors.
+    pub cpus: u32,
+    /// The kernel's command line, word by word.
+    pub words: Vec<String>,
+    /// Its disks.
+    pub disks: Vec<Disk<'a>>,
+    /// The longest silence before the kernel counts as hung.
+    pub silence: Duration,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// The kernel ended the run itself, with this outcome.
+    Verdict(Outcome),
+    /// QEMU ended by itself: it could not start, or the guest reset or powered off without a verdict.
+    NoVerdict(String),
+    /// Killed: this went on for too long.
+    Hung(String),
+}
+
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Verdict(outcome) => write!(f, "the kernel ended with `{}`", outcome.name()),
+            Self::NoVerdict(why) => write!(f, "{why}"),
+            Self::Hung(why) => write!(f, "the kernel hung ({why}) and was killed"),
+        }
+    }
+}
+
+/// What a run left behind.
+#[derive(Debug)]
+pub struct Run {
+    /// How it ended.
+    pub end: End,
+    /// Its events but for progress, in their order.
+    pub events: Vec<Event>,
+    /// The last lines of the kernel's output, and of QEMU's errors.
+    pub log: VecDeque<String>,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+/// What is seen of a running machine.
+pub enum Sight<'a> {
+    /// So many bytes of so many are done.
+    Progress(u64, u64),
+    /// An event of another kind, or text.
+    Line(&'a str),
+}
+
+impl Machine<'_> {
+    /// The command that starts it.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(self.qemu);
+        let cpu = if self.accel == Accel::Kvm { "host" } else { "max" };
+        command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-nic", "none"]);
+        command.args(["-machine", "q35", "-accel", self.accel.name(), "-cpu", cpu]);
+        command.args(["-smp", &self.cpus.to_string(), "-m", &format!("{}k", self.memory / 1024)]);
+        command.args(["-chardev", "stdio,id=serial,signal=off", "-serial", "chardev:serial"]);
+        command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
+        for (number, disk) in self.disks.iter().enumerate() {
+            let node = format!("disk{number}");
+            let image = json!({
+                "driver": "raw",
+                "node-name": node,
+                "read-only": disk.read_only,
+                "cache": { "direct": false, "no-flush": false },
+                "file": { "driver": "file", "filename": disk.path.to_string_lossy() },
+            });
+            command.arg("-blockdev").arg(image.to_string());
+            let serial = disk.serial;
+            command.arg("-device").arg(format!("virtio-blk-pci,drive={node},serial={serial},write-cache=on"));
+        }
+        command.arg("-kernel").arg(self.kernel).arg("-append").arg(self.words.join(" "));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// Runs it to its end.
+    pub fn run(&self, see: impl FnMut(Sight<'_>)) -> Result<Run> {
+        let child = self.command().spawn();
+        let mut child = Guard(child.with_context(|| format!("{} could not be started", self.qemu.display()))?);
+        let lines = read_output(&mut child.0);
+        watch(&mut child.0, &lines, self.silence, see)
+    }
+}
+
+/// Kills the process if it is still there.
+struct Guard(Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Reads both outputs in threads of their own; the channel closes when both have ended.
+fn read_output(child: &mut Child) -> Receiver<String> {
+    let (send, receive) = channel();
+    if let Some(serial) = child.stdout.take() {
+        let send = send.clone();
+        std::thread::spawn(move || for_each_line(serial, |line| drop(send.send(line))));
+    }
+    if let Some(errors) = child.stderr.take() {
+        std::thread::spawn(move || for_each_line(errors, |line| drop(send.send(format!("qemu: {line}")))));
+    }
+    receive
+}
+
+fn watch(
+    child: &mut Child,
+    lines: &Receiver<String>,
+    silence: Duration,
+    mut see: impl FnMut(Sight<'_>),
+) -> Result<Run> {
+    let started = Instant::now();
+    let whole = silence * WHOLE_RUN_FACTOR;
+    let (mut events, mut log) = (Vec::new(), VecDeque::new());
+    let hung = loop {
+        let Some(left) = whole.checked_sub(started.elapsed()) else {
+            break Some(format!("not finished after {} s", whole.as_secs()));
+        };
+        let line = match lines.recv_timeout(silence.min(left)) {
+            Ok(line) => line,
+            Err(RecvTimeoutError::Timeout) if silence > left => continue,
+            Err(RecvTimeoutError::Timeout) => break Some(format!("silent for {} s", silence.as_secs())),
+            Err(RecvTimeoutError::Disconnected) => break None,
+        };
+        let event = Event::parse(&line);
+        if let Some((done, total)) = event.as_ref().and_then(Event::progress) {
+            see(Sight::Progress(done, total));
+            continue;
+        }
+        see(Sight::Line(&line));
+        events.extend(event);
+        if log.len() == KEPT_LINES {
+            log.pop_front();
+        }
+        log.push_back(line);
+    };
+    let end = match hung {
+        Some(why) => {
+            let _ = child.kill();
+            child.wait()?;
+            End::Hung(why)
+        }
+        None => end_of(child.wait()?, log.back()),
+    };
+    Ok(Run { end, events, log, elapsed: started.elapsed() })
+}
+
+/// Reads QEMU's exit status; `last` is the last line seen, which says why QEMU would not start.
+fn end_of(status: ExitStatus, last: Option<&String>) -> End {
+    if let Some(outcome) = status.code().and_then(Outcome::from_exit_status) {
+        return End::Verdict(outcome);
+    }
+    match status.code() {
+        Some(0) => End::NoVerdict("the machine was reset or switched off without a verdict of the kernel".into()),
+        Some(code) => match last.filter(|line| line.starts_with("qemu: ")) {
+            Some(line) if line.contains("lock") => {
+                End::NoVerdict(format!("a disk is in use by another process ({line})"))
+            }
+            Some(line) => End::NoVerdict(line.clone()),
+            None => End::NoVerdict(format!("QEMU ended with status {code}")),
+        },
+        None => End::NoVerdict(format!("QEMU was killed ({status})")),
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    /// Runs a shell script in place of QEMU.
+    fn play(script: &str, silence: Duration) -> (Run, Vec<(u64, u64)>) {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = Guard(command.spawn().unwrap());
+        let lines = read_output(&mut child.0);
+        let mut seen = Vec::new();
+        let run = watch(&mut child.0, &lines, silence, |sight| {
+            if let Sight::Progress(done, total) = sight {
+                seen.push((done, total));
+            }
+        });
+        (run.unwrap(), seen)
+    }
+
+    const PATIENT: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn the_verdict_is_read_with_the_events() {
+        let (run, seen) = play("echo hello; echo @progress 1 2; echo @result files=3; exit 33", PATIENT);
+        assert_eq!(run.end, End::Verdict(Outcome::Success));
+        assert_eq!(seen, [(1, 2)]);
+        assert_eq!(run.events.len(), 1);
+        assert_eq!(run.events[0].number("files"), Some(3));
+        assert_eq!(run.log, ["hello", "@result files=3"]);
+    }
+
+    #[test]
+    fn what_is_not_a_verdict_is_told_apart() {
+        let end = |script| match play(script, PATIENT).0.end {
+            End::NoVerdict(why) => why,
+            other => panic!("{other:?}"),
+        };
+        assert!(end("exit 0").contains("without a verdict"));
+        assert!(end("exit 2").contains("status 2"));
+        assert!(end("exit 3").contains("status 3"));
+        assert_eq!(end("echo no such machine >&2; exit 1"), "qemu: no such machine");
+        assert!(end("echo 'Failed to get \"write\" lock' >&2; exit 1").contains("in use by another process"));
+        assert!(end("kill -9 $$").contains("killed"));
+    }
+
+    #[test]
+    fn silence_is_cut_short() {
+        let started = Instant::now();
+        let (run, _) = play("echo here; exec sleep 30", Duration::from_millis(300));
+        assert!(matches!(&run.end, End::Hung(why) if why.starts_with("silent")), "{:?}", run.end);
+        assert!(started.elapsed() < Duration::from_secs(10));
+        assert_eq!(run.log, ["here"]);
+    }
+
+    #[test]
+    fn chatter_without_end_is_cut_short() {
+        let (run, _) = play("while :; do echo again; sleep 0.01; done", Duration::from_millis(50));
+        assert!(matches!(&run.end, End::Hung(why) if why.starts_with("not finished")), "{:?}", run.end);
+    }
+
+    #[test]
+    fn flushes_are_never_ignored() {
+        let disk = Path::new("/images/a,b.img");
+        let machine = Machine {
+            qemu: Path::new("qemu-system-x86_64"),
+            kernel: Path::new("kernel"),
+            accel: Accel::Tcg,
+            memory: 64 << 20,
+            cpus: 2,
+            words: vec!["phase=import".into(), "format=force".into()],
+            disks: vec![Disk { path: disk, serial: "store", read_only: false }],
+            silence: PATIENT,
+        };
+        let text = crate::tools::show(&machine.command());
+        assert!(text.contains(r#""no-flush":false"#) && text.contains("write-cache=on"), "{text}");
+        assert!(text.contains(r#""filename":"/images/a,b.img""#), "{text}");
+        assert!(text.contains("-m 65536k") && text.ends_with("-append phase=import format=force"), "{text}");
+        assert!(!text.contains("unsafe"), "{text}");
+    }
+}

@@ -1,0 +1,114 @@
+//! The work directory: `.arenite/NAME` in the repository, one for each kind of run, locked while it is used.
+//!
+//! Lock files and disks are locked with the advisory lock of the standard library. The lock goes with the process, so
+//! a killed run leaves nothing to clean up. QEMU takes locks of another kind on the images that it opens; the two do not
+//! meet.
+
+use anyhow::{bail, Context, Result};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+
+/// The directory, relative to the repository, under which all work directories lie.
+pub const DIR: &str = ".arenite";
+
+/// A locked work directory. It is removed by [`WorkDir::remove`] alone: what a failed run leaves may be wanted.
+pub struct WorkDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl WorkDir {
+    /// Takes the directory for runs called `name`, empties it.
+    pub fn take(root: &Path, name: &str) -> Result<Self> {
+        let path = root.join(DIR).join(name);
+        std::fs::create_dir_all(&path).with_context(|| format!("{} cannot be created", path.display()))?;
+        let lock = path.join("lock");
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&lock);
+        let file = file.with_context(|| format!("{} cannot be created", lock.display()))?;
+        lock_file(&file, &path)?;
+        for entry in path.read_dir()?.flatten().filter(|entry| entry.path() != lock) {
+            let old = entry.path();
+            let removed = if old.is_dir() { std::fs::remove_dir_all(&old) } else { std::fs::remove_file(&old) };
+            removed.with_context(|| format!("{} cannot be removed", old.display()))?;
+        }
+        Ok(Self { path, _lock: file })
+    }
+
+    /// A path inside.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes it with all that is in it, and the directory above if nothing else is left there.
+    pub fn remove(self) {
+        // What cannot be removed is emptied by the next run; it is no reason to fail now.
+        let _ = std::fs::remove_dir_all(&self.path);
+        if let Some(parent) = self.path.parent() {
+            let _ = std::fs::remove_dir(parent);
+        }
+    }
+}
+
+/// Opens a disk image for writing, creating it with `size_bytes` (sparse) if there is none, and locks it.
+pub fn open_disk(path: &Path, size_bytes: u64) -> Result<File> {
+    let is_new = !path.exists();
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+    let file = file.with_context(|| format!("the disk {} cannot be opened for writing", path.display()))?;
+    lock_file(&file, path)?;
+    if is_new || file.metadata()?.len() == 0 {
+        file.set_len(size_bytes).with_context(|| format!("the disk {} cannot be sized", path.display()))?;
+    }
+    Ok(file)
+}
+
+fn lock_file(file: &File, path: &Path) -> Result<()> {
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => bail!("{} is in use by another run", path.display()),
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("{} cannot be locked", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_run_at_a_time() {
+        let root = crate::testing::TempDir::new("work");
+        let first = WorkDir::take(root.path(), "demo").unwrap();
+        std::fs::write(first.file("left over"), "x").unwrap();
+        let refused = WorkDir::take(root.path(), "demo").err().unwrap().to_string();
+        assert!(refused.ends_with("is in use by another run"), "{refused}");
+        drop(first);
+        let second = WorkDir::take(root.path(), "demo").unwrap();
+        assert!(!second.file("left over").exists());
+        second.remove();
+        assert!(!root.path().join(DIR).exists());
+    }
+
+    #[test]
+    fn a_disk_keeps_its_size_and_its_lock() {
+        let root = crate::testing::TempDir::new("disk");
+        let path = root.path().join("disk.img");
+        let first = open_disk(&path, 4096).unwrap();
+        assert_eq!(first.metadata().unwrap().len(), 4096);
+        assert!(open_disk(&path, 4096).unwrap_err().to_string().contains("in use by another run"));
+        drop(first);
+        assert_eq!(open_disk(&path, 8192).unwrap().metadata().unwrap().len(), 4096);
+    }
+
+    #[test]
+    fn a_disk_that_cannot_be_written_is_named() {
+        let root = crate::testing::TempDir::new("nodisk");
+        let error = format!("{:#}", open_disk(&root.path().join("no/such/disk.img"), 4096).unwrap_err());
+        assert!(error.contains("cannot be opened for writing") && error.contains("disk.img"), "{error}");
+        let error = format!("{:#}", open_disk(root.path(), 4096).unwrap_err());
+        assert!(error.contains("cannot be opened for writing"), "{error}");
+    }
+}
