@@ -21,15 +21,23 @@
 mod arena_header;
 mod bytes;
 mod chained;
+mod deadlist;
 mod error;
 mod log;
 mod superblock;
+mod table;
+mod tree;
+
+#[cfg(test)]
+mod tests;
 
 pub use arena_header::{chain_digest, ArenaHeader, LogSeal, CHAIN_DIGEST_START};
 pub use chained::{set_chain, BlockSum};
+pub use deadlist::{addrs_per_block, DeadListBlock, DeadListWriter};
 pub use error::FormatError;
 pub use log::{ranges_per_block, LogBlock, LogEntries, LogEntry, LogWriter};
 pub use superblock::{encode_superblock, max_arenas, probe_block_size, ArenaRef, Extension, SuperHead, Superblock};
+pub use tree::{Child, Leaf, LeafBuilder, Message, Pivot, PivotBuilder};
 
 use bytes::{be64, put64};
 use static_assertions::const_assert_eq;

@@ -1,0 +1,241 @@
+//! Tests of the allocation log codec.
+
+use super::*;
+use crate::format::{ranges_per_block, set_chain, BlockSum, LogBlock, LogEntry, LogWriter, MAX_GENERATION};
+
+const LEN: u64 = SMALL.len_u64();
+
+fn alloc(block: u64, blocks: u64) -> LogEntry {
+    LogEntry::Alloc { addr: block * LEN, len_bytes: blocks * LEN }
+}
+
+fn free(block: u64, blocks: u64) -> LogEntry {
+    LogEntry::Free { addr: block * LEN, len_bytes: blocks * LEN }
+}
+
+const SAMPLE_LEN: usize = 8 + 16 + 8 + 8 + 16;
+
+fn sample() -> [LogEntry; 5] {
+    [alloc(3, 1), free(5, 9), free(4, 1), LogEntry::Barrier { gen: 0x0011_2233_4455_6677 }, alloc(6, 2)]
+}
+
+fn encode(page: &mut [u8], size: BlockSize, entries: &[LogEntry], chain: u64) -> Result<BlockSum, FormatError> {
+    let mut writer = LogWriter::new(page, size)?;
+    for entry in entries {
+        writer.push(*entry)?;
+    }
+    writer.finish(chain)
+}
+
+/// A log block with the given words as its entries, whatever they are.
+fn raw(words: &[u64]) -> [u8; B] {
+    let mut page = [0; B];
+    page[1] = 3;
+    page[2..4].copy_from_slice(&(8 * words.len() as u16).to_be_bytes());
+    page[12..36].fill(0xff);
+    for (at, word) in page[36..].chunks_exact_mut(8).zip(words) {
+        at.copy_from_slice(&word.to_be_bytes());
+    }
+    reseal_chained(&mut page);
+    page
+}
+
+fn walk(page: &[u8]) -> Result<(), FormatError> {
+    LogBlock::decode(page, SMALL)?.entries().try_for_each(|entry| entry.map(|_| ()))
+}
+
+#[test]
+fn reads_and_repeats_what_the_original_wrote() {
+    // The first log block of a fresh volume of 256 MiB.
+    let words = [0xc005, 0x1fe_c000, 0xc004, 0x4000, 0x1ff_4001, 0x1ff_0001, 0x1fe_c001u64];
+    let mut page = [0; 16384];
+    page[..4].copy_from_slice(&[0, 3, 0, 0x38]);
+    page[4..12].copy_from_slice(&0xbedf_38d2_d712_bef9u64.to_be_bytes());
+    page[12..36].fill(0xff);
+    for (at, word) in page[36..].chunks_exact_mut(8).zip(words) {
+        at.copy_from_slice(&word.to_be_bytes());
+    }
+    let block = LogBlock::decode(&page, BlockSize::ORIGINAL).unwrap();
+    assert_eq!(block.sum(), BlockSum { hash: 0xbedf_38d2_d712_bef9, len_bytes: 56 });
+    assert_eq!(block.chain(), NONE);
+    let one = 0x4000;
+    let want = [
+        LogEntry::Free { addr: 0xc000, len_bytes: 0x1fe_c000 },
+        LogEntry::Alloc { addr: 0xc000, len_bytes: one },
+        LogEntry::Alloc { addr: 0x1ff_4000, len_bytes: one },
+        LogEntry::Alloc { addr: 0x1ff_0000, len_bytes: one },
+        LogEntry::Alloc { addr: 0x1fe_c000, len_bytes: one },
+    ];
+    assert!(block.entries().map(Result::unwrap).eq(want));
+    // A range of one block, as the original writes here, is read; our writer has a shorter form for it.
+    let mut again = [0xee; 16384];
+    let sum = encode(&mut again, BlockSize::ORIGINAL, &want, NONE).unwrap();
+    assert_eq!(sum.len_bytes, 48);
+    assert!(LogBlock::decode(&again, BlockSize::ORIGINAL).unwrap().entries().map(Result::unwrap).eq(want));
+    assert!(again[36 + 48..].iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn round_trips_with_its_offsets() {
+    let mut page = [0xee; B];
+    let sum = encode(&mut page, SMALL, &sample(), 8 * LEN).unwrap();
+    let block = LogBlock::decode(&page, SMALL).unwrap();
+    assert_eq!((block.sum(), block.chain()), (sum, 8 * LEN));
+    assert_eq!(usize::from(sum.len_bytes), SAMPLE_LEN);
+    assert_eq!(sum.hash, hash64(&page[36..36 + SAMPLE_LEN]));
+    assert_eq!(page[12..20], (8 * LEN).to_be_bytes());
+    assert_eq!(page[20..36], [0xff; 16]);
+    assert!(page[36 + SAMPLE_LEN..].iter().all(|byte| *byte == 0));
+    let mut entries = block.entries();
+    for (want, offset) in sample().into_iter().zip([36, 44, 60, 68, 76]) {
+        assert_eq!(entries.offset(), offset);
+        assert_eq!(entries.next(), Some(Ok(want)));
+    }
+    assert_eq!((entries.offset(), entries.next()), (92, None));
+    assert_eq!(page[68..76], 0x1122_3344_5566_7703u64.to_be_bytes());
+}
+
+#[test]
+fn an_empty_block_is_a_log() {
+    let mut page = [0xee; B];
+    let sum = encode(&mut page, SMALL, &[], NONE).unwrap();
+    assert_eq!(sum, BlockSum { hash: hash64(&[]), len_bytes: 0 });
+    let block = LogBlock::decode(&page, SMALL).unwrap();
+    assert_eq!((block.chain(), block.entries().next()), (NONE, None));
+}
+
+#[test]
+fn relinking_leaves_all_else_alone() {
+    let mut page = [0; B];
+    encode(&mut page, SMALL, &sample(), NONE).unwrap();
+    let before = page;
+    set_chain(&mut page, SMALL, 3 * LEN).unwrap();
+    assert_eq!(LogBlock::decode(&page, SMALL).unwrap().chain(), 3 * LEN);
+    assert!((0..B).all(|at| page[at] == before[at] || (12..20).contains(&at)));
+    assert!(set_chain(&mut page, SMALL, 3 * LEN + 1).is_err());
+    assert!(set_chain(&mut page[..B - 1], SMALL, 3 * LEN).is_err());
+    assert_eq!(LogBlock::decode(&page, SMALL).unwrap().chain(), 3 * LEN);
+    set_chain(&mut page, SMALL, NONE).unwrap();
+    assert_eq!(page, before);
+}
+
+#[test]
+fn blocks_keep_room_for_a_barrier_and_a_link() {
+    assert_eq!(ranges_per_block(BlockSize::ORIGINAL), 1019);
+    each_size(|size, page| {
+        let one = size.len_u64();
+        let range = LogEntry::Free { addr: one, len_bytes: 2 * one };
+        let single = LogEntry::Alloc { addr: one, len_bytes: one };
+        let barrier = LogEntry::Barrier { gen: 5 };
+        let mut writer = LogWriter::new(page, size).unwrap();
+        let mut ranges = 0;
+        while writer.push(range).is_ok() {
+            ranges += 1;
+        }
+        assert_eq!(ranges, ranges_per_block(size));
+        while writer.push(single).is_ok() {}
+        let full = writer.len_bytes();
+        // What the original asks for before it appends, with nothing wasted.
+        assert!(full <= size.len_bytes() - 36 - 40 && full + 8 > size.len_bytes() - 36 - 40);
+        assert_eq!(writer.push(range), Err(FormatError::Full));
+        assert_eq!(writer.push(barrier), Ok(()));
+        assert_eq!(writer.push(barrier), Err(FormatError::Full));
+        assert_eq!(writer.push_link(3 * one), Ok(()));
+        assert_eq!(writer.push_link(3 * one), Err(FormatError::Full));
+        assert_eq!(writer.len_bytes(), full + 16);
+        writer.finish(3 * one).unwrap();
+        let block = LogBlock::decode(page, size).unwrap();
+        assert_eq!(block.entries().filter(|entry| *entry == Ok(range)).count(), ranges);
+        assert_eq!(block.entries().last(), Some(Ok(LogEntry::Alloc { addr: 3 * one, len_bytes: one })));
+    });
+}
+
+#[test]
+fn bad_entries_are_refused_on_both_paths() {
+    let overflow = 0u64.wrapping_sub(LEN);
+    let cases = [
+        (LogEntry::Alloc { addr: LEN + 256, len_bytes: LEN }, [LEN + 256 + 1, 0], 1),
+        (LogEntry::Free { addr: LEN + 256, len_bytes: LEN }, [LEN + 256 + 2, 0], 1),
+        (LogEntry::Alloc { addr: LEN, len_bytes: 0 }, [LEN + 4, 0], 2),
+        (LogEntry::Free { addr: LEN, len_bytes: LEN + 8 }, [LEN + 5, LEN + 8], 2),
+        (LogEntry::Free { addr: LEN, len_bytes: overflow }, [LEN + 5, overflow], 2),
+        (LogEntry::Alloc { addr: overflow, len_bytes: LEN }, [overflow + 1, 0], 1),
+    ];
+    for (entry, words, count) in cases {
+        let mut page = [0; B];
+        let mut writer = LogWriter::new(&mut page, SMALL).unwrap();
+        let error = writer.push(entry).unwrap_err();
+        assert!(matches!(error, FormatError::Field { .. }));
+        assert_eq!(writer.len_bytes(), 0);
+        assert_eq!(walk(&raw(&words[..count])), Err(error));
+    }
+    let mut page = [0; B];
+    let mut writer = LogWriter::new(&mut page, SMALL).unwrap();
+    let gen = MAX_GENERATION + 1;
+    let want = FormatError::Field { name: "barrier generation", offset: 36, found: gen };
+    assert_eq!(writer.push(LogEntry::Barrier { gen }), Err(want));
+    writer.push(LogEntry::Barrier { gen: MAX_GENERATION }).unwrap();
+    assert!(writer.push_link(LEN + 1).is_err() && writer.push_link(NONE).is_err());
+    assert!(writer.finish(LEN + 1).is_err());
+    assert_eq!(
+        LogWriter::new(&mut page[1..], SMALL).err(),
+        Some(FormatError::BufferLen { got_bytes: B - 1, want_bytes: B })
+    );
+}
+
+#[test]
+fn the_writer_and_the_reader_agree_on_where_an_entry_is_bad() {
+    let page = raw(&[LEN + 1, 2 * LEN + 9, 3 * LEN + 1]);
+    let block = LogBlock::decode(&page, SMALL).unwrap();
+    let mut entries = block.entries();
+    assert_eq!(entries.next(), Some(Ok(alloc(1, 1))));
+    assert_eq!(entries.next(), Some(Err(FormatError::LogOp { offset: 44, found: 9 })));
+    assert_eq!((entries.offset(), entries.next()), (44, None));
+    let cut = raw(&[LEN + 1, 2 * LEN + 5]);
+    assert_eq!(walk(&cut), Err(FormatError::LogCut { offset: 44 }));
+    for op in 0..=u8::MAX {
+        let want = match op {
+            1..=3 => Err(FormatError::LogOp { offset: 44, found: 0 }),
+            4 | 5 => Ok(()),
+            found => Err(FormatError::LogOp { offset: 36, found }),
+        };
+        assert_eq!(walk(&raw(&[LEN + u64::from(op), LEN])), want);
+    }
+}
+
+#[test]
+fn headers_are_checked() {
+    let mut page = [0; B];
+    encode(&mut page, SMALL, &sample(), NONE).unwrap();
+    let valid = page;
+    for len in [1u16, 7, 57, 0xffff, B as u16, B as u16 - 35] {
+        page = valid;
+        page[2..4].copy_from_slice(&len.to_be_bytes());
+        reseal_chained(&mut page);
+        let want = FormatError::Field { name: "entries length", offset: 2, found: u64::from(len) };
+        assert_eq!(walk(&page), Err(want));
+    }
+    page = valid;
+    page[19] = 1;
+    assert!(matches!(walk(&page), Err(FormatError::Field { name: "chain pointer", offset: 12, .. })));
+    page = valid;
+    page[1] = 4;
+    assert_eq!(walk(&page), Err(FormatError::BlockType { found: 4, want: Some(BlockType::Log) }));
+    for bit in (4 * 8..12 * 8).chain(36 * 8..(36 + SAMPLE_LEN) * 8) {
+        page = valid;
+        page[bit / 8] ^= 1 << (bit % 8);
+        assert!(matches!(walk(&page), Err(FormatError::Hash { .. })), "bit {bit}");
+    }
+}
+
+#[test]
+fn hostile_bytes() {
+    let mut page = [0; B];
+    encode(&mut page, SMALL, &sample(), 8 * LEN).unwrap();
+    let accepted = torture(&page, 36 + SAMPLE_LEN, reseal_chained, |page| {
+        let block = LogBlock::decode(page, SMALL)?;
+        assert!(block.entries().count() <= B / 8);
+        walk(page)
+    });
+    assert!(accepted > 0 && accepted < ROUNDS);
+}
