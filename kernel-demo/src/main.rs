@@ -1,7 +1,142 @@
-//! Demo kernel.
+//! A bare-metal kernel for QEMU's q35 machine that keeps real files on a virtio disk.
+//!
+//! This half is the platform: boot, memory, traps, time, PCI and an asynchronous virtio block driver, all polled, with
+//! interrupts off. A run is controlled by words on the kernel's command line and ends with a status that says what
+//! happened ([`outcome`]).
+//!
+//! | module       | what                                                     | unsafe because of             |
+//! |--------------|----------------------------------------------------------|-------------------------------|
+//! | `boot`       | from the PVH entry point to [`kernel_entry`]              | (assembly)                    |
+//! | `stacks`     | where the stacks are, guard pages                         | memory that the CPU writes    |
+//! | `paging`     | the address space                                         | linker symbols, sections      |
+//! | `cpu`,`port` | instructions and ports                                    | `asm!`                        |
+//! | `traps`      | exceptions                                                | descriptor tables             |
+//! | `start_info` | what the hypervisor says: memory map, command line        | reading low memory            |
+//! | `memory`     | RAM, handed out once                                      | making slices of RAM          |
+//! | `heap`,`dma` | the heap; pages for devices                               | allocator and platform traits |
+//! | `pci`        | finding devices                                           | an unsafe trait method        |
+//! | `blk`        | the disk driver: its `queue` and `owner`                 | buffers that a device writes  |
+//!
+//! Everything else is safe code. Locks are leaves: none is taken while another one is held, except that the disk
+//! driver takes the DMA pool's while it sets up.
 #![no_std]
 #![no_main]
+#![deny(unsafe_code)]
+
+extern crate alloc;
+
+mod blk;
+#[allow(unsafe_code)]
+mod boot;
+mod cmdline;
+#[allow(unsafe_code)]
+mod cpu;
+#[allow(unsafe_code)]
+mod dma;
+mod exit;
+#[allow(unsafe_code)]
+mod heap;
+#[allow(unsafe_code)]
+mod memory;
+#[allow(dead_code, reason = "the host uses the other half of this file")]
+mod outcome;
+#[allow(unsafe_code)]
+mod paging;
+#[allow(unsafe_code)]
+mod pci;
+#[allow(unsafe_code)]
+mod port;
+mod selftest;
+mod serial;
+#[allow(unsafe_code)]
+mod stacks;
+#[allow(unsafe_code)]
+mod start_info;
+mod time;
+#[allow(unsafe_code)]
+mod traps;
+
+use outcome::Outcome;
+
+const MIB: u64 = 1 << 20;
+
+/// Where the boot code hands over, on the first CPU's stack, with the physical address of the start information.
+extern "C" fn kernel_entry(start_info: u32) -> ! {
+    serial::init();
+    traps::init(0);
+    println!("kernel-demo {} booting", env!("CARGO_PKG_VERSION"));
+    let info = match start_info::read(u64::from(start_info)) {
+        Ok(info) => info,
+        Err(error) => exit::fail(Outcome::Machine, format_args!("start information: {error:?}")),
+    };
+    paging::init();
+    println!("command line: {}", info.cmdline.as_str());
+    for region in info.regions() {
+        println!("memory: {:#012x}..{:#012x} {}", region.start, region.end, region.kind_name());
+    }
+    init_memory(&info);
+    let disks = blk::open_all();
+    for disk in &disks {
+        print_disk(disk.info());
+    }
+    run(&info.cmdline, &disks);
+    exit::exit(Outcome::Success)
+}
+
+const OPTIONS: [&str; 6] = ["selftest", "fault", "requests", "bytes", "timeout_us", "lines"];
+
+/// Does what the command line asks for.
+fn run(cmdline: &cmdline::CmdLine, disks: &[&'static selftest::TestDisk]) {
+    if let Some(word) = cmdline.first_unknown(&OPTIONS) {
+        exit::fail(Outcome::BadOption, format_args!("unknown option: {word}"));
+    }
+    if let Some(fault) = cmdline.get("fault") {
+        selftest::provoke(fault);
+    }
+    if cmdline.has("selftest") {
+        selftest::run(disks, cmdline);
+    }
+}
+
+fn print_disk(info: &blk::DiskInfo) {
+    println!(
+        "disk {}: serial \"{}\", {} sectors of {}/{} bytes, {}, {}, {}, {} segments a request",
+        info.place,
+        info.serial(),
+        info.sectors * blk::SECTOR_BYTES / u64::from(info.logical_sector_bytes),
+        info.logical_sector_bytes,
+        info.physical_sector_bytes,
+        if info.read_only { "read-only" } else { "writable" },
+        if info.flush { "flush" } else { "NO flush" },
+        if info.volatile_cache { "volatile cache" } else { "write-through" },
+        info.max_segments
+    );
+}
+
+fn init_memory(info: &start_info::StartInfo) {
+    if let Err(error) = memory::init(info.regions()) {
+        exit::fail(Outcome::Machine, format_args!("memory: {error:?}"));
+    }
+    let (Some(heap), Some(dma)) = (heap::init(), dma::init()) else {
+        exit::fail(Outcome::Machine, format_args!("memory: nothing left for the heap"));
+    };
+    let image = paging::image::all();
+    println!(
+        "memory: image {:#x}..{:#x}, heap {} KiB, DMA {} KiB, {} MiB free",
+        image.start,
+        image.end,
+        heap >> 10,
+        dma >> 10,
+        memory::free_bytes() as u64 / MIB
+    );
+    match time::init() {
+        Some(rate) => println!("time: counter at {} MHz", rate / 1_000_000),
+        None => println!("time: the interval timer does not run; the counter's rate is a guess"),
+    }
+}
+
 #[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    serial::print_emergency(format_args!("\nkernel-demo: {info}\n"));
+    exit::exit_emergency(Outcome::Panic)
 }

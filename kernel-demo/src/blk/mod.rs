@@ -1,0 +1,198 @@
+//! Virtio disks: asynchronous, scatter-gather, flushes included, polled.
+//!
+//! Written on the queue and transport of `virtio-drivers` rather than on its block driver, because that one waits inside
+//! a flush, answers a flush with success on a device that has none, and takes one buffer per request.
+//!
+//! * [`Disk::submit`] hands a request and the owner of its buffers to the driver and never waits. Only a full queue
+//!   gives them back; whatever else is wrong with a request comes out of [`Disk::poll`] as its result.
+//! * [`Disk::poll`] returns owners, in the order in which the device finishes them, each with a result.
+//! * A flush is a request like any other. It makes durable what had been returned by `poll` before it was submitted.
+//! * A request that takes longer than the limit (see [`Disk::set_timeout_us`]) fails all that are in flight: the device
+//!   is reset, so that it lets go of their buffers, and is unusable from then on.
+//!
+//! Any CPU may call any of these at any time. One spin lock per disk is held for the length of one call, a leaf: the
+//! driver calls nothing that locks (owners' [`Owner::segments`] runs before it is taken).
+//!
+//! | file          | what                                                        |
+//! |---------------|-------------------------------------------------------------|
+//! | `mod.rs`      | the public face: what a request may be                      |
+//! | `owner.rs`    | who owns the memory that a device reads and writes          |
+//! | `negotiate.rs`| features, size, sectors, cache                              |
+//! | `queue.rs`    | the ring, requests in flight, deadlines, reset              |
+
+mod negotiate;
+#[allow(unsafe_code)]
+mod owner;
+#[allow(unsafe_code)]
+mod queue;
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use spin::Mutex;
+use virtio_drivers::transport::pci::bus::DeviceFunction;
+
+pub use owner::{Owner, Segments};
+pub use queue::DiskError;
+
+use crate::pci::FoundDisk;
+use crate::println;
+use queue::{Kind, Queue};
+
+/// Bytes of the unit in which virtio counts disk addresses, whatever the disk's own sector.
+pub const SECTOR_BYTES: u64 = 512;
+
+/// What a request asks for. Addresses count 512-byte sectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Fill the owner's buffers, from this sector on.
+    Read(u64),
+    /// Write the owner's buffers, from this sector on.
+    Write(u64),
+    /// Make durable every write that has been returned as complete. The owner has no buffers.
+    Flush,
+}
+
+/// What a disk is like. Constant from [`Disk::open`] on.
+#[derive(Clone, Debug)]
+pub struct DiskInfo {
+    /// Place on the PCI bus.
+    pub place: DeviceFunction,
+    /// Size in 512-byte sectors.
+    pub sectors: u64,
+    /// Whether writes are refused.
+    pub read_only: bool,
+    /// Whether the device takes flushes. If not, a flush ends with [`DiskError::Unsupported`].
+    pub flush: bool,
+    /// Whether completed writes may be lost in a power failure before a flush. `false` only if the device says that it
+    /// writes through.
+    pub volatile_cache: bool,
+    /// Unit of addressing in bytes: requests are multiples of it.
+    pub logical_sector_bytes: u32,
+    /// Unit of atomic writing in bytes.
+    pub physical_sector_bytes: u32,
+    /// First byte that is aligned to a physical sector.
+    pub alignment_offset_bytes: u32,
+    /// Largest number of buffers in one request.
+    pub max_segments: usize,
+    /// Largest buffer in bytes.
+    pub max_segment_bytes: u32,
+    /// The serial number, padded with zeroes.
+    pub serial_bytes: [u8; 20],
+}
+
+impl DiskInfo {
+    /// The serial number, empty if the device has none or it is no text.
+    pub fn serial(&self) -> &str {
+        let text = self.serial_bytes.split(|&byte| byte == 0).next().unwrap_or_default();
+        core::str::from_utf8(text).unwrap_or_default()
+    }
+}
+
+/// A disk whose requests are owned by values of type `O`.
+pub struct Disk<O: Owner> {
+    info: DiskInfo,
+    queue: Mutex<Queue<O>>,
+}
+
+impl<O: Owner> Disk<O> {
+    /// Sets a found device up. Needs the heap and the DMA pool, which are not used afterwards.
+    ///
+    /// # Errors
+    /// A reason why the device cannot be used, for the console.
+    pub fn open(found: FoundDisk) -> Result<Self, &'static str> {
+        let FoundDisk { place, mut transport } = found;
+        let mut info = negotiate::negotiate(&mut transport, place)?;
+        let mut queue = Queue::new(transport)?;
+        info.serial_bytes = queue.read_serial().unwrap_or_default();
+        Ok(Self { info, queue: Mutex::new(queue) })
+    }
+
+    /// What the disk is like.
+    pub fn info(&self) -> &DiskInfo {
+        &self.info
+    }
+
+    /// Starts a request. Never waits.
+    ///
+    /// # Errors
+    /// The owner comes back if the queue is full; [`Disk::poll`] makes room.
+    pub fn submit(&self, op: Op, mut owner: O) -> Result<(), O> {
+        let mut segments = Segments::new();
+        owner.segments(&mut segments);
+        let checked = self.check(op, &segments);
+        let mut queue = self.queue.lock();
+        match checked {
+            Ok((kind, sector)) => queue.start(kind, sector, &segments, owner),
+            Err(error) => queue.refuse(owner, error),
+        }
+    }
+
+    /// Returns the owner of a request that ended, and how. Never waits.
+    pub fn poll(&self) -> Option<(O, Result<(), DiskError>)> {
+        self.queue.lock().poll()
+    }
+
+    /// Requests that were submitted and not yet returned by [`Disk::poll`].
+    pub fn pending(&self) -> usize {
+        self.queue.lock().pending()
+    }
+
+    /// Runs one request and waits for its end. For setting up only: while nothing else is pending, as completions of
+    /// other requests would have nowhere to go.
+    ///
+    /// # Panics
+    /// If another request is pending.
+    pub fn run(&self, op: Op, owner: O) -> (O, Result<(), DiskError>) {
+        assert_eq!(self.pending(), 0, "a blocking request while others are pending");
+        if let Err(owner) = self.submit(op, owner) {
+            return (owner, Err(DiskError::Gone));
+        }
+        loop {
+            if let Some(ended) = self.poll() {
+                return ended;
+            }
+            core::hint::spin_loop();
+        }
+    }
+
+    /// Sets how long a request may take before the device is given up, 30 seconds to begin with.
+    pub fn set_timeout_us(&self, timeout_us: u64) {
+        self.queue.lock().set_timeout_us(timeout_us);
+    }
+
+    /// What the device must be asked for, or why it need not be asked.
+    fn check(&self, op: Op, segments: &Segments) -> Result<(Kind, u64), DiskError> {
+        let info = &self.info;
+        let (kind, sector) = match op {
+            Op::Read(sector) => (Kind::Read, sector),
+            Op::Write(_) if info.read_only => return Err(DiskError::Unsupported),
+            Op::Write(sector) => (Kind::Write, sector),
+            Op::Flush if !info.flush => return Err(DiskError::Unsupported),
+            Op::Flush if segments.is_empty() => return Ok((Kind::Flush, 0)),
+            Op::Flush => return Err(DiskError::Invalid),
+        };
+        let len_bytes = segments.checked_len_bytes(info.max_segments, info.max_segment_bytes)?;
+        let start = sector.checked_mul(SECTOR_BYTES).ok_or(DiskError::Invalid)?;
+        let end = start.checked_add(len_bytes).ok_or(DiskError::Invalid)?;
+        let aligned = [start, len_bytes].iter().all(|bytes| bytes % u64::from(info.logical_sector_bytes) == 0);
+        if !aligned || len_bytes == 0 || end / SECTOR_BYTES > info.sectors {
+            return Err(DiskError::Invalid);
+        }
+        Ok((kind, sector))
+    }
+}
+
+/// Finds and sets up all disks, in the order of QEMU's command line. They live for ever. What cannot be used is
+/// reported on the console and left out.
+pub fn open_all<O: Owner>() -> Vec<&'static Disk<O>> {
+    let mut disks = Vec::new();
+    for found in crate::pci::find_disks() {
+        let place = found.place;
+        match Disk::open(found) {
+            Ok(disk) => disks.push(&*Box::leak(Box::new(disk))),
+            Err(reason) => println!("disk {place}: not usable: {reason}"),
+        }
+    }
+    disks
+}
