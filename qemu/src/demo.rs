@@ -243,6 +243,9 @@ pub fn run(args: &DemoArgs) -> Result<bool> {
     if let Some(input) = args.input.as_deref().filter(|input| !input.is_dir()) {
         bail!("the input directory {} does not exist", input.display());
     }
+    if let Some(name) = &args.scenario {
+        crate::scenarios::named(name)?;
+    }
     let bench = Bench::set_up(&tools::repository_root()?, &args.boot)?;
     if let Some(name) = &args.scenario {
         return crate::scenarios::run(&bench, name);

@@ -86,12 +86,12 @@ pub fn qemu() -> Result<PathBuf> {
             return Ok(path);
         }
     }
-    Err(Missing { what: "QEMU".into(), command: by_hand(manager) }.into())
+    Err(Missing { what: "QEMU".into(), command: by_hand(manager, rights) }.into())
 }
 
-/// What a person would type, as an ordinary user.
-fn by_hand(manager: &Manager) -> String {
-    let sudo = if manager.as_root { "sudo " } else { "" };
+/// What a person would type with the rights that we have.
+fn by_hand(manager: &Manager, rights: Rights) -> String {
+    let sudo = if rights == Rights::Direct { "" } else { "sudo " };
     let refresh = manager.refresh.map(|words| format!("{sudo}{}; ", words.join(" "))).unwrap_or_default();
     format!("{refresh}{sudo}{}", manager.install.join(" "))
 }
@@ -187,16 +187,16 @@ mod tests {
     #[test]
     fn every_manager_has_a_command_to_show() {
         for manager in &MANAGERS {
-            let text = by_hand(manager);
+            let text = by_hand(manager, Rights::Direct);
             assert!(text.contains(manager.program) && text.contains("qemu"), "{text}");
             assert_eq!(manager.install[0], manager.program);
-            assert_eq!(text.contains("sudo"), manager.as_root);
+            assert!(!text.contains("sudo"), "{text}");
         }
     }
 
     #[test]
     fn apt_refreshes_first() {
-        let text = by_hand(&MANAGERS[0]);
+        let text = by_hand(&MANAGERS[0], Rights::Ask);
         assert_eq!(text, "sudo apt-get update; sudo apt-get install -y --no-install-recommends qemu-system-x86");
     }
 

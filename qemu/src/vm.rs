@@ -193,27 +193,25 @@ fn watch(
             child.wait()?;
             End::Hung(why)
         }
-        None => end_of(child.wait()?, log.back()),
+        None => end_of(child.wait()?, &log),
     };
     Ok(Run { end, events, log, elapsed: started.elapsed() })
 }
 
-/// Reads QEMU's exit status; `last` is the last line seen, which says why QEMU would not start.
-fn end_of(status: ExitStatus, last: Option<&String>) -> End {
+/// Reads QEMU's exit status; its errors in the log say why it would not start.
+fn end_of(status: ExitStatus, log: &VecDeque<String>) -> End {
     if let Some(outcome) = status.code().and_then(Outcome::from_exit_status) {
         return End::Verdict(outcome);
     }
-    match status.code() {
-        Some(0) => End::NoVerdict("the machine was reset or switched off without a verdict of the kernel".into()),
-        Some(code) => match last.filter(|line| line.starts_with("qemu: ")) {
-            Some(line) if line.contains("lock") => {
-                End::NoVerdict(format!("a disk is in use by another process ({line})"))
-            }
-            Some(line) => End::NoVerdict(line.clone()),
-            None => End::NoVerdict(format!("QEMU ended with status {code}")),
-        },
-        None => End::NoVerdict(format!("QEMU was killed ({status})")),
-    }
+    let said = |what: &str| log.iter().rev().find(|line| line.starts_with("qemu: ") && line.contains(what));
+    End::NoVerdict(match status.code() {
+        Some(0) => "the machine was reset or switched off without a verdict of the kernel".into(),
+        Some(_) if said("Failed to get").is_some_and(|line| line.ends_with(" lock")) => {
+            "a disk is in use by another process".into()
+        }
+        Some(code) => said("").cloned().unwrap_or_else(|| format!("QEMU ended with status {code}")),
+        None => format!("QEMU was killed ({status})"),
+    })
 }
 
 #[cfg(all(test, unix))]
@@ -257,7 +255,9 @@ mod tests {
         assert!(end("exit 2").contains("status 2"));
         assert!(end("exit 3").contains("status 3"));
         assert_eq!(end("echo no such machine >&2; exit 1"), "qemu: no such machine");
-        assert!(end("echo 'Failed to get \"write\" lock' >&2; exit 1").contains("in use by another process"));
+        let locked = "echo 'x.img: Failed to get \"write\" lock' >&2; echo 'Is another process using it?' >&2; exit 1";
+        assert_eq!(end(locked), "a disk is in use by another process");
+        assert!(end("echo '-blockdev: bad' >&2; exit 1").ends_with("-blockdev: bad"));
         assert!(end("kill -9 $$").contains("killed"));
     }
 

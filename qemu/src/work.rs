@@ -59,6 +59,9 @@ pub fn open_disk(path: &Path, size_bytes: u64) -> Result<File> {
     let is_new = !path.exists();
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
     let file = file.with_context(|| format!("the disk {} cannot be opened for writing", path.display()))?;
+    if !file.metadata()?.is_file() {
+        bail!("the disk {} is no regular file", path.display());
+    }
     lock_file(&file, path)?;
     if is_new || file.metadata()?.len() == 0 {
         file.set_len(size_bytes).with_context(|| format!("the disk {} cannot be sized", path.display()))?;
