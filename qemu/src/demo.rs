@@ -54,6 +54,43 @@ impl Bench {
     }
 }
 
+impl Bench {
+    /// Runs the kernel with these words and disks to its end, and shows how far it has come. `total_bytes` is what it is
+    /// expected to work through, until it says so itself.
+    pub fn start(
+        &self,
+        label: &str,
+        memory: u64,
+        words: Vec<String>,
+        disks: Vec<Disk<'_>>,
+        total_bytes: u64,
+    ) -> Result<Run> {
+        println!("boot: {label} ({}, {} of memory)", self.accel.name(), size::show(memory));
+        let machine = Machine {
+            qemu: &self.qemu,
+            kernel: &self.kernel,
+            accel: self.accel,
+            memory,
+            cpus: self.cpus,
+            words,
+            disks,
+            silence: self.silence,
+        };
+        let mut progress = Progress::bytes(label, total_bytes);
+        let run = machine.run(|sight| match sight {
+            Sight::Progress(done, total) => {
+                progress.set_total(total);
+                progress.set(done);
+            }
+            Sight::Line(line) if self.verbose => progress.say(&format!("  | {line}")),
+            Sight::Line(_) => {}
+        })?;
+        progress.finish();
+        println!("boot: {label} took {:.1} s; {}", run.elapsed.as_secs_f64(), run.end);
+        Ok(run)
+    }
+}
+
 /// What one demonstration works on.
 pub struct Plan {
     /// Where the files come from; see [`Demo::prepare`].
@@ -133,34 +170,13 @@ impl<'a> Demo<'a> {
 
     /// Boots a new machine on the disk. `words` are added to the kernel's command line.
     pub fn boot(&self, phase: Phase, words: &[&str]) -> Result<Run> {
-        let bench = self.bench;
-        let phase_word = format!("phase={}", phase.name());
-        let machine = Machine {
-            qemu: &bench.qemu,
-            kernel: &bench.kernel,
-            accel: bench.accel,
-            memory: self.memory,
-            cpus: bench.cpus,
-            words: std::iter::once(phase_word.as_str()).chain(words.iter().copied()).map(String::from).collect(),
-            disks: vec![
-                Disk { path: &self.disk, serial: "store", read_only: false },
-                Disk { path: &self.archive, serial: "input", read_only: true },
-            ],
-            silence: bench.silence,
-        };
-        println!("boot: {} ({}, {} of memory)", phase.name(), bench.accel.name(), size::show(self.memory));
-        let mut progress = Progress::bytes(phase.name(), self.packed.bytes);
-        let run = machine.run(|sight| match sight {
-            Sight::Progress(done, total) => {
-                progress.set_total(total);
-                progress.set(done);
-            }
-            Sight::Line(line) if bench.verbose => progress.say(&format!("  | {line}")),
-            Sight::Line(_) => {}
-        })?;
-        progress.finish();
-        println!("boot: {} took {:.1} s; {}", phase.name(), run.elapsed.as_secs_f64(), run.end);
-        Ok(run)
+        let mut all = vec![format!("phase={}", phase.name())];
+        all.extend(words.iter().map(|word| word.to_string()));
+        let disks = vec![
+            Disk { path: &self.disk, serial: "store", read_only: false },
+            Disk { path: &self.archive, serial: "input", read_only: true },
+        ];
+        self.bench.start(phase.name(), self.memory, all, disks, self.packed.bytes)
     }
 
     /// Inverts a byte of the disk; `run` is the boot whose events say where data lies.

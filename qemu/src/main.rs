@@ -9,7 +9,7 @@
 //! | `pack`, `generate`, `work`      | input, archive, disks, the work directory and its locks |
 //! | `vm`, `events`, `accel`         | one run of QEMU                                         |
 //! | `demo`, `flip`, `host`, `report`| the demonstration                                       |
-//! | `scenarios`                     | what else the kernel has to show                        |
+//! | `scenarios`, `platform`         | what else the kernel has to show                        |
 //! | `verify`                        | all checks                                              |
 //! | `progress`, `table`, `size`     | what the user sees                                      |
 
@@ -26,6 +26,7 @@ mod kernel;
 #[allow(dead_code, reason = "the kernel uses the other half of this file")]
 mod outcome;
 mod pack;
+mod platform;
 mod progress;
 mod report;
 mod scenarios;

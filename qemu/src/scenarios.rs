@@ -6,6 +6,7 @@ use crate::flip::Flip;
 use crate::generate;
 use crate::host::Expected;
 use crate::outcome::Outcome;
+use crate::platform;
 use crate::table::Table;
 use crate::vm::Run;
 use crate::work::WorkDir;
@@ -30,7 +31,14 @@ pub struct Scenario {
 }
 
 /// All of them.
-pub const ALL: [Scenario; 9] = [
+pub const ALL: [Scenario; 11] = [
+    Scenario { name: "driver", about: "the disk driver on a scratch disk", long: false, run: platform::driver },
+    Scenario {
+        name: "faults",
+        about: "faults on purpose, each with its own status",
+        long: false,
+        run: platform::faults,
+    },
     Scenario { name: "normal", about: "the demonstration on a small input", long: false, run: normal },
     Scenario {
         name: "flip-data",

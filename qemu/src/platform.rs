@@ -1,0 +1,49 @@
+//! Scenarios for the kernel's platform half, without a store: the disk driver against a scratch disk, and faults
+//! provoked on purpose, each of which has to end the run with its own status instead of a hang or a reset.
+
+use crate::demo::{require, Bench};
+use crate::outcome::Outcome;
+use crate::vm::Disk;
+use crate::work::{self, WorkDir};
+use anyhow::{Context, Result};
+
+const MEMORY_BYTES: u64 = 64 << 20;
+const SCRATCH_BYTES: u64 = 64 << 20;
+
+/// The driver writes a pattern with many requests in flight, flushes, reads it back, and has bad requests refused.
+pub fn driver(bench: &Bench) -> Result<String> {
+    let dir = WorkDir::take(&bench.root, "driver")?;
+    let scratch = dir.file("scratch.img");
+    work::open_disk(&scratch, SCRATCH_BYTES)?;
+    for bytes in ["bytes=4096", "bytes=65536"] {
+        let words = vec!["selftest".into(), bytes.into()];
+        let disk = Disk { path: &scratch, serial: "scratch", read_only: false };
+        let run = bench.start("selftest", MEMORY_BYTES, words, vec![disk], 0)?;
+        require(&run, Outcome::Success, bench.verbose).context(bytes)?;
+    }
+    dir.remove();
+    Ok("requests of 4 KiB and 64 KiB".into())
+}
+
+/// Every fault that the kernel can provoke, and how the run then ends.
+pub fn faults(bench: &Bench) -> Result<String> {
+    const FAULTS: [(&str, Outcome); 10] = [
+        ("pf", Outcome::Exception),
+        ("wt", Outcome::Exception),
+        ("nx", Outcome::Exception),
+        ("ud", Outcome::Exception),
+        ("gp", Outcome::Exception),
+        ("de", Outcome::Exception),
+        ("df", Outcome::Exception),
+        ("stack", Outcome::Exception),
+        ("panic", Outcome::Panic),
+        ("oom", Outcome::Panic),
+    ];
+    for (fault, outcome) in FAULTS {
+        let run = bench.start(fault, MEMORY_BYTES, vec![format!("fault={fault}")], Vec::new(), 0)?;
+        require(&run, outcome, bench.verbose).with_context(|| format!("fault={fault}"))?;
+    }
+    let run = bench.start("option", MEMORY_BYTES, vec!["no-such-option".into()], Vec::new(), 0)?;
+    require(&run, Outcome::BadOption, bench.verbose).context("an unknown option")?;
+    Ok(format!("{} ways to fail", FAULTS.len() + 1))
+}
