@@ -111,6 +111,9 @@ fn print_disk(info: &blk::DiskInfo) {
         if info.volatile_cache { "volatile cache" } else { "write-through" },
         info.max_segments
     );
+    if info.alignment_offset_bytes != 0 {
+        println!("disk {}: aligned at byte {}, not at 0", info.place, info.alignment_offset_bytes);
+    }
 }
 
 fn init_memory(info: &start_info::StartInfo) {

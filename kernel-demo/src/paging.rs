@@ -45,7 +45,9 @@ const _: () = assert!(IMAGE_BASE == LARGE_PAGE_BYTES, "the fine table of low mem
 pub struct Table([AtomicU64; 512]);
 
 impl Table {
-    const EMPTY: Self = Self([const { AtomicU64::new(0) }; 512]);
+    const fn empty() -> Self {
+        Self([const { AtomicU64::new(0) }; 512])
+    }
 
     fn get(&self, index: usize) -> u64 {
         self.0[index].load(Ordering::Relaxed)
@@ -62,17 +64,17 @@ impl Table {
 
 /// The root table.
 #[link_section = ".bss.boot.tables"]
-pub static PML4: Table = Table::EMPTY;
+pub static PML4: Table = Table::empty();
 /// The table of the first 512 GiB.
 #[link_section = ".bss.boot.tables"]
-pub static PDPT: Table = Table::EMPTY;
+pub static PDPT: Table = Table::empty();
 /// The directories of the first 4 GiB.
 #[link_section = ".bss.boot.tables"]
-pub static PDS: [Table; 4] = [Table::EMPTY; 4];
+pub static PDS: [Table; 4] = [const { Table::empty() }; 4];
 
-static LOW: Table = Table::EMPTY;
-static IMAGE: [Table; IMAGE_TABLES] = [Table::EMPTY; IMAGE_TABLES];
-static SPARE: [Table; SPARE_TABLES] = [Table::EMPTY; SPARE_TABLES];
+static LOW: Table = Table::empty();
+static IMAGE: [Table; IMAGE_TABLES] = [const { Table::empty() }; IMAGE_TABLES];
+static SPARE: [Table; SPARE_TABLES] = [const { Table::empty() }; SPARE_TABLES];
 static SPARE_USED: AtomicUsize = AtomicUsize::new(0);
 static DEVICE_LOCK: spin::Mutex<()> = spin::Mutex::new(());
 

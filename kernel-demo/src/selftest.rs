@@ -1,24 +1,29 @@
 #![forbid(unsafe_code)]
-//! The word `selftest`: does the platform do what it says? Overwrites the disk with the serial number `scratch`.
+//! The words `selftest` and `fault=`: does the platform do what it says?
 //!
-//! Writes a pattern with many requests in flight, flushes, reads it back and compares; then tries requests that must be
-//! refused. `lines=N` prints that many lines first. `requests=N` and `bytes=N` change the number and the size of the transfers, `timeout_us=N` the driver's
-//! patience.
+//! `selftest` overwrites the disk with the serial number `scratch`: it writes a pattern with many requests in flight,
+//! flushes, reads it back and compares, then tries requests that must be refused. `requests=N` and `bytes=N` change the
+//! number and the size of the transfers, `timeout_us=N` the driver's patience, and `lines=N` prints so many lines first.
+//!
+//! `fault=` breaks the kernel on purpose, see [`provoke`].
 
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::blk::{Disk, DiskError, Op, SECTOR_BYTES};
+use crate::blk::{Disk, DiskError, Op, Piece, Pieces, SECTOR_BYTES};
 use crate::cmdline::CmdLine;
 use crate::outcome::Outcome;
 use crate::stacks::PAGE_BYTES;
 use crate::traps::{self, Fault};
 use crate::{exit, heap, memory, println, time};
 
-/// The kind of disk that the test works on: each request owns one piece of memory that lives for ever.
-pub type TestDisk = Disk<&'static mut [u8]>;
+/// The kind of disk that the test works on.
+pub type TestDisk = Disk<Pieces>;
 
-const BUFFERS: usize = 48;
+/// Requests that the test keeps in flight.
+const DEPTH: usize = 48;
+/// Buffers of one request.
+const PIECES: usize = 4;
 
 fn fail(outcome: Outcome, what: fmt::Arguments<'_>) -> ! {
     exit::fail(outcome, format_args!("selftest: {what}"))
@@ -31,63 +36,6 @@ fn outcome_of(error: DiskError) -> Outcome {
     }
 }
 
-struct Plan {
-    requests: usize,
-    bytes: usize,
-}
-
-impl Plan {
-    fn sector(&self, request: usize) -> u64 {
-        (request * self.bytes) as u64 / SECTOR_BYTES
-    }
-}
-
-/// What byte `offset` of the disk holds after the test: the request's number in every 8-byte word, mixed with the place.
-fn fill(buffer: &mut [u8], first_byte: u64) {
-    for (index, word) in (0u64..).zip(buffer.chunks_exact_mut(8)) {
-        word.copy_from_slice(&pattern(first_byte + 8 * index));
-    }
-}
-
-fn pattern(byte: u64) -> [u8; 8] {
-    (byte ^ 0x5EED).wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes()
-}
-
-fn matches(buffer: &[u8], first_byte: u64) -> bool {
-    (0u64..).zip(buffer.chunks_exact(8)).all(|(index, word)| word == pattern(first_byte + 8 * index))
-}
-
-/// Runs the test on the disk called `scratch`; returns only if all is well.
-pub fn run(disks: &[&'static TestDisk], cmdline: &CmdLine) {
-    print_test(number(cmdline, "lines", 0));
-    heap_test();
-    let Some(disk) = disks.iter().find(|disk| disk.info().serial() == "scratch") else {
-        fail(Outcome::NoDisk, format_args!("no disk with serial=scratch"));
-    };
-    let plan = Plan { requests: number(cmdline, "requests", 1024), bytes: number(cmdline, "bytes", 16 << 10) };
-    let wanted = plan.requests.checked_mul(plan.bytes).map_or(u64::MAX, |bytes| bytes as u64);
-    if plan.bytes == 0 || plan.bytes % PAGE_BYTES != 0 || wanted > disk.info().sectors * SECTOR_BYTES {
-        fail(Outcome::BadOption, format_args!("{} requests of {} bytes", plan.requests, plan.bytes));
-    }
-    if disk.info().read_only {
-        fail(Outcome::ReadOnly, format_args!("the scratch disk is read-only"));
-    }
-    if cmdline.has("timeout_us") {
-        disk.set_timeout_us(number(cmdline, "timeout_us", 0) as u64);
-    }
-    let mut buffers: Vec<&'static mut [u8]> =
-        (0..BUFFERS).map_while(|_| memory::take_zeroed(plan.bytes / PAGE_BYTES)).collect();
-    if buffers.is_empty() {
-        fail(Outcome::Limit, format_args!("no memory for buffers"));
-    }
-    let depth = buffers.len();
-    pass(disk, &plan, &mut buffers, true);
-    flush(disk);
-    pass(disk, &plan, &mut buffers, false);
-    refusals(disk, &mut buffers);
-    println!("selftest: {} requests of {} bytes at depth {depth}: all is well", plan.requests, plan.bytes);
-}
-
 fn number(cmdline: &CmdLine, key: &str, default: usize) -> usize {
     match cmdline.get_number(key) {
         Ok(value) => value.map_or(default, |value| value as usize),
@@ -95,17 +43,17 @@ fn number(cmdline: &CmdLine, key: &str, default: usize) -> usize {
     }
 }
 
-/// The option `fault=`: breaks the kernel on purpose, to prove that this ends the run with the right status.
+/// The option `fault=`: breaks the kernel, to prove that this ends the run with the right status.
 pub fn provoke(name: &str) {
     println!("provoking {name}");
     let fault = match name {
-        "pf" => Fault::PageFault,
+        "pf" => Fault::ReadNull,
         "wt" => Fault::WriteText,
         "nx" => Fault::ExecuteData,
-        "ud" => Fault::InvalidOpcode,
-        "gp" => Fault::GeneralProtection,
+        "ud" => Fault::Undefined,
+        "gp" => Fault::NonCanonical,
         "de" => Fault::Divide,
-        "df" => Fault::DoubleFault,
+        "df" => Fault::Double,
         "nmi" => Fault::Nmi,
         "panic" => panic!("provoked on purpose"),
         "stack" => {
@@ -131,15 +79,76 @@ fn overflow(depth: u64) -> u64 {
     }
 }
 
-fn heap_test() {
-    let (before, _) = heap::usage();
-    let sum: usize =
-        (0..100).map(|len| alloc::vec![1u8; len * 64].iter().map(|&byte| usize::from(byte)).sum::<usize>()).sum();
-    let (after, free) = heap::usage();
-    if sum != 64 * 4950 || before != after {
-        fail(Outcome::Mismatch, format_args!("the heap: sum {sum}, {before} bytes before, {after} after"));
+/// How much is transferred, and in what portions.
+struct Plan {
+    requests: usize,
+    bytes: usize,
+}
+
+impl Plan {
+    fn of(cmdline: &CmdLine, disk: &TestDisk) -> Self {
+        let plan = Self { requests: number(cmdline, "requests", 1024), bytes: number(cmdline, "bytes", 16 << 10) };
+        let fits = plan.bytes > 0 && plan.requests as u64 <= disk.info().sectors * SECTOR_BYTES / plan.bytes as u64;
+        if !fits || !plan.bytes.is_multiple_of(PIECES * PAGE_BYTES) {
+            fail(Outcome::BadOption, format_args!("{} requests of {} bytes", plan.requests, plan.bytes));
+        }
+        plan
     }
-    println!("selftest: heap {after} bytes in use, {free} free");
+
+    fn first_byte(&self, request: usize) -> u64 {
+        request as u64 * self.bytes as u64
+    }
+
+    fn total_bytes(&self) -> u64 {
+        self.first_byte(self.requests)
+    }
+}
+
+/// The eight bytes at byte `addr` of the disk after the test.
+fn pattern(addr: u64) -> [u8; 8] {
+    (addr ^ 0x5EED).wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes()
+}
+
+/// The words of a request, each with its address on the disk.
+fn words(pieces: &mut Pieces, first_byte: u64) -> impl Iterator<Item = (u64, &mut [u8])> {
+    let exclusive = pieces.list.iter_mut().filter_map(|piece| match piece {
+        Piece::Exclusive(buffer) => Some(buffer),
+        Piece::Shared(_) => None,
+    });
+    let words = exclusive.flat_map(|buffer| buffer.chunks_exact_mut(8));
+    (first_byte..).step_by(8).zip(words)
+}
+
+/// Runs the test on the disk called `scratch`; returns only if all is well.
+pub fn run(disks: &[&'static TestDisk], cmdline: &CmdLine) {
+    print_test(number(cmdline, "lines", 0));
+    heap_test();
+    let Some(disk) = disks.iter().find(|disk| disk.info().serial() == "scratch") else {
+        fail(Outcome::NoDisk, format_args!("no disk with serial=scratch"));
+    };
+    if disk.info().read_only {
+        fail(Outcome::ReadOnly, format_args!("the scratch disk is read-only"));
+    }
+    let plan = Plan::of(cmdline, disk);
+    if cmdline.has("timeout_us") {
+        disk.set_timeout_us(number(cmdline, "timeout_us", 0) as u64);
+    }
+    let mut idle: Vec<Pieces> = (0..DEPTH).map_while(|_| take_pieces(plan.bytes)).collect();
+    if idle.is_empty() {
+        fail(Outcome::Limit, format_args!("no memory for buffers"));
+    }
+    let depth = idle.len();
+    pass(disk, &plan, &mut idle, Pass::Write);
+    flush(disk);
+    pass(disk, &plan, &mut idle, Pass::Compare);
+    pass(disk, &plan, &mut idle, Pass::Read);
+    refusals(disk, &mut idle);
+    println!("selftest: {} requests of {} bytes at depth {depth}: all is well", plan.requests, plan.bytes);
+}
+
+fn take_pieces(bytes: usize) -> Option<Pieces> {
+    let piece = || memory::take_zeroed(bytes / PIECES / PAGE_BYTES).map(Piece::Exclusive);
+    Some(Pieces { tag: 0, list: (0..PIECES).map(|_| piece()).collect::<Option<_>>()? })
 }
 
 fn print_test(lines: usize) {
@@ -152,57 +161,78 @@ fn print_test(lines: usize) {
     }
 }
 
-/// Writes or reads all requests of the plan, each buffer being used again as soon as it comes back.
-fn pass(disk: &TestDisk, plan: &Plan, buffers: &mut Vec<&'static mut [u8]>, write: bool) {
-    let total = buffers.len();
-    // Requests may end in any order, so each buffer remembers its request: by its address.
-    let mut current: Vec<(usize, usize)> = Vec::with_capacity(total);
-    let (mut next, mut most, begin) = (0, 0, time::micros());
-    while next < plan.requests || buffers.len() < total {
-        while next < plan.requests {
-            let Some(buffer) = buffers.pop() else { break };
-            let first_byte = plan.sector(next) * SECTOR_BYTES;
-            if write {
-                fill(buffer, first_byte);
-            } else {
-                buffer.fill(0xEE);
-            }
-            let addr = buffer.as_ptr() as usize;
-            let op = if write { Op::Write(plan.sector(next)) } else { Op::Read(plan.sector(next)) };
-            if let Err(buffer) = disk.submit(op, buffer) {
-                buffers.push(buffer);
-                break;
-            }
-            current.push((addr, next));
+fn heap_test() {
+    let (before, _) = heap::usage();
+    let filled = |len: usize| alloc::vec![1u8; len * 64].iter().map(|&byte| usize::from(byte)).sum::<usize>();
+    let sum: usize = (0..100).map(filled).sum();
+    let (after, free) = heap::usage();
+    if sum != 64 * 4950 || before != after {
+        fail(Outcome::Mismatch, format_args!("the heap: sum {sum}, {before} bytes before, {after} after"));
+    }
+    println!("selftest: heap {after} bytes in use, {free} free");
+}
+
+/// What is done with all requests of a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pass {
+    /// Write the pattern.
+    Write,
+    /// Read, and compare with the pattern.
+    Compare,
+    /// Read, to see how fast that is.
+    Read,
+}
+
+/// Makes one pass, each buffer being used again as soon as it comes back.
+fn pass(disk: &TestDisk, plan: &Plan, idle: &mut Vec<Pieces>, pass: Pass) {
+    let (depth, begin) = (idle.len(), time::micros());
+    let (mut next, mut most) = (0, 0);
+    while next < plan.requests || idle.len() < depth {
+        while next < plan.requests && submit(disk, plan, idle, pass, next) {
             next += 1;
         }
         most = most.max(disk.pending());
-        let Some((buffer, result)) = disk.poll() else { continue };
+        let Some((mut pieces, result)) = disk.poll() else { continue };
         if let Err(error) = result {
             fail(outcome_of(error), format_args!("a transfer failed: {error:?}"));
         }
-        let addr = buffer.as_ptr() as usize;
-        let Some(place) = current.iter().position(|(known, _)| *known == addr) else {
-            fail(Outcome::Mismatch, format_args!("a buffer came back that was not submitted"));
-        };
-        let (_, request) = current.swap_remove(place);
-        if !write && !matches(buffer, plan.sector(request) * SECTOR_BYTES) {
-            fail(Outcome::Mismatch, format_args!("request {request} read something else than was written"));
+        let first_byte = plan.first_byte(pieces.tag);
+        if pass == Pass::Compare && !words(&mut pieces, first_byte).all(|(addr, word)| word == pattern(addr)) {
+            fail(Outcome::Mismatch, format_args!("request {} read something else than was written", pieces.tag));
         }
-        buffers.push(buffer);
+        idle.push(pieces);
     }
     let elapsed_us = (time::micros() - begin).max(1);
-    let rate = (plan.requests * plan.bytes) as u64 / elapsed_us;
-    let what = if write { "wrote" } else { "read and compared" };
-    println!(
-        "selftest: {what} {} KiB in {elapsed_us} us, {rate} MB/s, {most} in flight",
-        plan.requests * plan.bytes >> 10
-    );
+    let (bytes, rate) = (plan.total_bytes(), plan.total_bytes() / elapsed_us);
+    println!("selftest: {pass:?} {} KiB in {elapsed_us} us, {rate} MB/s, {most} in flight", bytes >> 10);
+}
+
+/// Submits one request; `false` if no buffer is idle or the queue is full.
+fn submit(disk: &TestDisk, plan: &Plan, idle: &mut Vec<Pieces>, pass: Pass, request: usize) -> bool {
+    let Some(mut pieces) = idle.pop() else { return false };
+    pieces.tag = request;
+    let sector = plan.first_byte(request) / SECTOR_BYTES;
+    let op = match pass {
+        Pass::Write => Op::Write(sector),
+        Pass::Compare | Pass::Read => Op::Read(sector),
+    };
+    if pass != Pass::Read {
+        for (addr, word) in words(&mut pieces, plan.first_byte(request)) {
+            word.copy_from_slice(&if pass == Pass::Write { pattern(addr) } else { [0xEE; 8] });
+        }
+    }
+    match disk.submit(op, pieces) {
+        Ok(()) => true,
+        Err(pieces) => {
+            idle.push(pieces);
+            false
+        }
+    }
 }
 
 fn flush(disk: &TestDisk) {
     let begin = time::micros();
-    let (_, result) = disk.run(Op::Flush, &mut []);
+    let (_, result) = disk.run(Op::Flush, Pieces { tag: 0, list: Vec::new() });
     if let Err(error) = result {
         fail(outcome_of(error), format_args!("the flush failed: {error:?}"));
     }
@@ -210,18 +240,25 @@ fn flush(disk: &TestDisk) {
 }
 
 /// Requests that must fail, each without harm to the next.
-fn refusals(disk: &TestDisk, buffers: &mut Vec<&'static mut [u8]>) {
+fn refusals(disk: &TestDisk, idle: &mut Vec<Pieces>) {
+    static CONSTANT: [u8; 512] = [0; 512];
     let sectors = disk.info().sectors;
-    for op in [Op::Read(sectors), Op::Read(u64::MAX), Op::Write(sectors - 1), Op::Flush] {
-        let Some(buffer) = buffers.pop() else { return };
-        let (buffer, result) = disk.run(op, buffer);
+    let empty = || Pieces { tag: 0, list: Vec::new() };
+    let shared = |count| Pieces { tag: 0, list: (0..count).map(|_| Piece::Shared(&CONSTANT)).collect() };
+    let exclusive = idle.pop().unwrap_or_else(empty);
+    let cases = [
+        (Op::Read(sectors), exclusive),
+        (Op::Read(0), shared(1)),
+        (Op::Write(u64::MAX), shared(1)),
+        (Op::Write(sectors - 1), shared(2)),
+        (Op::Write(0), shared(40)),
+        (Op::Write(0), empty()),
+        (Op::Flush, shared(1)),
+    ];
+    for (op, pieces) in cases {
+        let (_, result) = disk.run(op, pieces);
         if result != Err(DiskError::Invalid) {
             fail(Outcome::Mismatch, format_args!("{op:?} ended with {result:?}"));
         }
-        buffers.push(buffer);
-    }
-    let (_, result) = disk.run(Op::Read(0), &mut []);
-    if result != Err(DiskError::Invalid) {
-        fail(Outcome::Mismatch, format_args!("an empty read ended with {result:?}"));
     }
 }

@@ -234,19 +234,19 @@ fn report_page_fault(error: u64) {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// Read through a null pointer.
-    PageFault,
+    ReadNull,
     /// Write to the kernel's text.
     WriteText,
     /// Execute data.
     ExecuteData,
     /// Execute an undefined instruction.
-    InvalidOpcode,
+    Undefined,
     /// Touch a non-canonical address.
-    GeneralProtection,
+    NonCanonical,
     /// Divide by zero.
     Divide,
     /// Fault with no handler to go to.
-    DoubleFault,
+    Double,
     /// A non-maskable interrupt.
     Nmi,
 }
@@ -254,8 +254,8 @@ pub enum Fault {
 /// Breaks the kernel. If the processor lets it pass, this returns, which is a failure in itself.
 pub fn provoke(fault: Fault) {
     match fault {
-        Fault::PageFault => touch(8),
-        Fault::GeneralProtection => touch(0xDEAD_0000_0000_0000),
+        Fault::ReadNull => touch(8),
+        Fault::NonCanonical => touch(0xDEAD_0000_0000_0000),
         Fault::WriteText => {
             let addr = paging::image::text().start;
             // SAFETY: none, by intention: the write must fault, and the run ends there.
@@ -268,12 +268,12 @@ pub fn provoke(fault: Fault) {
             unsafe { asm!("call {}", in(reg) CODE.as_ptr(), clobber_abi("C")) };
         }
         // SAFETY: the instruction faults and the handler never returns.
-        Fault::InvalidOpcode => unsafe { asm!("ud2") },
+        Fault::Undefined => unsafe { asm!("ud2") },
         // SAFETY: the instruction faults and the handler never returns.
         Fault::Divide => unsafe {
             asm!("xor edx, edx", "xor ecx, ecx", "div ecx", out("eax") _, out("ecx") _, out("edx") _)
         },
-        Fault::DoubleFault => {
+        Fault::Double => {
             // Without their gates, delivering the page fault faults again, twice over.
             IDT[PAGE_FAULT].0[0].store(0, Ordering::Release);
             touch(8);

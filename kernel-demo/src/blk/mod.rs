@@ -32,7 +32,7 @@ use alloc::vec::Vec;
 use spin::Mutex;
 use virtio_drivers::transport::pci::bus::DeviceFunction;
 
-pub use owner::{Owner, Segments};
+pub use owner::{Owner, Piece, Pieces, Segments};
 pub use queue::DiskError;
 
 use crate::pci::FoundDisk;
@@ -165,6 +165,7 @@ impl<O: Owner> Disk<O> {
     fn check(&self, op: Op, segments: &Segments) -> Result<(Kind, u64), DiskError> {
         let info = &self.info;
         let (kind, sector) = match op {
+            Op::Read(_) if !segments.is_writable() => return Err(DiskError::Invalid),
             Op::Read(sector) => (Kind::Read, sector),
             Op::Write(_) if info.read_only => return Err(DiskError::Unsupported),
             Op::Write(sector) => (Kind::Write, sector),

@@ -1,5 +1,6 @@
 //! Who owns the memory that a device reads and writes.
 
+use alloc::vec::Vec;
 use core::marker::PhantomData;
 
 use super::queue::{DiskError, MAX_SEGMENTS};
@@ -19,6 +20,7 @@ pub struct Segments {
     list: [Segment; MAX_SEGMENTS],
     len: usize,
     overflow: bool,
+    writable: bool,
     /// Segments of one owner are not to be sent along without it.
     _not_send: PhantomData<*mut u8>,
 }
@@ -28,11 +30,12 @@ impl Segments {
         [Segment { ptr: core::ptr::null_mut(), len_bytes: 0 }; MAX_SEGMENTS];
 
     pub(super) fn new() -> Self {
-        Self { list: Self::EMPTY, len: 0, overflow: false, _not_send: PhantomData }
+        Self { list: Self::EMPTY, len: 0, overflow: false, writable: true, _not_send: PhantomData }
     }
 
-    /// Adds a buffer that the device may read.
+    /// Adds a buffer that the device may read, for requests that write to the disk.
     pub fn push(&mut self, buffer: &[u8]) {
+        self.writable = false;
         self.add(buffer.as_ptr().cast_mut(), buffer.len());
     }
 
@@ -59,6 +62,11 @@ impl Segments {
         self.len == 0 && !self.overflow
     }
 
+    /// Whether the device may write to all buffers.
+    pub(super) fn is_writable(&self) -> bool {
+        self.writable
+    }
+
     /// The sum of all lengths, if number and lengths are within the limits.
     pub(super) fn checked_len_bytes(&self, max_segments: usize, max_segment_bytes: u32) -> Result<u64, DiskError> {
         let fits = self.as_slice().iter().all(|segment| segment.len_bytes <= max_segment_bytes);
@@ -73,20 +81,38 @@ impl Segments {
 ///
 /// # Safety
 /// Whatever [`Owner::segments`] lists must stay valid, at the same addresses, for as long as the value exists, even when
-/// the value is moved or forgotten. For a request that reads from the disk nothing else may access it in that time, and
-/// it must have been added with [`Segments::push_mut`]; for one that writes to the disk nothing may change it. A value
-/// that is submitted with [`Op::Read`](super::Op::Read) and lists buffers added with [`Segments::push`] breaks this.
+/// the value is moved or forgotten. In that time nothing may change it, and what was added with [`Segments::push_mut`]
+/// may not be accessed at all but through the value.
 pub unsafe trait Owner: Send + 'static {
     /// Lists the buffers, none for a flush. Called once per request, before the device sees it.
     fn segments(&mut self, segments: &mut Segments);
 }
 
-// SAFETY: the bytes stay where they are when the reference moves, live for ever, and are accessible only through the
-// reference, which is exclusive and in the driver's hands.
-unsafe impl Owner for &'static mut [u8] {
+/// A buffer that lives for ever.
+pub enum Piece {
+    /// Others may read it too: for requests that write to the disk.
+    Shared(&'static [u8]),
+    /// Nobody else has it.
+    Exclusive(&'static mut [u8]),
+}
+
+/// The plainest owner: a number to know the request by, and a list of buffers.
+pub struct Pieces {
+    /// For the submitter's use.
+    pub tag: usize,
+    /// The buffers, in the order of their addresses on the disk.
+    pub list: Vec<Piece>,
+}
+
+// SAFETY: the bytes stay where they are when the references move, and live for ever. Shared references forbid changes
+// and exclusive ones forbid any other access; both are in the driver's hands.
+unsafe impl Owner for Pieces {
     fn segments(&mut self, segments: &mut Segments) {
-        if !self.is_empty() {
-            segments.push_mut(self);
+        for piece in &mut self.list {
+            match piece {
+                Piece::Shared(buffer) => segments.push(buffer),
+                Piece::Exclusive(buffer) => segments.push_mut(buffer),
+            }
         }
     }
 }

@@ -267,7 +267,7 @@ impl<O> Queue<O> {
             return None;
         }
         // SAFETY: the device is done with the slot's memory. Volatile, as the device wrote it.
-        let status = unsafe { core::ptr::read_volatile(&raw const (*shared).status) };
+        let status = unsafe { core::ptr::read_volatile(status_of(shared)) };
         self.slot_of[usize::from(token)] = NO_SLOT;
         self.in_flight &= !(1 << index);
         self.free |= 1 << index;
@@ -334,6 +334,10 @@ impl<O> Queue<O> {
     }
 }
 
+fn status_of(shared: *mut Shared) -> *mut u8 {
+    shared.cast::<u8>().wrapping_add(core::mem::offset_of!(Shared, status))
+}
+
 /// The numbers of the bits that are set.
 fn slots_in(mut bits: u64) -> impl Iterator<Item = usize> {
     core::iter::from_fn(move || {
@@ -379,7 +383,7 @@ impl<'b> Buffers<'b> {
                 self.add_output(unsafe { core::slice::from_raw_parts_mut(ptr, len) });
             }
         }
-        let status = shared.cast::<u8>().wrapping_add(core::mem::offset_of!(Shared, status));
+        let status = status_of(shared);
         // SAFETY: as for the header; the two do not overlap.
         self.add_output(unsafe { core::slice::from_raw_parts_mut(status, 1) });
     }
