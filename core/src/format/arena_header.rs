@@ -1,4 +1,4 @@
-//! Arena headers: how large an arena is, and where its allocation log begins.
+//! Arena headers: how large an arena is, and where its allocation log begins (FORMAT, section 6).
 //!
 //! An arena that begins at byte A has two copies, at A and at A + B; a superblock names A and the hash of the whole
 //! header block, so that a header of another commit is told apart from the one that counts. Callers verify that hash
@@ -17,7 +17,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
-use super::bytes::{be16, be32, be64, field, put, put16, put32, put64};
+use super::bytes::{be16, be32, be64, field, put16, put32, put64, put_array};
 use super::{AddrHash, BlockSize, BlockType, FormatError, EXTENSION_MAGIC, MAX_GENERATION};
 use crate::hash::hash64;
 use static_assertions::{const_assert, const_assert_eq};
@@ -50,11 +50,13 @@ pub const CHAIN_DIGEST_START: u64 = 0;
 #[must_use]
 pub fn chain_digest(prev: u64, addr: u64, block_hash: u64, len_bytes: u16) -> u64 {
     let mut part = [0; 26];
-    let (words, len) = part.split_at_mut(24);
-    for (word, value) in words.chunks_exact_mut(8).zip([prev, addr, block_hash]) {
-        word.copy_from_slice(&value.to_be_bytes());
+    let (words, rest) = part.as_chunks_mut();
+    for (word, value) in words.iter_mut().zip([prev, addr, block_hash]) {
+        *word = value.to_be_bytes();
     }
-    len.copy_from_slice(&len_bytes.to_be_bytes());
+    for (byte, value) in rest.iter_mut().zip(len_bytes.to_be_bytes()) {
+        *byte = value;
+    }
     hash64(&part)
 }
 
@@ -177,7 +179,7 @@ impl LogSeal {
     }
 
     fn write(&self, page: &mut [u8]) -> Option<()> {
-        put(page, AT_MAGIC, &EXTENSION_MAGIC)?;
+        put_array(page, AT_MAGIC, EXTENSION_MAGIC)?;
         put64(page, AT_GEN, self.gen)?;
         put32(page, AT_BLOCKS, self.blocks)?;
         put64(page, AT_DIGEST, self.digest)?;

@@ -28,7 +28,14 @@ pub(super) fn be64(bytes: &[u8], at: usize) -> Option<u64> {
     field(bytes, at).map(|b| u64::from_be_bytes(*b))
 }
 
-/// Copies `value` to `at`.
+/// Copies an array to `at`.
+#[inline]
+pub(super) fn put_array<const N: usize>(bytes: &mut [u8], at: usize, value: [u8; N]) -> Option<()> {
+    *bytes.get_mut(at..)?.first_chunk_mut()? = value;
+    Some(())
+}
+
+/// Copies a slice to `at`.
 #[inline]
 pub(super) fn put(bytes: &mut [u8], at: usize, value: &[u8]) -> Option<()> {
     bytes.get_mut(at..)?.get_mut(..value.len())?.copy_from_slice(value);
@@ -38,17 +45,17 @@ pub(super) fn put(bytes: &mut [u8], at: usize, value: &[u8]) -> Option<()> {
 /// Writes a 16-bit integer at `at`.
 #[inline]
 pub(super) fn put16(bytes: &mut [u8], at: usize, value: u16) -> Option<()> {
-    put(bytes, at, &value.to_be_bytes())
+    put_array(bytes, at, value.to_be_bytes())
 }
 
 /// Writes a 32-bit integer at `at`.
 #[inline]
 pub(super) fn put32(bytes: &mut [u8], at: usize, value: u32) -> Option<()> {
-    put(bytes, at, &value.to_be_bytes())
+    put_array(bytes, at, value.to_be_bytes())
 }
 
 /// Writes a 64-bit integer at `at`.
 #[inline]
 pub(super) fn put64(bytes: &mut [u8], at: usize, value: u64) -> Option<()> {
-    put(bytes, at, &value.to_be_bytes())
+    put_array(bytes, at, value.to_be_bytes())
 }

@@ -1,4 +1,4 @@
-//! Blocks of a dead list: addresses of blocks that are free as soon as a snapshot goes away.
+//! Blocks of a dead list: addresses of blocks that are free as soon as a snapshot goes away (FORMAT, section 8).
 //!
 //! The header is that of a log block, the entries are bare addresses. Lists are chained from the newest block to the
 //! oldest; whoever walks one stops at the tail that the list's owner names, whatever the tail's chain pointer says.

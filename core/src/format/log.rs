@@ -1,4 +1,4 @@
-//! Blocks of an arena's allocation log.
+//! Blocks of an arena's allocation log (FORMAT, section 7).
 //!
 //! A log is replayed from its head, beginning with nothing free: each entry allocates or frees one block or a
 //! range of blocks, or is a barrier that marks where a commit ends. The low byte of an entry is its operation, the

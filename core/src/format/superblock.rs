@@ -1,4 +1,4 @@
-//! Superblocks: where a volume begins.
+//! Superblocks: where a volume begins (FORMAT, section 4).
 //!
 //! Two copies of one structure name the committed state: the root, the dead list, and for each arena the address
 //! and the hash of the header that belongs to the commit. A hash at the end of the arena table vouches for all of it.
@@ -14,7 +14,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
-use super::bytes::{be32, be64, field, put, put32, put64};
+use super::bytes::{be32, be64, field, put32, put64, put_array};
 use super::{
     check_addr, check_addr_or_none, AddrHash, BlockSize, FormatError, EXTENSION_MAGIC, MAX_ARENAS, MAX_GENERATION,
     SUPERBLOCK_MAGIC,
@@ -212,7 +212,7 @@ pub fn encode_superblock(
     seal(page, at).ok_or(full)?;
     if extended {
         page.get(at + HASH_LEN..).filter(|rest| rest.len() >= EXTENSION_LEN).ok_or(full)?;
-        put(page, at + HASH_LEN, &EXTENSION_MAGIC).ok_or(full)?;
+        put_array(page, at + HASH_LEN, EXTENSION_MAGIC).ok_or(full)?;
         put64(page, at + HASH_LEN + 8, head.qgen).ok_or(full)?;
         seal(page, at + HASH_LEN + 16).ok_or(full)?;
     }
@@ -239,7 +239,7 @@ fn seal(page: &mut [u8], at: usize) -> Option<()> {
 }
 
 fn write_head(page: &mut [u8], head: &SuperHead) -> Option<()> {
-    put(page, 0, &SUPERBLOCK_MAGIC)?;
+    put_array(page, 0, SUPERBLOCK_MAGIC)?;
     put32(page, AT_BLKSZ, head.block_size.len_bytes() as u32)?;
     put32(page, AT_BUFSPC, head.bufspc)?;
     put32(page, AT_NARENA, head.narena)?;

@@ -1,4 +1,4 @@
-//! Slotted tables: how tree blocks store sorted items of varying length.
+//! Slotted tables: how tree blocks store sorted items of varying length (FORMAT, section 9).
 //!
 //! A table occupies one area of a block. A directory of 16-bit offsets grows up from the area's start, the items
 //! grow down from its end, in the order in which they were appended; an offset counts from the start of the area.

@@ -1,4 +1,4 @@
-//! Tree blocks: leaves and pivots.
+//! Tree blocks: leaves and pivots (FORMAT, sections 9 and 10).
 //!
 //! A leaf is a sorted table of keys and values. A pivot has two tables: its children, each under the least key
 //! that belongs to it, and messages that wait to be passed down. Both views check a whole block once, on parsing; the
