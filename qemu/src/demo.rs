@@ -9,7 +9,7 @@ use crate::outcome::Outcome;
 use crate::pack::{self, Input, Packed};
 use crate::progress::Progress;
 use crate::report::Report;
-use crate::vm::{Disk, End, Machine, Run, Sight};
+use crate::vm::{Disk, End, Limits, Machine, Run, Sight};
 use crate::work::{self, WorkDir};
 use crate::{kernel, setup, size, tools, BootArgs, DemoArgs};
 use anyhow::{bail, Context, Result};
@@ -19,6 +19,9 @@ use std::time::Duration;
 
 /// How many lines of the kernel's output a failure shows.
 const TAIL_LINES: usize = 40;
+
+/// A whole run may last this many times the limit on silence.
+const WHOLE_RUN_FACTOR: u32 = 20;
 
 /// What every machine needs: the programs, and how to run the guest.
 pub struct Bench {
@@ -32,8 +35,8 @@ pub struct Bench {
     pub accel: Accel,
     /// The number of the guest's processors.
     pub cpus: u32,
-    /// The longest silence of the kernel.
-    pub silence: Duration,
+    /// When the kernel counts as hung.
+    pub limits: Limits,
     /// Whether to show the kernel's output.
     pub verbose: bool,
     /// Whether to leave the work directory.
@@ -50,13 +53,14 @@ impl Bench {
         println!("demo: building the kernel");
         let kernel = kernel::build(&root, &[])?;
         let silence = Duration::from_secs(args.timeout);
-        Ok(Self { root, qemu, kernel, accel, cpus: args.cpus, silence, verbose: args.verbose, keep: args.keep })
+        let limits = Limits { silence, whole: silence * WHOLE_RUN_FACTOR };
+        Ok(Self { root, qemu, kernel, accel, cpus: args.cpus, limits, verbose: args.verbose, keep: args.keep })
     }
 }
 
 impl Bench {
-    /// Runs the kernel with these words and disks to its end, and shows how far it has come. `total_bytes` is what it is
-    /// expected to work through, until it says so itself.
+    /// Runs the kernel with these words and disks to its end, and shows how far it has come. `total_bytes` is what it
+    /// is expected to work through, until it says so itself.
     pub fn start(
         &self,
         label: &str,
@@ -74,7 +78,7 @@ impl Bench {
             cpus: self.cpus,
             words,
             disks,
-            silence: self.silence,
+            limits: self.limits,
         };
         let mut progress = Progress::bytes(label, total_bytes);
         let run = machine.run(|sight| match sight {
@@ -225,8 +229,8 @@ pub fn results(run: &Run) -> impl Iterator<Item = &Event> {
     run.events.iter().filter(|event| event.name == "result")
 }
 
-/// The whole demonstration: import, host, verification after a reboot, host again. Returns its report; what went wrong is
-/// among its faults, unless nothing could be done at all.
+/// The whole demonstration: import, host, verification after a reboot, host again. Returns its report; what went wrong
+/// is among its faults, unless nothing could be done at all.
 pub fn demonstrate(demo: &mut Demo<'_>, import_words: &[&str], flips: &[Flip]) -> Result<Report> {
     let mut report = Report::new(demo.packed.files, demo.packed.bytes);
     let verbose = demo.bench.verbose;

@@ -2,8 +2,8 @@
 //!
 //! The places are found in the image itself, as far as the format is fixed (docs/FORMAT.md): all integers big-endian;
 //! superblocks at 0 and at the last whole block; in the superblock the block size at 8, the number of arenas at 16, and
-//! from 104 on sixteen bytes for each arena, the first eight being the address of its header, whose second copy lies one
-//! block behind the first.
+//! from 104 on sixteen bytes for each arena, the first eight being the address of its header, whose second copy lies
+//! one block behind the first.
 
 use anyhow::{bail, ensure, Context, Result};
 use std::fs::File;

@@ -1,5 +1,5 @@
-//! The disk seen from the host: the core that ran in the kernel opens the same image, checks it, and compares every file
-//! with the archive.
+//! The disk seen from the host: the core that ran in the kernel opens the same image, checks it, and compares every
+//! file with the archive.
 
 use anyhow::{bail, Result};
 use std::path::Path;

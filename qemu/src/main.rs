@@ -56,8 +56,8 @@ enum Cli {
 /// Keeps real files in a store on a virtio disk, across machines, and checks every byte.
 ///
 /// Boots the demo kernel in QEMU twice: the first machine imports the files into the store, the second one finds them
-/// again and compares them with the archive, deletes every third, rewrites every fifth and compares again. Then the host
-/// checks the same disk. Installs QEMU and the Rust target if they are missing and it may.
+/// again and compares them with the archive, deletes every third, rewrites every fifth and compares again. Then the
+/// host checks the same disk. Installs QEMU and the Rust target if they are missing and it may.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   cargo demo                                      the files that git tracks here

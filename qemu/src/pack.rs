@@ -1,8 +1,8 @@
 //! Packs the input into a ustar archive, which becomes the kernel's read-only second disk.
 //!
-//! The archive is deterministic: entries are sorted by path, bytewise, and carry neither times nor owners. Regular files
-//! become file entries, symbolic links link entries (never followed); directories have no entries of their own. A path
-//! that ustar cannot hold is preceded by a GNU long-name entry. Whatever cannot be packed (sockets, devices, files that
+//! The archive is deterministic: entries are sorted by path, bytewise, and carry neither times nor owners. Regular
+//! files become file entries, symbolic links link entries (never followed); directories have no entries of their own.
+//! A path that ustar cannot hold is preceded by a GNU long-name entry. Whatever cannot be packed (sockets, devices, files that
 //! cannot be read or change while they are read) is skipped and counted; a half-written entry is cut off again.
 
 use crate::progress::Progress;
@@ -68,7 +68,7 @@ pub fn pack(input: &Input, archive: &Path) -> Result<Packed> {
 
 type Builder = tar::Builder<BufWriter<File>>;
 
-/// Adds one path. The outer error means that the archive cannot be written; the inner one is the reason to skip the path.
+/// Adds one path. The outer error means that the archive cannot be written; the inner one is why the path is skipped.
 fn add(builder: &mut Builder, dir: &Path, path: &Path, packed: &mut Packed) -> io::Result<Result<(), String>> {
     let full = dir.join(path);
     let meta = match full.symlink_metadata() {

@@ -103,7 +103,7 @@ pub fn list() {
 
 /// Runs the scenarios of this name; true if all passed.
 pub fn run(bench: &Bench, name: &str) -> Result<bool> {
-    let mut table = Table::new(&["scenario", "result", "seconds", "note"]);
+    let mut table = Table::with_notes(&["scenario", "result", "seconds", "note"]);
     let (mut passed, mut failed) = (0, 0);
     for scenario in named(name)? {
         println!("== {}: {}", scenario.name, scenario.about);

@@ -1,14 +1,20 @@
-//! Plain text tables: first column to the left, the others to the right.
+//! Plain text tables: the first column to the left, the others to the right, but for notes.
 
 /// A table under construction; `to_string` lays it out.
 pub struct Table {
     rows: Vec<Vec<String>>,
+    last_is_note: bool,
 }
 
 impl Table {
-    /// A table with these column heads.
+    /// A table with these column heads, of figures.
     pub fn new(heads: &[&str]) -> Self {
-        Self { rows: vec![heads.iter().map(|head| head.to_string()).collect()] }
+        Self { rows: vec![heads.iter().map(|head| head.to_string()).collect()], last_is_note: false }
+    }
+
+    /// A table whose last column is text.
+    pub fn with_notes(heads: &[&str]) -> Self {
+        Self { last_is_note: true, ..Self::new(heads) }
     }
 
     /// Adds a row; missing cells are left empty.
@@ -28,7 +34,9 @@ impl std::fmt::Display for Table {
             let mut line = String::new();
             for (column, width) in widths.iter().copied().enumerate() {
                 let text = cell(row, column);
-                line += &if column == 0 { format!("{text:<width$}") } else { format!("  {text:>width$}") };
+                let is_text = column == 0 || (self.last_is_note && column + 1 == columns);
+                line += if column == 0 { "" } else { "  " };
+                line += &if is_text { format!("{text:<width$}") } else { format!("{text:>width$}") };
             }
             writeln!(f, "{}", line.trim_end())?;
             if number == 0 {
@@ -54,5 +62,12 @@ mod tests {
         assert_eq!(lines[1], "--------------------");
         assert_eq!(lines[2], "import      7  12345");
         assert_eq!(lines[3], "verify      -");
+    }
+
+    #[test]
+    fn notes_are_to_the_left() {
+        let mut table = Table::with_notes(&["step", "seconds", "note"]);
+        table.row(vec!["a".into(), "1".into(), "some text".into()]);
+        assert_eq!(table.to_string().lines().last(), Some("a           1  some text"));
     }
 }

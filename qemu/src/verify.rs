@@ -90,7 +90,7 @@ pub fn run(args: &VerifyArgs) -> Result<bool> {
     let root = tools::repository_root()?;
     set_up(&root)?;
 
-    let mut table = Table::new(&["step", "result", "seconds", "note"]);
+    let mut table = Table::with_notes(&["step", "result", "seconds", "note"]);
     let mut absent = Vec::new();
     let (mut passed, mut failed) = (0, 0);
     for step in &steps {

@@ -21,8 +21,14 @@ use std::time::{Duration, Instant};
 /// How many lines of output are kept for reports.
 const KEPT_LINES: usize = 10_000;
 
-/// The whole run may last this many times the limit on silence.
-const WHOLE_RUN_FACTOR: u32 = 20;
+/// How long a run may last.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Without a line of output.
+    pub silence: Duration,
+    /// In all.
+    pub whole: Duration,
+}
 
 /// A disk of the machine.
 pub struct Disk<'a> {
@@ -50,8 +56,8 @@ pub struct Machine<'a> {
     pub words: Vec<String>,
     /// Its disks.
     pub disks: Vec<Disk<'a>>,
-    /// The longest silence before the kernel counts as hung.
-    pub silence: Duration,
+    /// When the kernel counts as hung.
+    pub limits: Limits,
 }
 
 /// How a run ended.
@@ -129,7 +135,7 @@ impl Machine<'_> {
         let child = self.command().spawn();
         let mut child = Guard(child.with_context(|| format!("{} could not be started", self.qemu.display()))?);
         let lines = read_output(&mut child.0);
-        watch(&mut child.0, &lines, self.silence, see)
+        watch(&mut child.0, &lines, self.limits, see)
     }
 }
 
@@ -156,14 +162,9 @@ fn read_output(child: &mut Child) -> Receiver<String> {
     receive
 }
 
-fn watch(
-    child: &mut Child,
-    lines: &Receiver<String>,
-    silence: Duration,
-    mut see: impl FnMut(Sight<'_>),
-) -> Result<Run> {
+fn watch(child: &mut Child, lines: &Receiver<String>, limits: Limits, mut see: impl FnMut(Sight<'_>)) -> Result<Run> {
     let started = Instant::now();
-    let whole = silence * WHOLE_RUN_FACTOR;
+    let Limits { silence, whole } = limits;
     let (mut events, mut log) = (Vec::new(), VecDeque::new());
     let hung = loop {
         let Some(left) = whole.checked_sub(started.elapsed()) else {
@@ -219,13 +220,13 @@ mod tests {
     use super::*;
 
     /// Runs a shell script in place of QEMU.
-    fn play(script: &str, silence: Duration) -> (Run, Vec<(u64, u64)>) {
+    fn play(script: &str, limits: Limits) -> (Run, Vec<(u64, u64)>) {
         let mut command = Command::new("sh");
         command.args(["-c", script]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = Guard(command.spawn().unwrap());
         let lines = read_output(&mut child.0);
         let mut seen = Vec::new();
-        let run = watch(&mut child.0, &lines, silence, |sight| {
+        let run = watch(&mut child.0, &lines, limits, |sight| {
             if let Sight::Progress(done, total) = sight {
                 seen.push((done, total));
             }
@@ -233,7 +234,9 @@ mod tests {
         (run.unwrap(), seen)
     }
 
-    const PATIENT: Duration = Duration::from_secs(20);
+    const LONG: Duration = Duration::from_secs(30);
+    const SHORT: Duration = Duration::from_millis(300);
+    const PATIENT: Limits = Limits { silence: LONG, whole: LONG };
 
     #[test]
     fn the_verdict_is_read_with_the_events() {
@@ -264,7 +267,7 @@ mod tests {
     #[test]
     fn silence_is_cut_short() {
         let started = Instant::now();
-        let (run, _) = play("echo here; exec sleep 30", Duration::from_millis(300));
+        let (run, _) = play("echo here; exec sleep 40", Limits { silence: SHORT, whole: LONG });
         assert!(matches!(&run.end, End::Hung(why) if why.starts_with("silent")), "{:?}", run.end);
         assert!(started.elapsed() < Duration::from_secs(10));
         assert_eq!(run.log, ["here"]);
@@ -272,7 +275,7 @@ mod tests {
 
     #[test]
     fn chatter_without_end_is_cut_short() {
-        let (run, _) = play("while :; do echo again; sleep 0.01; done", Duration::from_millis(50));
+        let (run, _) = play("while :; do echo again; sleep 0.01; done", Limits { silence: LONG, whole: SHORT });
         assert!(matches!(&run.end, End::Hung(why) if why.starts_with("not finished")), "{:?}", run.end);
     }
 
@@ -287,7 +290,7 @@ mod tests {
             cpus: 2,
             words: vec!["phase=import".into(), "format=force".into()],
             disks: vec![Disk { path: disk, serial: "store", read_only: false }],
-            silence: PATIENT,
+            limits: PATIENT,
         };
         let text = crate::tools::show(&machine.command());
         assert!(text.contains(r#""no-flush":false"#) && text.contains("write-cache=on"), "{text}");

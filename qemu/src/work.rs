@@ -1,8 +1,8 @@
 //! The work directory: `.arenite/NAME` in the repository, one for each kind of run, locked while it is used.
 //!
 //! Lock files and disks are locked with the advisory lock of the standard library. The lock goes with the process, so
-//! a killed run leaves nothing to clean up. QEMU takes locks of another kind on the images that it opens; the two do not
-//! meet.
+//! a killed run leaves nothing to clean up. QEMU takes locks of another kind on the images that it opens; the two do
+//! not meet.
 
 use anyhow::{bail, Context, Result};
 use std::fs::{File, OpenOptions, TryLockError};
