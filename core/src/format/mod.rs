@@ -36,7 +36,9 @@ pub use chained::{set_chain, BlockSum};
 pub use deadlist::{addrs_per_block, DeadListBlock, DeadListWriter};
 pub use error::FormatError;
 pub use log::{ranges_per_block, LogBlock, LogEntries, LogEntry, LogWriter};
-pub use superblock::{encode_superblock, max_arenas, probe_block_size, ArenaRef, Extension, SuperHead, Superblock};
+pub use superblock::{
+    encode_superblock, max_arenas, probe_block_size, ArenaRef, Extension, SuperHead, Superblock, SUPERBLOCK_FRONT_LEN,
+};
 pub use tree::{Child, Leaf, LeafBuilder, Message, Pivot, PivotBuilder};
 
 use bytes::{be64, put64};
@@ -222,9 +224,9 @@ impl AddrHash {
     }
 }
 
-/// Fails unless `addr` is a block's address. `name` and `offset` say where it was read.
+/// Fails unless `addr` is a block's address, which none never is. `name` and `offset` say where it was read.
 fn check_addr(size: BlockSize, addr: u64, name: &'static str, offset: usize) -> Result<(), FormatError> {
-    if addr != NONE && size.divides(addr) {
+    if size.divides(addr) {
         Ok(())
     } else {
         Err(FormatError::Field { name, offset, found: addr })

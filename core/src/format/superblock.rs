@@ -95,6 +95,10 @@ pub enum Extension {
     Absent,
 }
 
+/// Bytes from the start of a superblock within which the longest arena table ends, with its hash and the extension.
+pub const SUPERBLOCK_FRONT_LEN: usize = 8192;
+const_assert!(SUPERBLOCK_FRONT_LEN >= hash_offset(MAX_ARENAS) + HASH_LEN + EXTENSION_LEN);
+
 /// A superblock that has passed every check, borrowed from the block that holds it.
 #[derive(Clone, Copy, Debug)]
 pub struct Superblock<'a> {
@@ -136,6 +140,17 @@ impl<'a> Superblock<'a> {
     /// Decodes a superblock from a whole block. Fails with the first thing that is wrong, in this order: magic,
     /// version, block size, buffer length, fields, arena table, hash.
     pub fn decode(page: &'a [u8]) -> Result<Self, FormatError> {
+        probe_block_size(page)?.check_page(page)?;
+        Self::decode_front(page)
+    }
+
+    /// The same from the first bytes of a block: a whole block, or [`SUPERBLOCK_FRONT_LEN`] bytes of a larger one, or
+    /// as many bytes that begin with a smaller one. For mount, which does not know the block size yet.
+    pub fn decode_front(front: &'a [u8]) -> Result<Self, FormatError> {
+        let want_bytes = probe_block_size(front)?.len_bytes();
+        let want_bytes = if want_bytes < SUPERBLOCK_FRONT_LEN { want_bytes } else { SUPERBLOCK_FRONT_LEN };
+        let short = FormatError::BufferLen { got_bytes: front.len(), want_bytes };
+        let page = front.get(..want_bytes).ok_or(short)?;
         let head = check(page)?;
         let at = hash_offset(head.narena);
         let computed = hash64(page.get(..at).unwrap_or(&[]));
@@ -282,7 +297,6 @@ fn check_narena(size: BlockSize, narena: u32) -> Result<(), FormatError> {
 /// All that holds for a superblock except its hash: run on what was read, and on what is about to be written.
 fn check(page: &[u8]) -> Result<SuperHead, FormatError> {
     let size = probe_block_size(page)?;
-    size.check_page(page)?;
     let head = read_head(page, size).ok_or(FormatError::BufferLen { got_bytes: page.len(), want_bytes: AT_ARENAS })?;
     if head.bufspc != size.bufspc() {
         return Err(FormatError::Field { name: "bufspc", offset: AT_BUFSPC, found: u64::from(head.bufspc) });

@@ -82,6 +82,29 @@ fn a_seal_counts_only_if_whole_and_of_this_front() {
         page[bit / 8] ^= 1 << (bit % 8);
         assert_eq!(ArenaHeader::decode(&page, SMALL, BASE).unwrap().seal, None, "bit {bit}");
     }
+    // A right check does not make up for another magic.
+    page = valid;
+    page[41] = b'2';
+    reseal(&mut page);
+    assert_eq!(ArenaHeader::decode(&page, SMALL, BASE).unwrap().seal, None);
+    page = valid;
+    reseal(&mut page);
+    assert_eq!(page, valid);
+}
+
+#[test]
+fn the_bounds_themselves_are_allowed() {
+    let good = header(SMALL, BASE);
+    let (first, last) = (BASE + 2 * LEN, BASE + LEN + SIZE);
+    let seal = LogSeal { gen: MAX_GENERATION, blocks: 100, digest: 0, tail_addr: last };
+    let log_head = AddrHash { addr: first, hash: 0 };
+    let one = LogSeal { gen: 0, blocks: 1, digest: 0, tail_addr: first };
+    for seal in [seal, one] {
+        let mut page = [0; B];
+        let header = ArenaHeader { log_head, seal: Some(seal), ..good };
+        header.encode(&mut page, SMALL, BASE).unwrap();
+        assert_eq!(ArenaHeader::decode(&page, SMALL, BASE), Ok(header));
+    }
 }
 
 #[test]

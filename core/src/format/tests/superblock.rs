@@ -133,6 +133,11 @@ fn the_extension_counts_only_if_whole_and_current() {
         page[160 + bit / 8] ^= 1 << (bit % 8);
         assert_eq!(Superblock::decode(&page).unwrap().extension(), Extension::Absent, "bit {bit}");
     }
+    // A right digest does not make up for another magic.
+    page = valid;
+    page[167] = b'2';
+    reseal(&mut page);
+    assert_eq!(Superblock::decode(&page).unwrap().extension(), Extension::Absent);
     // Another program commits: it packs the front anew and leaves the rest.
     let mut newer = [0; B];
     encode(&mut newer, &SuperHead { qgen: 0x1235, ..head(SMALL, 3) }, false).unwrap();

@@ -162,6 +162,33 @@ fn offsets_and_lengths_are_checked() {
 }
 
 #[test]
+fn items_lie_behind_the_directory_and_do_not_overlap() {
+    // An item over the whole area, whose lengths share their bytes with the directory.
+    let mut page = [0; B];
+    page[..10].copy_from_slice(&[0, 2, 0, 1, 0x07, 0xfa, 0, 0, 0x07, 0xf6]);
+    let fill = FormatError::Field { name: "fill of the table", offset: 6, found: B as u64 - 4 };
+    assert_eq!(Leaf::parse(&page, SMALL).err(), Some(fill));
+    // An item in the gap.
+    let mut builder = LeafBuilder::new(&mut page, SMALL).unwrap();
+    builder.push(b"key", b"value").unwrap();
+    builder.finish().unwrap();
+    page.copy_within(B - 12.., 1000);
+    page[6..8].copy_from_slice(&994u16.to_be_bytes());
+    let gap = FormatError::Field { name: "item offset", offset: 6, found: 994 };
+    assert_eq!(Leaf::parse(&page, SMALL).err(), Some(gap));
+    // Two messages in the same place.
+    let mut builder = PivotBuilder::new(&mut page, SMALL).unwrap();
+    builder.push(b"k", ptr(1), 0).unwrap();
+    builder.push_message(message(1, b"m", b"")).unwrap();
+    builder.finish().unwrap();
+    let buffer = B - 1019;
+    page[7] = 2;
+    page.copy_within(buffer..buffer + 2, buffer + 2);
+    let sum = FormatError::Field { name: "length of the items", offset: buffer, found: 12 };
+    assert_eq!(Pivot::parse(&page, SMALL).err(), Some(sum));
+}
+
+#[test]
 fn a_pivot_round_trips() {
     let mut page = [0xee; B];
     let fill = pivot(&mut page);
