@@ -3,7 +3,7 @@
 use super::*;
 use crate::format::{
     encode_superblock, max_arenas, probe_block_size, AddrHash, ArenaRef, Extension, SuperHead, Superblock,
-    MAX_GENERATION,
+    MAX_GENERATION, SUPERBLOCK_FRONT_LEN,
 };
 
 /// The first 240 bytes of a superblock that the original wrote for a fresh volume of 256 MiB.
@@ -109,6 +109,29 @@ fn round_trips_at_every_size() {
             assert!(page[end..].iter().all(|byte| *byte == 0));
         }
         assert_eq!(field_of(encode(page, &head(size, most + 1), false).unwrap_err()), ("arena count", 16));
+    });
+}
+
+#[test]
+fn the_front_is_enough_at_every_size() {
+    each_size(|size, page| {
+        let narena = max_arenas(size) - 2;
+        encode(page, &head(size, narena), true).unwrap();
+        let mut front = [0x3c; SUPERBLOCK_FRONT_LEN];
+        let need = size.len_bytes().min(front.len());
+        front[..need].copy_from_slice(&page[..need]);
+        for len in [need, SUPERBLOCK_FRONT_LEN] {
+            let block = Superblock::decode_front(&front[..len]).unwrap();
+            assert_eq!(*block.head(), head(size, narena));
+            assert_eq!(block.arena(narena - 1), Some(arena(size, narena - 1)));
+            assert_eq!(block.extension(), Extension::Ours { gen: 0x1234 });
+        }
+        for len in 0..need {
+            assert!(Superblock::decode_front(&front[..len]).is_err(), "{len}");
+        }
+        assert!(Superblock::decode(&page[..need - 1]).is_err());
+        front[104 + 16 * narena as usize] ^= 1;
+        assert!(matches!(Superblock::decode_front(&front), Err(FormatError::Hash { .. })));
     });
 }
 
