@@ -8,14 +8,16 @@
 //! 2. enters long mode with write protection and no-execute available;
 //! 3. zeroes the stacks and `.bss`. The loader has done so too, but firmware runs between the loader and us and uses
 //!    memory near the top of RAM as scratch, which a large `.bss` may reach;
-//! 4. calls [`kernel_entry`](crate::kernel_entry) on the first CPU's stack with the address from `ebx`.
+//! 4. makes sure that RAM reaches to the end of the image;
+//! 5. calls [`kernel_entry`](crate::kernel_entry) on the first CPU's stack with the address from `ebx`.
 //!
 //! Step 1 leaves every page writable and executable; `paging::init` tightens that. Interrupts stay off for the life of
 //! the kernel: every driver polls. A second CPU would come through a 16-bit trampoline, load the same page tables and
-//! join at step 4 with a stack of its own.
+//! join at step 5 with a stack of its own.
 
 use core::arch::global_asm;
 
+use crate::outcome::Outcome;
 use crate::paging::{FIRST_UNCACHED, PDPT, PDS, PML4, UNCACHED_BITS};
 use crate::stacks::{AREA, BOOT_TOP_OFFSET};
 
@@ -118,11 +120,37 @@ long_mode:
     decq %rcx
     jnz 4b
 
+    // Is there memory up to the end of the image? Without it, nothing in .bss can be relied on, not even the means to
+    // report an error, so this is said from here.
+    movabsq $__image_end - 8, %rdi
+    movq %rdi, (%rdi)
+    movq (%rdi), %rcx
+    movq %rax, (%rdi)
+    cmpq %rdi, %rcx
+    jne too_little_memory
+
     movabsq ${stacks} + {boot_top}, %rsp
     movl %ebp, %edi                     // zero-extends: the address is below 4 GiB
     xorl %ebp, %ebp
     call {entry}
     ud2
+
+too_little_memory:
+    movabsq $too_little_memory_text, %rsi
+    movl $too_little_memory_end - too_little_memory_text, %ecx
+    movw $0x3F8, %dx                    // the first serial port, as firmware left it
+    rep outsb
+    movl ${machine}, %eax
+    movw $0xF4, %dx                     // isa-debug-exit
+    outl %eax, %dx
+5:  hlt
+    jmp 5b
+
+    .section .rodata.boot_text, "a", @progbits
+too_little_memory_text:
+    .ascii "kernel-demo: error: too little memory for the kernel image\n"
+    .ascii "kernel-demo: outcome {machine} (unsuitable machine)\n"
+too_little_memory_end:
 
     .section .rodata.boot_gdt, "a", @progbits
     .balign 8
@@ -147,5 +175,6 @@ boot_gdt_pointer:
     stacks = sym AREA,
     boot_top = const BOOT_TOP_OFFSET,
     entry = sym crate::kernel_entry,
+    machine = const Outcome::Machine as u8,
     options(att_syntax),
 );

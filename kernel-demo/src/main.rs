@@ -17,8 +17,8 @@
 //! | `pci`        | finding devices                                           | an unsafe trait method        |
 //! | `blk`        | the disk driver: its `queue` and `owner`                 | buffers that a device writes  |
 //!
-//! Everything else is safe code. Locks are leaves: none is taken while another one is held, except that the disk
-//! driver takes the DMA pool's while it sets up.
+//! Everything else is safe code. Locks are leaves, taken while no other one is held, except that a disk's may be held
+//! when the console's is taken.
 #![no_std]
 #![no_main]
 #![deny(unsafe_code)]
@@ -100,7 +100,7 @@ fn run(cmdline: &cmdline::CmdLine, disks: &[&'static selftest::TestDisk]) {
 
 fn print_disk(info: &blk::DiskInfo) {
     println!(
-        "disk {}: serial \"{}\", {} sectors of {}/{} bytes, {}, {}, {}, {} segments a request",
+        "disk {}: serial \"{}\", {} sectors of {}/{} bytes, {}, {}, {}, {} requests of {} buffers",
         info.place,
         info.serial(),
         info.sectors * blk::SECTOR_BYTES / u64::from(info.logical_sector_bytes),
@@ -109,6 +109,7 @@ fn print_disk(info: &blk::DiskInfo) {
         if info.read_only { "read-only" } else { "writable" },
         if info.flush { "flush" } else { "NO flush" },
         if info.volatile_cache { "volatile cache" } else { "write-through" },
+        info.max_requests,
         info.max_segments
     );
     if info.alignment_offset_bytes != 0 {

@@ -1,8 +1,8 @@
 //! How a run of the demo kernel ended, as the number that both sides of the virtual machine know.
 //!
-//! The kernel writes the code to QEMU's isa-debug-exit device, and QEMU exits with `2 * code + 1`. Codes start at 16, so
-//! that no status collides with QEMU's own (0 and 1) or with those of a shell. This file has no dependencies: the host
-//! includes the same source.
+//! The kernel writes the code to QEMU's isa-debug-exit device, and QEMU exits with `2 * code + 1`. Codes start at 16,
+//! so that no status collides with QEMU's own (0 and 1) or with those of a shell. This file has no dependencies:
+//! the host includes the same source.
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 //! The words `selftest` and `fault=`: does the platform do what it says?
 //!
 //! `selftest` overwrites the disk with the serial number `scratch`: it writes a pattern with many requests in flight,
-//! flushes, reads it back and compares, then tries requests that must be refused. `requests=N` and `bytes=N` change the
-//! number and the size of the transfers, `timeout_us=N` the driver's patience, and `lines=N` prints so many lines first.
+//! flushes, reads it back and compares, then tries requests that must be refused. `requests=N` and `bytes=N` change
+//! the number and the size of the transfers, `timeout_us=N` the driver's patience; `lines=N` prints N lines first.
 //!
 //! `fault=` breaks the kernel on purpose, see [`provoke`].
 
@@ -192,7 +192,10 @@ fn pass(disk: &TestDisk, plan: &Plan, idle: &mut Vec<Pieces>, pass: Pass) {
             next += 1;
         }
         most = most.max(disk.pending());
-        let Some((mut pieces, result)) = disk.poll() else { continue };
+        let Some((mut pieces, result)) = disk.poll() else {
+            core::hint::spin_loop();
+            continue;
+        };
         if let Err(error) = result {
             fail(outcome_of(error), format_args!("a transfer failed: {error:?}"));
         }

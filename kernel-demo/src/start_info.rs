@@ -1,7 +1,8 @@
 //! What the hypervisor says about the machine: the PVH start information.
 //!
 //! The structures lie somewhere below 4 GiB, in memory that nobody has set aside, so [`read`] copies all that is of
-//! use before any memory is handed out, and before page 0 is unmapped: QEMU's firmware puts the memory map there. Layout (little endian, from the PVH boot protocol):
+//! use before any memory is handed out, and before page 0 is unmapped: QEMU's firmware puts the
+//! memory map there. Layout (little endian, from the PVH boot protocol):
 //!
 //! ```text
 //! start information                         memory map entry

@@ -63,8 +63,8 @@ trap_stubs:
     .set vector, 0
     .rept 256
     .balign 16
-    .if (vector == 8) | ((vector >= 10) & (vector <= 14)) | (vector == 17) | (vector == 21) | (vector == 29) | (vector == 30)
-    .else
+    // 8, 10 to 14, 17, 21, 29 and 30 come with an error code.
+    .if (vector > 30) | (((0x60227D00 >> vector) & 1) == 0)
     pushq $0
     .endif
     pushq $vector

@@ -1,7 +1,7 @@
 //! Virtio disks: asynchronous, scatter-gather, flushes included, polled.
 //!
-//! Written on the queue and transport of `virtio-drivers` rather than on its block driver, because that one waits inside
-//! a flush, answers a flush with success on a device that has none, and takes one buffer per request.
+//! Written on the queue and transport of `virtio-drivers` rather than on its block driver, because that one waits
+//! inside a flush, answers a flush with success on a device that has none, and takes one buffer per request.
 //!
 //! * [`Disk::submit`] hands a request and the owner of its buffers to the driver and never waits. Only a full queue
 //!   gives them back; whatever else is wrong with a request comes out of [`Disk::poll`] as its result.
@@ -10,8 +10,8 @@
 //! * A request that takes longer than the limit (see [`Disk::set_timeout_us`]) fails all that are in flight: the device
 //!   is reset, so that it lets go of their buffers, and is unusable from then on.
 //!
-//! Any CPU may call any of these at any time. One spin lock per disk is held for the length of one call, a leaf: the
-//! driver calls nothing that locks (owners' [`Owner::segments`] runs before it is taken).
+//! Any CPU may call any of these at any time. One spin lock per disk is held for the length of one call. Lock order:
+//! disk, then console (only to report that a device is given up). [`Owner::segments`] runs before the lock is taken.
 //!
 //! | file          | what                                                        |
 //! |---------------|-------------------------------------------------------------|
@@ -64,7 +64,7 @@ pub struct DiskInfo {
     pub read_only: bool,
     /// Whether the device takes flushes. If not, a flush ends with [`DiskError::Unsupported`].
     pub flush: bool,
-    /// Whether completed writes may be lost in a power failure before a flush. `false` only if the device says that it
+    /// Whether completed writes may be lost in a power failure before a flush. Assumed, unless the device says that it
     /// writes through.
     pub volatile_cache: bool,
     /// Unit of addressing in bytes: requests are multiples of it.
@@ -73,6 +73,8 @@ pub struct DiskInfo {
     pub physical_sector_bytes: u32,
     /// First byte that is aligned to a physical sector.
     pub alignment_offset_bytes: u32,
+    /// Largest number of requests that are pending at once; fewer if they have many buffers.
+    pub max_requests: usize,
     /// Largest number of buffers in one request.
     pub max_segments: usize,
     /// Largest buffer in bytes.
@@ -96,16 +98,17 @@ pub struct Disk<O: Owner> {
 }
 
 impl<O: Owner> Disk<O> {
-    /// Sets a found device up. Needs the heap and the DMA pool, which are not used afterwards.
+    /// Sets a found device up. Needs the heap and the DMA pool, which are not used afterwards. The disk lives for ever:
+    /// dropping it would free memory that the device still uses.
     ///
     /// # Errors
     /// A reason why the device cannot be used, for the console.
-    pub fn open(found: FoundDisk) -> Result<Self, &'static str> {
+    pub fn open(found: FoundDisk) -> Result<&'static Self, &'static str> {
         let FoundDisk { place, mut transport } = found;
         let mut info = negotiate::negotiate(&mut transport, place)?;
         let mut queue = Queue::new(transport)?;
         info.serial_bytes = queue.read_serial().unwrap_or_default();
-        Ok(Self { info, queue: Mutex::new(queue) })
+        Ok(Box::leak(Box::new(Self { info, queue: Mutex::new(queue) })))
     }
 
     /// What the disk is like.
@@ -184,14 +187,14 @@ impl<O: Owner> Disk<O> {
     }
 }
 
-/// Finds and sets up all disks, in the order of QEMU's command line. They live for ever. What cannot be used is
+/// Finds and sets up all disks, in the order of QEMU's command line. What cannot be used is
 /// reported on the console and left out.
 pub fn open_all<O: Owner>() -> Vec<&'static Disk<O>> {
     let mut disks = Vec::new();
     for found in crate::pci::find_disks() {
         let place = found.place;
         match Disk::open(found) {
-            Ok(disk) => disks.push(&*Box::leak(Box::new(disk))),
+            Ok(disk) => disks.push(disk),
             Err(reason) => println!("disk {place}: not usable: {reason}"),
         }
     }

@@ -9,7 +9,7 @@ use virtio_drivers::transport::pci::bus::DeviceFunction;
 use virtio_drivers::transport::pci::PciTransport;
 use virtio_drivers::transport::{DeviceStatus, Transport};
 
-use super::queue::MAX_SEGMENTS;
+use super::queue::{MAX_REQUESTS, MAX_SEGMENTS};
 use super::DiskInfo;
 
 const SIZE_MAX: u64 = 1 << 1;
@@ -73,6 +73,7 @@ fn read_info(transport: &PciTransport, place: DeviceFunction, features: u64) -> 
         logical_sector_bytes: logical,
         physical_sector_bytes: logical.checked_shl(physical_exponent).unwrap_or(0),
         alignment_offset_bytes: logical.saturating_mul(offset),
+        max_requests: MAX_REQUESTS,
         max_segments: (read_u32(12, SEG_MAX, MAX_SEGMENTS as u32)? as usize).clamp(1, MAX_SEGMENTS),
         max_segment_bytes: read_u32(8, SIZE_MAX, u32::MAX)?,
         serial_bytes: [0; 20],

@@ -80,9 +80,9 @@ impl Segments {
 /// A value that owns the buffers of one request. The driver keeps it while the device may touch them.
 ///
 /// # Safety
-/// Whatever [`Owner::segments`] lists must stay valid, at the same addresses, for as long as the value exists, even when
-/// the value is moved or forgotten. In that time nothing may change it, and what was added with [`Segments::push_mut`]
-/// may not be accessed at all but through the value.
+/// Whatever [`Owner::segments`] lists must stay valid, at the same addresses, for as long as the value exists, even
+/// when the value is moved or forgotten. In that time nothing may change it, and what was added with
+/// [`Segments::push_mut`] may not be accessed at all but through the value.
 pub unsafe trait Owner: Send + 'static {
     /// Lists the buffers, none for a flush. Called once per request, before the device sees it.
     fn segments(&mut self, segments: &mut Segments);

@@ -14,8 +14,8 @@
 //! * `free`, `in_flight` and `ended` are disjoint and cover all slots; a slot holds an owner unless it is free (or
 //!   runs the driver's own request for the serial number).
 //! * A slot in flight has a descriptor chain in the ring whose head is its token, and `slot_of` maps the token back.
-//! * An owner leaves its slot only when the device has returned the chain or has been reset: the device cannot touch the
-//!   buffers any more. A device that does not even answer a reset keeps them for ever.
+//! * An owner leaves its slot only when the device has returned the chain or has been reset: the device cannot touch
+//!   the buffers any more. A device that does not even answer a reset keeps them for ever.
 //! * Nothing that the device writes (tokens, lengths, status) is used as an index or length before it is checked.
 
 use alloc::boxed::Box;
