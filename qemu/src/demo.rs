@@ -105,6 +105,8 @@ pub struct Plan {
     pub size: u64,
     /// The guest's memory in bytes.
     pub memory: u64,
+    /// The size of the store's sectors in bytes.
+    pub sector_bytes: u32,
 }
 
 /// What a boot is for; the first word of the kernel's command line.
@@ -137,6 +139,7 @@ pub struct Demo<'a> {
     /// What the archive holds.
     pub packed: Packed,
     memory: u64,
+    sector_bytes: u32,
 }
 
 impl<'a> Demo<'a> {
@@ -169,7 +172,8 @@ impl<'a> Demo<'a> {
         );
         pack::report_skipped(&packed);
         let disk_is_ours = plan.disk.is_none();
-        Ok(Self { bench, dir, disk, disk_file, disk_is_ours, archive, packed, memory: plan.memory })
+        let Plan { memory, sector_bytes, .. } = *plan;
+        Ok(Self { bench, dir, disk, disk_file, disk_is_ours, archive, packed, memory, sector_bytes })
     }
 
     /// Boots a new machine on the disk. `words` are added to the kernel's command line.
@@ -177,8 +181,8 @@ impl<'a> Demo<'a> {
         let mut all = vec![format!("phase={}", phase.name())];
         all.extend(words.iter().map(|word| word.to_string()));
         let disks = vec![
-            Disk { path: &self.disk, serial: "store", read_only: false },
-            Disk { path: &self.archive, serial: "input", read_only: true },
+            Disk { path: &self.disk, serial: "store", read_only: false, sector_bytes: self.sector_bytes },
+            Disk { path: &self.archive, serial: "input", read_only: true, sector_bytes: 512 },
         ];
         self.bench.start(phase.name(), self.memory, all, disks, self.packed.bytes)
     }
@@ -275,6 +279,7 @@ pub fn run(args: &DemoArgs) -> Result<bool> {
         disk: args.disk.clone(),
         size: args.size,
         memory: args.memory,
+        sector_bytes: args.sector,
     };
     let mut demo = Demo::prepare(&bench, "demo", &plan)?;
     let words: &[&str] = if args.force_format { &["format=force"] } else { &[] };

@@ -78,17 +78,20 @@ pub struct DemoArgs {
     /// The guest's memory
     #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = memory_size)]
     pub memory: u64,
+    /// The size of the disk's sectors, 512 or 4096
+    #[arg(long, value_name = "BYTES", default_value = "512", value_parser = sector_size)]
+    pub sector: u32,
     /// Format the disk even if it holds something else
     #[arg(long)]
     pub force_format: bool,
-    /// Invert one byte between the boots: data[:BYTE], superblock[:COPY] or header[:COPY] (may be repeated)
+    /// Invert one byte between the boots: `data[:BYTE]`, `superblock[:COPY]` or `header[:COPY]`; may be repeated
     #[arg(long, value_name = "WHERE")]
     pub flip: Vec<flip::Flip>,
     /// Run a scenario on input of its own instead: a name, `all` or `long`
     #[arg(
         long,
         value_name = "NAME",
-        conflicts_with_all = ["input", "size", "disk", "memory", "flip", "force_format"]
+        conflicts_with_all = ["input", "size", "disk", "memory", "sector", "flip", "force_format"]
     )]
     pub scenario: Option<String>,
     /// Print the names of the scenarios and stop
@@ -156,6 +159,14 @@ fn memory_size(text: &str) -> Result<u64, String> {
         bytes if bytes < 16 << 20 => Err("the guest needs at least 16M".into()),
         bytes if bytes % (1 << 20) != 0 => Err("memory is a multiple of 1M".into()),
         bytes => Ok(bytes),
+    }
+}
+
+fn sector_size(text: &str) -> Result<u32, String> {
+    match text {
+        "512" => Ok(512),
+        "4096" => Ok(4096),
+        _ => Err("a sector has 512 or 4096 bytes".into()),
     }
 }
 
@@ -239,6 +250,7 @@ mod tests {
             "demo --accel hvf",
             "demo --flip moon",
             "demo --cpus 0",
+            "demo --sector 1024",
             "demo --scenario full --size 1G",
             "demo keep",
             "demo -- -- --keep",

@@ -2,8 +2,8 @@
 //!
 //! The archive is deterministic: entries are sorted by path, bytewise, and carry neither times nor owners. Regular
 //! files become file entries, symbolic links link entries (never followed); directories have no entries of their own.
-//! A path that ustar cannot hold is preceded by a GNU long-name entry. Whatever cannot be packed (sockets, devices, files that
-//! cannot be read or change while they are read) is skipped and counted; a half-written entry is cut off again.
+//! A path that ustar cannot hold is preceded by a GNU long-name entry. Whatever cannot be packed (sockets, devices,
+//! files that cannot be read or change while they are read) is skipped and counted; a half-written entry is cut off.
 
 use crate::progress::Progress;
 use anyhow::{bail, Context, Result};

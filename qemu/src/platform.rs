@@ -15,14 +15,15 @@ pub fn driver(bench: &Bench) -> Result<String> {
     let dir = WorkDir::take(&bench.root, "driver")?;
     let scratch = dir.file("scratch.img");
     work::open_disk(&scratch, SCRATCH_BYTES)?;
-    for bytes in ["bytes=4096", "bytes=65536"] {
-        let words = vec!["selftest".into(), bytes.into()];
-        let disk = Disk { path: &scratch, serial: "scratch", read_only: false };
+    for (bytes, sector_bytes) in [(16 << 10, 512), (64 << 10, 512), (64 << 10, 4096)] {
+        let words = vec!["selftest".into(), format!("bytes={bytes}")];
+        let disk = Disk { path: &scratch, serial: "scratch", read_only: false, sector_bytes };
         let run = bench.start("selftest", MEMORY_BYTES, words, vec![disk], 0)?;
-        require(&run, Outcome::Success, bench.verbose).context(bytes)?;
+        require(&run, Outcome::Success, bench.verbose)
+            .with_context(|| format!("{bytes} on sectors of {sector_bytes}"))?;
     }
     dir.remove();
-    Ok("requests of 4 KiB and 64 KiB".into())
+    Ok("requests of 16 and 64 KiB, sectors of 512 and 4096 bytes".into())
 }
 
 /// Every fault that the kernel can provoke, and how the run then ends.

@@ -31,7 +31,7 @@ pub struct Scenario {
 }
 
 /// All of them.
-pub const ALL: [Scenario; 11] = [
+pub const ALL: [Scenario; 12] = [
     Scenario { name: "driver", about: "the disk driver on a scratch disk", long: false, run: platform::driver },
     Scenario {
         name: "faults",
@@ -40,6 +40,7 @@ pub const ALL: [Scenario; 11] = [
         run: platform::faults,
     },
     Scenario { name: "normal", about: "the demonstration on a small input", long: false, run: normal },
+    Scenario { name: "sectors-4096", about: "the same on sectors of 4096 bytes", long: false, run: large_sectors },
     Scenario {
         name: "flip-data",
         about: "a wrong byte in a file: the kernel names file, address and hashes",
@@ -72,12 +73,7 @@ pub const ALL: [Scenario; 11] = [
     },
     Scenario { name: "full", about: "a disk too small for the input", long: false, run: full },
     Scenario { name: "foreign", about: "a disk with another file system is left alone", long: false, run: foreign },
-    Scenario {
-        name: "big-input",
-        about: "300 MB of input, 64 MiB of guest memory",
-        long: true,
-        run: |bench| whole(bench, "big-input", 512 * MIB, 64 * MIB, |dir| generate::large(dir, SEED, 50, 6_000_000)),
-    },
+    Scenario { name: "big-input", about: "300 MB of input, 64 MiB of guest memory", long: true, run: big_input },
 ];
 
 /// The scenarios that a name stands for: one, `all` short ones, or `long` for really all.
@@ -127,22 +123,19 @@ pub fn run(bench: &Bench, name: &str) -> Result<bool> {
     Ok(failed == 0)
 }
 
+/// A disk of 64 MiB, 256 MiB of memory; the input is [`prepare`]'s.
+const PLAN: Plan = Plan { input: None, disk: None, size: 64 * MIB, memory: 256 * MIB, sector_bytes: 512 };
+
 /// A demonstration on made-up input.
-fn prepare<'a>(
-    bench: &'a Bench,
-    name: &str,
-    disk_bytes: u64,
-    memory: u64,
-    fill: impl FnOnce(&Path) -> Result<()>,
-) -> Result<Demo<'a>> {
+fn prepare<'a>(bench: &'a Bench, name: &str, plan: Plan, fill: impl FnOnce(&Path) -> Result<()>) -> Result<Demo<'a>> {
     let dir = WorkDir::take(&bench.root, name)?;
     let input = dir.file("input");
     fill(&input)?;
-    Demo::prepare_in(bench, dir, &Plan { input: Some(input), disk: None, size: disk_bytes, memory })
+    Demo::prepare_in(bench, dir, &Plan { input: Some(input), ..plan })
 }
 
 fn prepare_small<'a>(bench: &'a Bench, name: &str) -> Result<Demo<'a>> {
-    prepare(bench, name, 64 * MIB, 256 * MIB, |dir| generate::small(dir, SEED))
+    prepare(bench, name, PLAN, |dir| generate::small(dir, SEED))
 }
 
 /// Boots and demands an outcome.
@@ -153,14 +146,7 @@ fn boot(bench: &Bench, demo: &Demo<'_>, phase: Phase, words: &[&str], outcome: O
 }
 
 /// The whole demonstration, judged by its report.
-fn whole(
-    bench: &Bench,
-    name: &str,
-    disk_bytes: u64,
-    memory: u64,
-    fill: impl FnOnce(&Path) -> Result<()>,
-) -> Result<String> {
-    let mut demo = prepare(bench, name, disk_bytes, memory, fill)?;
+fn whole(mut demo: Demo<'_>) -> Result<String> {
     let report = demonstrate(&mut demo, &[], &[])?;
     print!("{}", report.table());
     let note = format!("{} files, {} bytes", demo.packed.files, demo.packed.bytes);
@@ -172,7 +158,17 @@ fn whole(
 }
 
 fn normal(bench: &Bench) -> Result<String> {
-    whole(bench, "normal", 64 * MIB, 256 * MIB, |dir| generate::small(dir, SEED))
+    whole(prepare_small(bench, "normal")?)
+}
+
+fn large_sectors(bench: &Bench) -> Result<String> {
+    let plan = Plan { sector_bytes: 4096, ..PLAN };
+    whole(prepare(bench, "sectors-4096", plan, |dir| generate::small(dir, SEED))?)
+}
+
+fn big_input(bench: &Bench) -> Result<String> {
+    let plan = Plan { size: 512 * MIB, memory: 64 * MIB, ..PLAN };
+    whole(prepare(bench, "big-input", plan, |dir| generate::large(dir, SEED, 50, 6_000_000))?)
 }
 
 fn flip_data(bench: &Bench) -> Result<String> {
@@ -211,7 +207,7 @@ fn flip_copy(bench: &Bench, name: &str, what: Flip, kind: &str) -> Result<String
 /// The import ends with "volume full"; what was committed before is there after a reboot, and can be deleted.
 fn full(bench: &Bench) -> Result<String> {
     let fill = |dir: &Path| generate::large(dir, SEED, 64, MIB);
-    let demo = prepare(bench, "full", 24 * MIB, 256 * MIB, fill)?;
+    let demo = prepare(bench, "full", Plan { size: 24 * MIB, ..PLAN }, fill)?;
     let import = boot(bench, &demo, Phase::Import, &[], Outcome::Full)?;
     let told = import.events.iter().find(|event| event.name == "full").context("no @full event")?;
     let (need, room) = (told.number("need").context("no need")?, told.number("room").context("no room")?);

@@ -1,8 +1,8 @@
 //! One run of QEMU: its command line, the kernel's serial output, the verdict in its exit status, and time limits.
 //!
 //! The kernel ends a run through the isa-debug-exit device: it writes v, and QEMU exits with 2v+1; the values are the
-//! kernel's [`Outcome`]s. Any other status is QEMU's own. Disks are raw images in writeback mode with flushes honoured, so that a flush of the guest is a flush of
-//! the host's file.
+//! kernel's [`Outcome`]s. Any other status is QEMU's own. Disks are raw images in writeback mode with flushes honoured,
+//! so that a flush of the guest is a flush of the host's file.
 //!
 //! Two threads read QEMU's output and errors; the caller's thread waits for lines, with a limit on silence and on the
 //! whole, and kills QEMU when either is passed. Nothing survives this value: dropping a running machine kills it.
@@ -38,6 +38,8 @@ pub struct Disk<'a> {
     pub serial: &'a str,
     /// Whether the guest may only read it.
     pub read_only: bool,
+    /// The size of its sectors, logical and physical, in bytes.
+    pub sector_bytes: u32,
 }
 
 /// A machine that can be started.
@@ -122,8 +124,10 @@ impl Machine<'_> {
                 "file": { "driver": "file", "filename": disk.path.to_string_lossy() },
             });
             command.arg("-blockdev").arg(image.to_string());
-            let serial = disk.serial;
-            command.arg("-device").arg(format!("virtio-blk-pci,drive={node},serial={serial},write-cache=on"));
+            let (serial, sector) = (disk.serial, disk.sector_bytes);
+            let sectors = format!("logical_block_size={sector},physical_block_size={sector}");
+            let device = format!("virtio-blk-pci,drive={node},serial={serial},write-cache=on,{sectors}");
+            command.arg("-device").arg(device);
         }
         command.arg("-kernel").arg(self.kernel).arg("-append").arg(self.words.join(" "));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -289,7 +293,7 @@ mod tests {
             memory: 64 << 20,
             cpus: 2,
             words: vec!["phase=import".into(), "format=force".into()],
-            disks: vec![Disk { path: disk, serial: "store", read_only: false }],
+            disks: vec![Disk { path: disk, serial: "store", read_only: false, sector_bytes: 4096 }],
             limits: PATIENT,
         };
         let text = crate::tools::show(&machine.command());
