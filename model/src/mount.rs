@@ -106,8 +106,9 @@ fn walk_bare((u, shape, disk): (&Universe, &Shape, &Disk), base: Addr, head: Add
         let log = u.read_log(disk.read(addr)).ok_or(Fault::BadLog)?;
         for (i, e) in log.entries.iter().enumerate() {
             if matches!(e, Entry::Barrier(gen) if *gen >= qgen) {
-                // A block that stops replay with its first entry adds nothing: the log ends before it.
-                if i == 0 && !walk.chain.is_empty() {
+                // The block belongs to the log if the log says that it is in use. One of an aborted commit is free in
+                // the state that is read; its opening barrier ends the log before it.
+                if walk.free >> (addr - base) & 1 == 1 {
                     walk.stale_link = true;
                 } else {
                     walk.chain.push((addr, log.hash));

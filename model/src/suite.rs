@@ -66,6 +66,15 @@ pub fn append_clean_arenas() -> Scenario {
     Scenario::new("append, clean arenas", shape, script, recover)
 }
 
+/// An append that a crash undid, to a log that had stayed clean; the recovery puts data where the undone log block was,
+/// before anything has been repaired.
+pub fn append_undone() -> Scenario {
+    let shape = Shape { max_chain: 4, ..three_arenas() };
+    let script = vec![Round::put(0, &[(1, 1)]), Round::put(0, &[]), Round::put(0, &[(1, 1)])];
+    let recover = vec![Round::put(0, &[(1, 1), (2, 1)]), Round::put(0, &[])];
+    Scenario::new("append undone", shape, script, recover)
+}
+
 /// A chain that is appended to twice and then compressed, over and over.
 pub fn append_compress() -> Scenario {
     let shape = Shape { max_chain: 3, front_entries: 3, back_entries: 1, ..two_arenas() };
@@ -208,6 +217,7 @@ pub fn all() -> Vec<Scenario> {
         short_torn_log(),
         append(),
         append_clean_arenas(),
+        append_undone(),
         append_compress(),
         rewrite(),
         rewrite_append(),

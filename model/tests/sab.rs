@@ -8,12 +8,16 @@ fn show(name: &str, p: Protocol) {
     println!("== {name}");
     let mut all = suite::all();
     all.extend(suite::bad_copies());
+    let mut sum = Report::default();
+    let mut names = std::collections::BTreeMap::new();
     for s in all {
         let r = explore(p, &s);
         if r.failed() > 0 {
-            println!("  {}: {r}", s.name);
+            *names.entry(s.name).or_insert(0) += r.failed();
         }
+        sum.add(&r);
     }
+    println!("  {names:?}\n  {sum}");
     println!("   {:?}", t.elapsed());
 }
 
