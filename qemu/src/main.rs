@@ -21,6 +21,8 @@ mod events;
 mod flip;
 mod generate;
 mod host;
+#[cfg(all(test, unix))]
+mod judged;
 mod kernel;
 #[path = "../../kernel-demo/src/outcome.rs"]
 #[allow(dead_code, reason = "the kernel uses the other half of this file")]
