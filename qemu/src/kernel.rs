@@ -37,7 +37,7 @@ fn executable(messages: &str) -> Option<PathBuf> {
 /// What the sections of an image occupy, in bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Footprint {
-    /// Initialised, writable data: in the image and in memory.
+    /// `.data`, initialised and writable: in the image and in memory. (`.data.rel.ro` is read-only.)
     pub data: u64,
     /// Zeroed data: in memory only.
     pub bss: u64,
@@ -47,13 +47,16 @@ pub struct Footprint {
 pub fn footprint(image: &Path) -> Result<Footprint> {
     let bytes = std::fs::read(image).with_context(|| format!("{} cannot be read", image.display()))?;
     let file = object::File::parse(&*bytes).with_context(|| format!("{} is no object file", image.display()))?;
-    let sum = |wanted: fn(SectionKind) -> bool| {
-        file.sections().filter(|section| wanted(section.kind())).map(|section| section.size()).sum()
-    };
-    Ok(Footprint {
-        data: sum(|kind| matches!(kind, SectionKind::Data)),
-        bss: sum(|kind| matches!(kind, SectionKind::UninitializedData)),
-    })
+    let mut found = Footprint { data: 0, bss: 0 };
+    for section in file.sections() {
+        let name = section.name().unwrap_or_default();
+        if section.kind() == SectionKind::UninitializedData {
+            found.bss += section.size();
+        } else if name == ".data" || (name.starts_with(".data.") && !name.starts_with(".data.rel.ro")) {
+            found.data += section.size();
+        }
+    }
+    Ok(found)
 }
 
 #[cfg(test)]
