@@ -1,0 +1,315 @@
+//! Arenas: the parts of a volume that allocate on their own, each with a lock, a free map and a log.
+//!
+//! ```text
+//!   base      base+B    base+2B                              base+size        base+size+2B
+//!   | header A | header B | block 0 | block 1 | ...          | last two: never handed out |
+//! ```
+//!
+//! Several arenas let several CPUs allocate at once. A caller tries each arena without waiting first and waits in the
+//! second round only. What an arena keeps back depends on the class of the allocation:
+//!
+//! - *log* (internal) may take every free block;
+//! - *reclaim* (to free more than it takes) leaves what the log of one commit can need at worst:
+//!   `ceil(blocks / (2 * ranges per log block)) + 3` blocks, because free space cannot be in more pieces than half of
+//!   the blocks;
+//! - *normal* leaves that and the reserve of reclaim: 1/128 of the arena, 4 to 64 blocks.
+//!
+//! # Lock order
+//! One arena's lock at a time; the cache's lock may be taken under it. See [`crate::sync`].
+
+use crate::error::Error;
+use crate::format::{ranges_per_block, BlockSize, LogSeal};
+use crate::freemap::{Counts, FreeMap, State};
+use crate::platform::Platform;
+use crate::sync::{const_new, AtomicU32, AtomicUsize, Lock, Ordering};
+
+/// Allocations after which the next arena gets its turn.
+const ROTATE_ALLOCATIONS: u32 = 2048;
+
+/// What an allocation is for, and so how much of the volume it may use up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Class {
+    /// New content.
+    #[default]
+    Normal,
+    /// Part of a change that frees more than it takes, like a deletion from a copy-on-write tree.
+    Reclaim,
+}
+
+/// A block number: byte address divided by block size. Made only from addresses that were checked.
+pub(crate) type BlockNo = u32;
+
+/// What the durable state of an arena says about its log, and what its header holds.
+#[derive(Clone, Copy)]
+pub(crate) struct LogState {
+    /// Byte address of the first log block.
+    pub(crate) head_addr: u64,
+    /// Number of log blocks.
+    pub(crate) blocks: u32,
+    /// The seal in the header, if the header has one and it is current.
+    pub(crate) seal: Option<LogSeal>,
+    /// Hash of the header.
+    pub(crate) header_hash: u64,
+    /// `used` in the header.
+    pub(crate) used_bytes: u64,
+}
+
+impl LogState {
+    const NONE: Self = Self { head_addr: 0, blocks: 0, seal: None, header_hash: 0, used_bytes: 0 };
+}
+
+/// What an arena's lock protects, besides the words of its free map.
+pub(crate) struct ArenaState {
+    pub(crate) counts: Counts,
+    /// Where the search for a free block begins.
+    pub(crate) cursor: u32,
+    /// The newest generation whose commit this arena has begun.
+    pub(crate) rolled: u64,
+    /// The log of the newest commit that was begun and that touched this arena.
+    pub(crate) log: LogState,
+    /// The log must be written anew although nothing changed: what is behind its end could come alive.
+    pub(crate) must_rewrite: bool,
+    /// Part of the commit in flight.
+    pub(crate) touched: bool,
+    /// Which header copies are not known to be good: bit 0 the first, bit 1 the second.
+    pub(crate) bad_copies: u8,
+}
+
+/// One arena in memory. All-zero when untouched.
+pub(crate) struct ArenaSlot {
+    /// Block number of the first header; constant after mount.
+    base_block: AtomicU32,
+    /// Blocks behind the headers, the last two included; constant after mount.
+    blocks: AtomicU32,
+    /// Where its words begin; constant after mount.
+    words_at: AtomicUsize,
+    state: Lock<ArenaState>,
+}
+
+impl ArenaSlot {
+    const_new! {
+        pub(crate) fn new() -> Self {
+            Self {
+                base_block: AtomicU32::new(0),
+                blocks: AtomicU32::new(0),
+                words_at: AtomicUsize::new(0),
+                state: Lock::new(ArenaState {
+                    counts: Counts { avail: 0, reserved: 0, free_flight: 0, ranges_flight: 0 },
+                    cursor: 0,
+                    rolled: 0,
+                    log: LogState::NONE,
+                    must_rewrite: false,
+                    touched: false,
+                    bad_copies: 0
+                })
+            }
+        }
+    }
+}
+
+impl ArenaSlot {
+    /// Mount notes what a superblock says about this arena, before anything of it was read.
+    pub(crate) fn note(&self, base_block: u64, header_hash: u64, platform: &dyn Platform) {
+        // An address that is beyond 32 bits of blocks is beyond the device, and found to be so with the header.
+        self.base_block.store(u32::try_from(base_block).unwrap_or(u32::MAX), Ordering::Relaxed);
+        self.blocks.store(0, Ordering::Relaxed);
+        self.state.with(platform, |state| {
+            state.log = LogState { header_hash, ..LogState::NONE };
+            state.bad_copies = 0;
+            state.must_rewrite = false;
+            state.touched = false;
+        });
+    }
+}
+
+/// Where a block lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Number of the arena.
+    pub(crate) arena: usize,
+    /// Number of the block in its arena's free map.
+    pub(crate) index: u32,
+    pub(crate) block: BlockNo,
+}
+
+/// All arenas of one store.
+pub(crate) struct Arenas<'m> {
+    slots: &'m [ArenaSlot],
+    words: &'m [AtomicUsize],
+    size: BlockSize,
+    rotation: AtomicU32,
+    platform: &'m dyn Platform,
+}
+
+impl<'m> Arenas<'m> {
+    pub(crate) fn new(
+        slots: &'m [ArenaSlot],
+        words: &'m [AtomicUsize],
+        size: BlockSize,
+        platform: &'m dyn Platform,
+    ) -> Self {
+        Self { slots, words, size, rotation: AtomicU32::new(0), platform }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// See [`ArenaSlot::note`].
+    pub(crate) fn note(&self, arena: usize, base_block: u64, header_hash: u64) {
+        self.slots[arena].note(base_block, header_hash, self.platform);
+    }
+
+    /// Words of free map that there are for all arenas.
+    pub(crate) fn words_len(&self) -> usize {
+        self.words.len()
+    }
+
+    /// Gives an arena its place on the device and in memory; called by mount, in ascending order, before any other use.
+    pub(crate) fn place(&self, arena: usize, base_block: u32, blocks: u32, words_at: usize) {
+        let slot = &self.slots[arena];
+        slot.base_block.store(base_block, Ordering::Relaxed);
+        slot.blocks.store(blocks, Ordering::Relaxed);
+        slot.words_at.store(words_at, Ordering::Relaxed);
+    }
+
+    /// Byte address of an arena's first header.
+    pub(crate) fn base_addr(&self, arena: usize) -> u64 {
+        u64::from(self.slots[arena].base_block.load(Ordering::Relaxed)) << self.size.shift()
+    }
+
+    /// Blocks in an arena's free map.
+    pub(crate) fn blocks(&self, arena: usize) -> u32 {
+        self.slots[arena].blocks.load(Ordering::Relaxed)
+    }
+
+    fn map(&self, arena: usize) -> FreeMap<'m> {
+        let blocks = self.blocks(arena);
+        let at = self.slots[arena].words_at.load(Ordering::Relaxed);
+        let end = (at + FreeMap::words_needed(blocks)).min(self.words.len());
+        FreeMap::new(self.words.get(at..end).unwrap_or(&[]), blocks)
+    }
+
+    /// Runs a section with one arena locked.
+    pub(crate) fn with<R>(&self, arena: usize, section: impl FnOnce(&mut ArenaState, &FreeMap<'m>) -> R) -> R {
+        self.slots[arena].state.with(self.platform, |state| section(state, &self.map(arena)))
+    }
+
+    fn try_with<R>(&self, arena: usize, section: impl FnOnce(&mut ArenaState, &FreeMap<'m>) -> R) -> Option<R> {
+        self.slots[arena].state.try_with(self.platform, |state| section(state, &self.map(arena)))
+    }
+
+    /// The block at a byte address that a caller named. Headers and superblocks are not among them.
+    pub(crate) fn locate(&self, addr: u64) -> Result<Place, Error> {
+        let bad = Error::BadAddress { addr };
+        if !self.size.divides(addr) {
+            return Err(bad);
+        }
+        let block = u32::try_from(addr >> self.size.shift()).map_err(|_| bad)?;
+        let behind = self.slots.partition_point(|slot| slot.base_block.load(Ordering::Relaxed) <= block);
+        let arena = behind.checked_sub(1).ok_or(bad)?;
+        let index = (block - self.slots[arena].base_block.load(Ordering::Relaxed)).checked_sub(2).ok_or(bad)?;
+        if index < self.blocks(arena) {
+            Ok(Place { arena, index, block })
+        } else {
+            Err(bad)
+        }
+    }
+
+    /// The place of a block by arena and number in its free map.
+    pub(crate) fn at(&self, arena: usize, index: u32) -> Place {
+        Place { arena, index, block: self.slots[arena].base_block.load(Ordering::Relaxed) + 2 + index }
+    }
+
+    pub(crate) fn addr(&self, place: Place) -> u64 {
+        u64::from(place.block) << self.size.shift()
+    }
+
+    /// Blocks that only the log may take.
+    pub(crate) fn log_reserve(&self, arena: usize) -> u32 {
+        self.blocks(arena).div_ceil(2 * ranges_per_block(self.size) as u32) + 3
+    }
+
+    /// Blocks that an allocation of this class leaves free in an arena.
+    pub(crate) fn reserve(&self, arena: usize, class: Class) -> u32 {
+        let log = self.log_reserve(arena);
+        match class {
+            Class::Reclaim => log,
+            Class::Normal => log + (self.blocks(arena) / 128).clamp(4, 64),
+        }
+    }
+
+    /// Hands out a block: first round without waiting for a lock, second round with.
+    pub(crate) fn allocate(&self, class: Class, hint: u32) -> Result<Place, Error> {
+        let count = self.slots.len();
+        let turn = self.rotation.fetch_add(1, Ordering::Relaxed) / ROTATE_ALLOCATIONS;
+        let start = hint.wrapping_add(turn) as usize % count.max(1);
+        for attempt in 0..2 * count {
+            let arena = (start + attempt) % count;
+            let reserve = self.reserve(arena, class);
+            let take = |state: &mut ArenaState, map: &FreeMap<'m>| {
+                let block = (state.counts.avail > reserve).then(|| map.reserve(&mut state.counts, state.cursor))??;
+                state.cursor = block + 1;
+                Some(block)
+            };
+            let taken = if attempt < count { self.try_with(arena, take).flatten() } else { self.with(arena, take) };
+            if let Some(index) = taken {
+                return Ok(self.at(arena, index));
+            }
+        }
+        let space = self.space();
+        Err(Error::Full {
+            room_blocks: self.room(class),
+            free_blocks: space.avail_blocks,
+            pending_blocks: space.pending_blocks,
+        })
+    }
+
+    /// Takes back a block that never became part of a commit.
+    pub(crate) fn unreserve(&self, place: Place) -> Result<(), State> {
+        self.with(place.arena, |state, map| map.unreserve(&mut state.counts, place.index))
+    }
+
+    /// Blocks that an allocation of this class can still get.
+    pub(crate) fn room(&self, class: Class) -> u64 {
+        (0..self.len())
+            .map(|arena| {
+                let avail = self.with(arena, |state, _| state.counts.avail);
+                u64::from(avail.saturating_sub(self.reserve(arena, class)))
+            })
+            .sum()
+    }
+
+    /// Sums over all arenas.
+    pub(crate) fn space(&self) -> Space {
+        let mut space = Space::default();
+        for arena in 0..self.len() {
+            self.with(arena, |state, _| {
+                space.free_blocks += u64::from(state.counts.free_flight);
+                space.avail_blocks += u64::from(state.counts.avail);
+                space.log_blocks += u64::from(state.log.blocks);
+                space.reserved_blocks += u64::from(state.counts.reserved);
+            });
+            space.total_blocks += u64::from(self.blocks(arena));
+        }
+        space.pending_blocks = space.free_blocks.saturating_sub(space.avail_blocks + space.reserved_blocks);
+        space
+    }
+}
+
+/// How the blocks of a volume are used, in blocks; two of each arena are never handed out and count as used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Space {
+    /// Blocks in all arenas, without the headers.
+    pub total_blocks: u64,
+    /// Blocks that are free in the newest commit that was begun.
+    pub free_blocks: u64,
+    /// Blocks that can be handed out now, reserves included.
+    pub avail_blocks: u64,
+    /// Blocks that are free in that commit and become available when it is durable.
+    pub pending_blocks: u64,
+    /// Blocks that are handed out and not yet written.
+    pub reserved_blocks: u64,
+    /// Blocks of the allocation logs.
+    pub log_blocks: u64,
+}

@@ -1,0 +1,127 @@
+//! Blocks in the hands of a caller: one type while a block is being filled, another once it is final.
+//!
+//! ```text
+//!   Store::allocate -> Filling -- Store::enqueue --> Block  (final: shared, immutable, with its pointer)
+//!                        | drop                        ^
+//!                        v                             |
+//!                  address given back            Store::read
+//! ```
+//!
+//! Changing a block after it is final, or queueing one before, does not compile.
+
+use crate::arena::Place;
+use crate::format::{BlockType, RawPtr};
+use crate::pool::{Shared, Slot};
+use crate::store::Engine;
+
+/// A pointer to a final block: where it is, what its content hashes to, and when it was born. Whoever keeps pointers
+/// inside final blocks, up to the root, verifies everything that is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockPtr {
+    /// Byte address, a multiple of the block size.
+    pub addr: u64,
+    /// MetroHash64 of the whole block.
+    pub hash: u64,
+    /// Generation in which the block was born.
+    pub gen: u64,
+}
+
+impl From<BlockPtr> for RawPtr {
+    fn from(ptr: BlockPtr) -> Self {
+        Self { addr: ptr.addr, hash: ptr.hash, gen: ptr.gen }
+    }
+}
+
+impl BlockPtr {
+    /// The pointer in 24 bytes, unless those say "none".
+    pub fn from_raw(raw: RawPtr) -> Option<Self> {
+        (!raw.is_none()).then_some(Self { addr: raw.addr, hash: raw.hash, gen: raw.gen })
+    }
+}
+
+/// A block that its one owner fills. All bytes are zero at first. Dropping it gives its address back.
+pub struct Filling<'s> {
+    pub(crate) slot: Option<Slot<'s>>,
+    pub(crate) engine: &'s Engine<'s>,
+    pub(crate) place: Place,
+    pub(crate) block_type: BlockType,
+    pub(crate) birth: u64,
+}
+
+impl Filling<'_> {
+    /// Byte address at which the block will be.
+    pub fn addr(&self) -> u64 {
+        self.engine.arenas.addr(self.place)
+    }
+
+    /// What the block will hold.
+    pub fn block_type(&self) -> BlockType {
+        self.block_type
+    }
+
+    /// Sets the birth generation in the pointer, for a structure that counts generations of its own. Without this it
+    /// is the store's open generation.
+    pub fn set_birth(&mut self, gen: u64) {
+        self.birth = gen;
+    }
+
+    /// The content: one block.
+    pub fn bytes(&self) -> &[u8] {
+        self.slot.as_ref().map_or(&[], Slot::bytes)
+    }
+
+    /// The content, for writing: one block.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        self.slot.as_mut().map_or(&mut [], Slot::bytes_mut)
+    }
+}
+
+impl Drop for Filling<'_> {
+    fn drop(&mut self) {
+        // Without its slot it was enqueued, and the address belongs to the block.
+        if self.slot.take().is_some() {
+            let given_back = self.engine.arenas.unreserve(self.place);
+            debug_assert!(given_back.is_ok());
+        }
+    }
+}
+
+impl core::fmt::Debug for Filling<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Filling").field("addr", &self.addr()).field("type", &self.block_type).finish_non_exhaustive()
+    }
+}
+
+/// A final block: its bytes never change, and its pointer is known. Clones share one buffer of the cache, which is
+/// kept as long as one of them lives; hold few of them for long.
+#[derive(Clone)]
+pub struct Block<'s> {
+    pub(crate) share: Shared<'s>,
+    pub(crate) ptr: BlockPtr,
+}
+
+impl Block<'_> {
+    /// The pointer to this block.
+    pub fn ptr(&self) -> BlockPtr {
+        self.ptr
+    }
+
+    /// The content: one block, whose hash is that of the pointer.
+    pub fn bytes(&self) -> &[u8] {
+        self.share.bytes()
+    }
+}
+
+impl core::ops::Deref for Block<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.bytes()
+    }
+}
+
+impl core::fmt::Debug for Block<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Block").field("ptr", &self.ptr).finish_non_exhaustive()
+    }
+}

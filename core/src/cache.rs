@@ -1,0 +1,369 @@
+//! The block cache: which buffer holds which block.
+//!
+//! A hash table over a fixed set of buffers, with the clock algorithm (second chance, a one-bit approximation of LRU)
+//! choosing what to evict: a hit only sets a bit, so it moves nothing in a list that all CPUs share. A block that is
+//! being read is in the table from the start; later readers of it wait for the same request.
+//!
+//! ```text
+//!   bucket[hash(block) % n] -> frame -> frame -> ...        n = number of cache buffers; links live in the frames
+//! ```
+//!
+//! The table says where a block is; who may touch its bytes is the business of [`crate::pool`]. No bytes are trusted
+//! here: a hit is a hit on an address, and the reader compares the hash of the content with that of its pointer.
+//!
+//! # Invariants
+//! - A block number is in the table at most once. A frame is in the table exactly while `meta.block` is not 0.
+//! - A dirty frame's buffer is kept by the share that the sync queue has parked in it, so it is never evicted.
+//! - A frame with waiters is not evicted, so a waiter finds the outcome of the read that it waited for.
+//!
+//! # Lock order
+//! The table's lock is taken with at most the commit's and one arena's lock held; nothing is taken under it.
+
+use crate::device::DeviceError;
+use crate::error::{Damage, Error};
+use crate::hash::hash64;
+use crate::platform::Platform;
+use crate::pool::{FrameId, Pool, Shared, Slot};
+use crate::sync::{const_new, AtomicU32, Lock, Ordering, SplitU64};
+
+/// Frames that one lock section looks at while it searches for one to evict.
+const SEARCH_STEP: u32 = 64;
+
+const EMPTY: u32 = 0;
+const READING: u32 = 1;
+const VALID: u32 = 2;
+/// Plus the number of the device error.
+const FAILED: u32 = 3;
+
+/// What the cache knows about one buffer. All-zero when untouched. Changed under the table's lock, except for
+/// `waiters`, `referenced`, and what the sole owner of the buffer writes before it publishes it through `state`.
+pub(crate) struct FrameMeta {
+    /// Block number plus one; 0 while the frame is not in the table.
+    block: AtomicU32,
+    state: AtomicU32,
+    /// 1 while the content waits to be written or is being written.
+    dirty: AtomicU32,
+    /// 1 if the block was freed while it was dirty, before any commit included it.
+    freed: AtomicU32,
+    /// 1 if the block was used since the clock hand last passed.
+    referenced: AtomicU32,
+    /// Tickets for the read of this frame.
+    waiters: AtomicU32,
+    /// First frame of the bucket with this frame's number, plus one.
+    bucket: AtomicU32,
+    /// Next frame in the bucket that this frame is in, plus one.
+    next: AtomicU32,
+    hash: SplitU64,
+}
+
+impl FrameMeta {
+    const_new! {
+        pub(crate) fn new() -> Self {
+            Self {
+                block: AtomicU32::new(0),
+                state: AtomicU32::new(0),
+                dirty: AtomicU32::new(0),
+                freed: AtomicU32::new(0),
+                referenced: AtomicU32::new(0),
+                waiters: AtomicU32::new(0),
+                bucket: AtomicU32::new(0),
+                next: AtomicU32::new(0),
+                hash: SplitU64::new()
+            }
+        }
+    }
+
+    /// Hash of the content, valid once it is final.
+    pub(crate) fn hash(&self) -> u64 {
+        self.hash.get()
+    }
+}
+
+/// What the table's lock protects besides the links in the frames.
+pub(crate) struct Table {
+    /// Next frame that the clock looks at.
+    hand: u32,
+}
+
+/// Sums since mount, readable at any time.
+pub(crate) struct CacheCounters {
+    pub(crate) lookups: AtomicU32,
+    pub(crate) hits: AtomicU32,
+}
+
+/// Waits for the read of one frame.
+pub(crate) struct Ticket<'m> {
+    pool: Pool<'m>,
+    id: FrameId,
+}
+
+impl<'m> Ticket<'m> {
+    /// The content, once it is there; its hash is in `Shared::meta`.
+    pub(crate) fn poll(&self) -> Option<Result<Shared<'m>, DeviceError>> {
+        match self.pool.frame(self.id).meta.state.load(Ordering::Acquire) {
+            VALID => self.pool.hold(self.id).map(Ok),
+            READING => None,
+            failed => Some(Err(device_error(failed))),
+        }
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        self.pool.frame(self.id).meta.waiters.fetch_sub(1, Ordering::Release);
+    }
+}
+
+fn device_error(state: u32) -> DeviceError {
+    match state.wrapping_sub(FAILED) {
+        0 => DeviceError::Io,
+        1 => DeviceError::Timeout,
+        2 => DeviceError::Gone,
+        _ => DeviceError::Unsupported,
+    }
+}
+
+fn failed_state(error: DeviceError) -> u32 {
+    FAILED
+        + match error {
+            DeviceError::Io => 0,
+            DeviceError::Timeout => 1,
+            DeviceError::Gone => 2,
+            DeviceError::Unsupported => 3,
+        }
+}
+
+/// The answer to a look-up.
+pub(crate) enum Lookup<'m> {
+    /// The block is here.
+    Hit(Shared<'m>),
+    /// Somebody reads it.
+    Wait(Ticket<'m>),
+    /// The caller has to read it into this buffer and call [`Cache::finish_read`].
+    Miss(Slot<'m>, Ticket<'m>),
+}
+
+/// The cache of one store.
+pub(crate) struct Cache<'m> {
+    pool: Pool<'m>,
+    /// The first so many frames of the pool are the cache's.
+    count: u32,
+    table: Lock<Table>,
+    pub(crate) counters: CacheCounters,
+    platform: &'m dyn Platform,
+}
+
+impl<'m> Cache<'m> {
+    /// A cache in the first `count` frames of the pool.
+    pub(crate) fn new(pool: Pool<'m>, count: u32, platform: &'m dyn Platform) -> Self {
+        let counters = CacheCounters { lookups: AtomicU32::new(0), hits: AtomicU32::new(0) };
+        Self { pool, count, table: Lock::new(Table { hand: 0 }), counters, platform }
+    }
+
+    /// Number of buffers.
+    pub(crate) fn len(&self) -> u32 {
+        self.count
+    }
+
+    fn meta(&self, id: FrameId) -> &'m FrameMeta {
+        &self.pool.frame(id).meta
+    }
+
+    fn bucket(&self, block: u32) -> &'m AtomicU32 {
+        // Fibonacci hashing: neighbouring blocks spread over the buckets.
+        let spread = ((u64::from(block).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) * u64::from(self.count)) >> 32;
+        // Below `count`, which is at most the number of frames, by the multiplication above.
+        &self.pool.frame_at(spread as usize).meta.bucket
+    }
+
+    fn find(&self, block: u32) -> Option<FrameId> {
+        let mut link = self.bucket(block).load(Ordering::Relaxed);
+        while let Some(id) = self.pool.by_link(link) {
+            if self.meta(id).block.load(Ordering::Relaxed) == block + 1 {
+                return Some(id);
+            }
+            link = self.meta(id).next.load(Ordering::Relaxed);
+        }
+        None
+    }
+
+    fn insert(&self, id: FrameId, block: u32) {
+        let (meta, bucket) = (self.meta(id), self.bucket(block));
+        meta.block.store(block + 1, Ordering::Relaxed);
+        meta.next.store(bucket.load(Ordering::Relaxed), Ordering::Relaxed);
+        bucket.store(id.link(), Ordering::Relaxed);
+    }
+
+    fn remove(&self, id: FrameId) {
+        let block = self.meta(id).block.swap(0, Ordering::Relaxed);
+        if block == 0 {
+            return;
+        }
+        let mut at = self.bucket(block - 1);
+        while let Some(here) = self.pool.by_link(at.load(Ordering::Relaxed)) {
+            if here == id {
+                at.store(self.meta(id).next.load(Ordering::Relaxed), Ordering::Relaxed);
+                return;
+            }
+            at = &self.meta(here).next;
+        }
+    }
+
+    /// Looks at up to [`SEARCH_STEP`] frames for one to reuse.
+    fn search(&self, table: &mut Table) -> Option<Slot<'m>> {
+        for _ in 0..SEARCH_STEP.min(self.count) {
+            let id = self.pool.id(table.hand)?;
+            table.hand = (table.hand + 1) % self.count.max(1);
+            let meta = self.meta(id);
+            if !self.pool.is_idle(id) || meta.waiters.load(Ordering::Acquire) != 0 {
+                continue;
+            }
+            let useful = meta.block.load(Ordering::Relaxed) != 0;
+            if useful && meta.referenced.swap(0, Ordering::Relaxed) != 0 {
+                continue;
+            }
+            if let Some(slot) = self.pool.claim(id) {
+                self.remove(id);
+                return Some(slot);
+            }
+        }
+        None
+    }
+
+    /// An empty buffer, evicting if need be. [`Error::NoBuffer`] if all are in use.
+    pub(crate) fn take_buffer(&self) -> Result<Slot<'m>, Error> {
+        // Twice round, because the first pass may only clear the bits of recent use.
+        for _ in 0..2 * self.count.div_ceil(SEARCH_STEP) + 1 {
+            if let Some(slot) = self.table.with(self.platform, |table| self.search(table)) {
+                self.reset(&slot);
+                return Ok(slot);
+            }
+        }
+        Err(Error::NoBuffer)
+    }
+
+    fn reset(&self, slot: &Slot<'m>) {
+        let meta = slot.meta();
+        for field in [&meta.state, &meta.dirty, &meta.freed, &meta.referenced] {
+            field.store(0, Ordering::Relaxed);
+        }
+        debug_assert_eq!(meta.state.load(Ordering::Relaxed), EMPTY);
+    }
+
+    fn ticket(&self, id: FrameId) -> Ticket<'m> {
+        self.meta(id).waiters.fetch_add(1, Ordering::Relaxed);
+        Ticket { pool: self.pool, id }
+    }
+
+    fn answer(&self, id: FrameId) -> Lookup<'m> {
+        self.meta(id).referenced.store(1, Ordering::Relaxed);
+        // A frame in the table that cannot be held is owned by the request that reads it.
+        match self.pool.hold(id) {
+            Some(share) if self.meta(id).state.load(Ordering::Acquire) == VALID => Lookup::Hit(share),
+            _ => Lookup::Wait(self.ticket(id)),
+        }
+    }
+
+    /// Looks a block up; a miss reserves a buffer for it.
+    pub(crate) fn lookup(&self, block: u32) -> Result<Lookup<'m>, Error> {
+        self.counters.lookups.fetch_add(1, Ordering::Relaxed);
+        let found = self.table.with(self.platform, |_| self.find(block).map(|id| self.answer(id)));
+        if let Some(found) = found {
+            self.counters.hits.fetch_add(1, Ordering::Relaxed);
+            return Ok(found);
+        }
+        let slot = self.take_buffer()?;
+        Ok(self.table.with(self.platform, |_| {
+            // Somebody else may have been faster.
+            if let Some(id) = self.find(block) {
+                return self.answer(id);
+            }
+            slot.meta().state.store(READING, Ordering::Relaxed);
+            self.insert(slot.id(), block);
+            let ticket = self.ticket(slot.id());
+            Lookup::Miss(slot, ticket)
+        }))
+    }
+
+    /// Publishes the outcome of a read to all who wait for it.
+    pub(crate) fn finish_read(&self, slot: Slot<'m>, result: Result<(), DeviceError>) {
+        let meta = slot.meta();
+        match result {
+            Ok(()) => {
+                meta.hash.set(hash64(slot.bytes()));
+                // The share outlives the change of state, so that the frame cannot be evicted in between.
+                let share = slot.share();
+                share.meta().state.store(VALID, Ordering::Release);
+            }
+            Err(error) => {
+                self.table.with(self.platform, |_| self.remove(slot.id()));
+                meta.state.store(failed_state(error), Ordering::Release);
+            }
+        }
+    }
+
+    /// Takes content that turned out to be wrong out of the table, so that the next reader asks the device again.
+    pub(crate) fn distrust(&self, share: &Shared<'m>) {
+        self.table.with(self.platform, |_| {
+            if share.meta().dirty.load(Ordering::Relaxed) == 0 {
+                self.remove(share.id());
+            }
+        });
+    }
+
+    /// Publishes a new final block that waits to be written. `hash` is that of its bytes.
+    pub(crate) fn publish(&self, slot: Slot<'m>, block: u32, hash: u64, addr: u64) -> Result<Shared<'m>, Error> {
+        let meta = slot.meta();
+        meta.hash.set(hash);
+        meta.dirty.store(1, Ordering::Relaxed);
+        meta.referenced.store(1, Ordering::Relaxed);
+        self.table.with(self.platform, |_| {
+            if let Some(old) = self.find(block) {
+                if self.meta(old).dirty.load(Ordering::Relaxed) != 0 {
+                    return Err(Error::corrupt(addr, Damage::CacheConflict));
+                }
+                // A reader with an old pointer brought back what was here before the block was freed.
+                self.remove(old);
+            }
+            let share = slot.share();
+            share.meta().state.store(VALID, Ordering::Release);
+            self.insert(share.id(), block);
+            Ok(share)
+        })
+    }
+
+    /// Forgets a freed block that no commit needs. `true` if it still waits to be written or is being written;
+    /// [`Cache::written`] then tells when that is over.
+    pub(crate) fn cancel(&self, block: u32) -> bool {
+        self.table.with(self.platform, |_| {
+            let Some(id) = self.find(block) else { return false };
+            self.remove(id);
+            let meta = self.meta(id);
+            let dirty = meta.dirty.load(Ordering::Relaxed) != 0;
+            meta.freed.store(u32::from(dirty), Ordering::Relaxed);
+            dirty
+        })
+    }
+
+    /// Forgets a freed block that a commit may still need: only if it is written.
+    pub(crate) fn forget(&self, block: u32) {
+        self.table.with(self.platform, |_| {
+            if let Some(id) = self.find(block).filter(|id| self.meta(*id).dirty.load(Ordering::Relaxed) == 0) {
+                self.remove(id);
+            }
+        });
+    }
+
+    /// Whether a dirty block was cancelled, so that there is no use in writing it.
+    pub(crate) fn is_cancelled(&self, share: &Shared<'m>) -> bool {
+        self.table.with(self.platform, |_| share.meta().freed.load(Ordering::Relaxed) != 0)
+    }
+
+    /// The block is written, or needs no writing any more. `true` if it was cancelled meanwhile.
+    pub(crate) fn written(&self, share: &Shared<'m>) -> bool {
+        self.table.with(self.platform, |_| {
+            share.meta().dirty.store(0, Ordering::Relaxed);
+            share.meta().freed.load(Ordering::Relaxed) != 0
+        })
+    }
+}

@@ -1,0 +1,154 @@
+//! The memory of a store: one value, all of it, whose size is known when the kernel is compiled.
+//!
+//! Every initial state is made of zero bytes, so that a static of any size lands in `.bss`. What does not grow with a
+//! capacity (the state of a commit, a few counters) is in the [`crate::Store`] value. Pages and bookkeeping are
+//! separate arrays: no padding between buffers, and no cache line shared between a buffer and a counter. Only this type
+//! is generic over capacities; [`Memory::take`] turns it, once, into slices, and everything above sees those.
+//!
+//! # What it buys
+//! With `B` the block size: `PAGES * 4096 / B` buffers (no more than `FRAMES`), of which [`COMMIT_FRAMES`] belong to
+//! the commit and the rest is the cache; volumes of up to as many blocks as [`map_words`] was asked for; `ARENAS`
+//! arenas; `QUEUE` blocks waiting to be written.
+
+use crate::arena::ArenaSlot;
+use crate::format::{BlockSize, SUPERBLOCK_FRONT_LEN};
+use crate::pool::{Frame, Page, PageArea, Pool, PAGE_LEN_BYTES};
+use crate::queue::{Queue, QueueView};
+use crate::sync::{const_new, AtomicBool, AtomicUsize, Lock, Ordering};
+
+/// Buffers that a commit keeps for itself, so that it goes on when callers hold the whole cache.
+pub const COMMIT_FRAMES: u32 = 4;
+
+/// Bytes of a superblock that mount looks at before it knows the block size.
+pub(crate) const PROBE_LEN_BYTES: usize = SUPERBLOCK_FRONT_LEN;
+const PROBE_SIZE: BlockSize = match BlockSize::new(PROBE_LEN_BYTES as u32) {
+    Some(size) => size,
+    None => BlockSize::MIN,
+};
+
+/// Bits in one word of a free map.
+pub(crate) const WORD_BITS: usize = usize::BITS as usize;
+
+/// Words of free map that a volume of `blocks` blocks in `arenas` arenas needs: three planes of one bit a block, and
+/// three summaries of one bit a word in two levels (see `freemap`).
+///
+/// About `blocks * 3 * 65 / 64` bits; the remainder is rounding, which happens once an arena.
+pub const fn map_words(blocks: usize, arenas: usize) -> usize {
+    let plane = blocks / WORD_BITS + 2 * arenas;
+    let summary = plane / WORD_BITS + plane / WORD_BITS / WORD_BITS + 3 * arenas;
+    3 * plane + 3 * summary
+}
+
+/// Pages that hold `blocks` buffers of `block_len_bytes` bytes each, rounded up.
+pub const fn pages_for(blocks: usize, block_len_bytes: usize) -> usize {
+    (blocks * block_len_bytes).div_ceil(PAGE_LEN_BYTES)
+}
+
+/// Proof that a memory value was taken, so that nobody else builds a pool over its pages.
+pub(crate) struct Taken(());
+
+/// All the memory of one store.
+///
+/// Declare it with [`crate::memory!`], which computes the parameters from the terms of the user: cache blocks, block
+/// size, volume size.
+#[repr(C)]
+pub struct Memory<const PAGES: usize, const FRAMES: usize, const WORDS: usize, const ARENAS: usize, const QUEUE: usize>
+{
+    pages: [Page; PAGES],
+    /// Mount looks for the superblock before it knows the block size.
+    probe_pages: [Page; PROBE_LEN_BYTES / PAGE_LEN_BYTES],
+    probe_frames: [Frame; 1],
+    frames: [Frame; FRAMES],
+    words: [AtomicUsize; WORDS],
+    arenas: [ArenaSlot; ARENAS],
+    queue: Lock<Queue<QUEUE>>,
+    taken: AtomicBool,
+}
+
+impl<const PAGES: usize, const FRAMES: usize, const WORDS: usize, const ARENAS: usize, const QUEUE: usize>
+    Memory<PAGES, FRAMES, WORDS, ARENAS, QUEUE>
+{
+    const_new! {
+        /// Memory that nobody uses yet: all bytes zero.
+        pub fn new() -> Self {
+            Self {
+                pages: [const { Page::new() }; PAGES],
+                probe_pages: [const { Page::new() }; PROBE_LEN_BYTES / PAGE_LEN_BYTES],
+                probe_frames: [const { Frame::new() }; 1],
+                frames: [const { Frame::new() }; FRAMES],
+                words: [const { AtomicUsize::new(0) }; WORDS],
+                arenas: [const { ArenaSlot::new() }; ARENAS],
+                queue: Lock::new(Queue::new()),
+                taken: AtomicBool::new(false)
+            }
+        }
+    }
+
+    /// Size of this value in bytes.
+    pub const SIZE_BYTES: usize = core::mem::size_of::<Self>();
+
+    /// Takes the memory for one store. `None` if it was taken before: it never comes back.
+    pub fn take(&self) -> Option<Resources<'_>> {
+        if self.taken.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        Some(Resources {
+            area: PageArea::new(Taken(()), &self.pages, &self.frames),
+            probe: Pool::new(PageArea::new(Taken(()), &self.probe_pages, &self.probe_frames), PROBE_SIZE),
+            words: &self.words,
+            arenas: &self.arenas,
+            queue: &self.queue,
+        })
+    }
+}
+
+impl<const PAGES: usize, const FRAMES: usize, const WORDS: usize, const ARENAS: usize, const QUEUE: usize> Default
+    for Memory<PAGES, FRAMES, WORDS, ARENAS, QUEUE>
+{
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The memory of one store, taken: what `mount` and `format` consume.
+pub struct Resources<'m> {
+    pub(crate) area: PageArea<'m>,
+    pub(crate) probe: Pool<'m>,
+    pub(crate) words: &'m [AtomicUsize],
+    pub(crate) arenas: &'m [ArenaSlot],
+    pub(crate) queue: &'m Lock<QueueView>,
+}
+
+impl core::fmt::Debug for Resources<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Resources")
+            .field("map_words", &self.words.len())
+            .field("arenas", &self.arenas.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Declares a static [`Memory`] in the terms of its user.
+///
+/// ```
+/// arenite_core::memory! {
+///     /// 32 buffers of 4 KiB, for a volume of up to 64 MiB in up to 4 arenas.
+///     static MEMORY: cache_blocks = 32, block_len_bytes = 4096, volume_blocks = 16384, arenas = 4, queue = 16;
+/// }
+/// assert!(MEMORY.take().is_some());
+/// assert!(MEMORY.take().is_none());
+/// ```
+#[macro_export]
+macro_rules! memory {
+    ($(#[$meta:meta])* $vis:vis static $name:ident: cache_blocks = $cache:expr, block_len_bytes = $block:expr,
+     volume_blocks = $blocks:expr, arenas = $arenas:expr, queue = $queue:expr;) => {
+        $(#[$meta])*
+        $vis static $name: $crate::Memory<
+            { $crate::memory::pages_for($cache, $block) },
+            { $cache },
+            { $crate::memory::map_words($blocks, $arenas) },
+            { $arenas },
+            { $queue },
+        > = $crate::Memory::new();
+    };
+}

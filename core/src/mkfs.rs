@@ -1,0 +1,235 @@
+//! A new volume: the first commit of a store that begins with every block free.
+//!
+//! The commit machine writes logs, headers and superblocks in its usual order, so a format that is cut off leaves
+//! either no volume or a whole one. Before that, whatever superblocks the device had are overwritten with zeros.
+
+// Without a heap there is nothing to box a large error in, and it is the memory itself that comes back.
+#![allow(clippy::result_large_err)]
+
+use crate::commit::Commit;
+use crate::device::{Completion, Device, DeviceGeometry, FlushTag, Purpose, Request};
+use crate::error::{DeviceOp, Error, MemoryPart};
+use crate::format::{max_arenas, BlockSize};
+use crate::freemap::FreeMap;
+use crate::memory::{Resources, PROBE_LEN_BYTES};
+use crate::mount::{build_engine, CopyState, Failed, MountReport, Mounting, MIN_FRAMES};
+use crate::platform::Platform;
+use crate::pool::{Pool, SharedChain, Slot, SlotChain};
+use crate::roots::Roots;
+use crate::store::{Engine, Store};
+
+/// Bytes at the start and at the end of a device that must be zero for it to count as blank. Every common file system
+/// and partition table has something in one of them.
+const BLANK_FRONT_LEN: u64 = 1 << 20;
+const BLANK_BACK_LEN: u64 = 64 << 10;
+/// Fewest blocks of an arena: what its log needs at worst, the reserve of reclaim, and something to use.
+const MIN_ARENA_BLOCKS: u64 = 16;
+
+/// What a new volume is to be like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FormatOptions {
+    /// Size of its blocks; not smaller than the device's physical sector.
+    pub block_size: BlockSize,
+    /// Number of its arenas; at 16 KiB at least 2, because the original cannot use a volume with one.
+    pub arenas: u32,
+    /// Overwrite whatever is on the device.
+    pub force: bool,
+}
+
+/// The extent of the arenas of a new volume: blocks of each one's free map.
+fn arena_blocks(geometry: &DeviceGeometry, options: &FormatOptions) -> Result<u32, Error> {
+    let (size, arenas) = (options.block_size, options.arenas);
+    let least = if size == BlockSize::ORIGINAL { 2 } else { 1 };
+    if arenas < least || arenas > max_arenas(size) {
+        return Err(Error::BadParameter { name: "number of arenas", found: u64::from(arenas) });
+    }
+    let sector = u64::from(geometry.physical_sector_len_bytes);
+    if sector > size.len_u64() {
+        return Err(Error::Geometry { need_bytes: sector, have_bytes: size.len_u64() });
+    }
+    let device_blocks = geometry.len_bytes >> size.shift();
+    if device_blocks > u64::from(u32::MAX) {
+        let have_bytes = u64::from(u32::MAX) << size.shift();
+        return Err(Error::Geometry { need_bytes: geometry.len_bytes, have_bytes });
+    }
+    let blocks = (device_blocks.saturating_sub(2) / u64::from(arenas)).saturating_sub(2);
+    if blocks < MIN_ARENA_BLOCKS {
+        let need_bytes = ((MIN_ARENA_BLOCKS + 2) * u64::from(arenas) + 2) << size.shift();
+        return Err(Error::Geometry { need_bytes, have_bytes: geometry.len_bytes });
+    }
+    Ok(blocks as u32)
+}
+
+fn check_memory(memory: &Resources<'_>, options: &FormatOptions, blocks: u32) -> Result<(), Error> {
+    let too_small = |part, need: u64, have: u64| Err(Error::MemoryTooSmall { part, need, have });
+    let have = memory.area.capacity(options.block_size);
+    if have < MIN_FRAMES {
+        return too_small(MemoryPart::Buffers, u64::from(MIN_FRAMES), u64::from(have));
+    }
+    if (memory.arenas.len() as u64) < u64::from(options.arenas) {
+        return too_small(MemoryPart::Arenas, u64::from(options.arenas), memory.arenas.len() as u64);
+    }
+    let need = FreeMap::words_needed(blocks) as u64 * u64::from(options.arenas);
+    if (memory.words.len() as u64) < need {
+        return too_small(MemoryPart::MapWords, need, memory.words.len() as u64);
+    }
+    Ok(())
+}
+
+/// Plain reads and writes before there is a store: a loop over `submit` and `poll`, one request at a time.
+struct Direct<'d, 'm> {
+    device: &'d dyn Device<'m>,
+    platform: &'m dyn Platform,
+    pool: Pool<'m>,
+    len_bytes: u64,
+}
+
+impl<'m> Direct<'_, 'm> {
+    fn slot(&self) -> Result<Slot<'m>, Error> {
+        (0..self.pool.len()).find_map(|index| self.pool.claim(self.pool.id(index)?)).ok_or(Error::NoBuffer)
+    }
+
+    fn run(&self, mut request: Request<'m>, op: DeviceOp) -> Result<Option<Slot<'m>>, Error> {
+        let addr = request.addr();
+        while let Err(refused) = self.device.submit(request) {
+            request = refused;
+            self.platform.relax();
+        }
+        loop {
+            match self.device.poll() {
+                Some(Completion::Transfer(done, Ok(()))) => return Ok(done.into_slot()),
+                Some(Completion::Transfer(_, Err(cause))) => return Err(Error::Device { op, addr, cause }),
+                Some(Completion::Flush(..)) | None => self.platform.relax(),
+            }
+        }
+    }
+
+    fn flush(&self) -> Result<(), Error> {
+        while self.device.flush(FlushTag(0)).is_err() {
+            self.platform.relax();
+        }
+        loop {
+            match self.device.poll() {
+                Some(Completion::Flush(_, Ok(()))) => return Ok(()),
+                Some(Completion::Flush(_, Err(cause))) => {
+                    return Err(Error::Device { op: DeviceOp::Flush, addr: 0, cause });
+                }
+                Some(Completion::Transfer(..)) | None => self.platform.relax(),
+            }
+        }
+    }
+
+    /// Fails at the first byte of a range that is not zero. `from` is rounded down to the unit of reading.
+    fn check_blank(&self, from: u64, to: u64) -> Result<(), Error> {
+        let unit = PROBE_LEN_BYTES as u64;
+        let last = self.len_bytes.saturating_sub(unit);
+        let mut addr = (from - from % unit).min(last);
+        while addr < to {
+            let chain = SlotChain::new(self.slot()?);
+            let request = Request::read(addr, PROBE_LEN_BYTES, chain, Purpose::Private);
+            let Some(slot) = self.run(request, DeviceOp::Read)? else { return Err(Error::NoBuffer) };
+            if let Some(at) = slot.bytes().iter().position(|byte| *byte != 0) {
+                return Err(Error::NotBlank { addr: addr + at as u64 });
+            }
+            // The end of the device may be no multiple of the unit.
+            addr = if addr < last { (addr + unit).min(last) } else { to };
+        }
+        Ok(())
+    }
+
+    /// Overwrites the places where the superblock of any block size may be.
+    fn erase_superblocks(&self) -> Result<(), Error> {
+        let last = self.len_bytes.saturating_sub(PROBE_LEN_BYTES as u64);
+        let sizes = (BlockSize::MIN.shift()..=BlockSize::MAX.shift()).filter_map(|shift| BlockSize::new(1 << shift));
+        let ends = sizes.map(|size| Mounting::second_superblock_addr(self.len_bytes, size).min(last));
+        for addr in core::iter::once(0).chain(ends) {
+            let mut slot = self.slot()?;
+            slot.bytes_mut().fill(0);
+            let Ok(chain) = SharedChain::new(slot.share()) else { return Err(Error::NoBuffer) };
+            self.run(Request::write(addr, PROBE_LEN_BYTES, chain, Purpose::Private), DeviceOp::Write)?;
+        }
+        self.flush()
+    }
+}
+
+/// Every block free, every header and log still to be written.
+fn lay_out(engine: &Engine<'_>, blocks: u32) {
+    for arena in 0..engine.arenas.len() {
+        let base_block = 1 + arena as u32 * (blocks + 2);
+        engine.arenas.note(arena, u64::from(base_block), 0);
+        engine.arenas.place(arena, base_block, blocks, arena * FreeMap::words_needed(blocks));
+        engine.arenas.with(arena, |state, map| {
+            map.clear();
+            let loaded = map.load_range(0, blocks - 2, true);
+            debug_assert!(loaded.is_ok());
+            state.counts = map.load_done();
+            state.must_rewrite = true;
+        });
+    }
+}
+
+impl<'d, 'm> Store<'d, 'm> {
+    /// Makes a new volume on a device and mounts it. Waits until that is durable.
+    ///
+    /// # Errors
+    /// [`Error::NotBlank`] unless forced; [`Error::Geometry`], [`Error::BadParameter`], [`Error::MemoryTooSmall`],
+    /// [`Error::ReadOnly`], [`Error::Device`]. The memory comes back if nothing was written.
+    pub fn format(
+        memory: Resources<'m>,
+        device: &'d dyn Device<'m>,
+        platform: &'m dyn Platform,
+        options: FormatOptions,
+    ) -> Result<Self, Failed<'m>> {
+        match Self::prepare(&memory, device, platform, &options) {
+            Ok(blocks) => Self::write_new(memory, device, platform, &options, blocks)
+                .map_err(|error| Failed { error, memory: None }),
+            Err(error) => Err(Failed { error, memory: Some(memory) }),
+        }
+    }
+
+    /// Checks everything, and erases old superblocks; returns the blocks of each arena.
+    fn prepare(
+        memory: &Resources<'m>,
+        device: &'d dyn Device<'m>,
+        platform: &'m dyn Platform,
+        options: &FormatOptions,
+    ) -> Result<u32, Error> {
+        let geometry = device.geometry();
+        if geometry.read_only {
+            return Err(Error::ReadOnly);
+        }
+        let blocks = arena_blocks(&geometry, options)?;
+        check_memory(memory, options, blocks)?;
+        let direct = Direct { device, platform, pool: memory.probe, len_bytes: geometry.len_bytes };
+        if !options.force {
+            direct.check_blank(0, BLANK_FRONT_LEN.min(geometry.len_bytes))?;
+            direct.check_blank(geometry.len_bytes.saturating_sub(BLANK_BACK_LEN), geometry.len_bytes)?;
+        }
+        direct.erase_superblocks()?;
+        Ok(blocks)
+    }
+
+    fn write_new(
+        memory: Resources<'m>,
+        device: &'d dyn Device<'m>,
+        platform: &'m dyn Platform,
+        options: &FormatOptions,
+        blocks: u32,
+    ) -> Result<Self, Error> {
+        let second = Mounting::second_superblock_addr(device.geometry().len_bytes, options.block_size);
+        let engine = build_engine(memory, options.block_size, options.arenas, second, platform);
+        lay_out(&engine, blocks);
+        let report = MountReport {
+            superblocks: [CopyState::Good; 2],
+            bad_header_copies: 0,
+            sealed: true,
+            log_blocks: 0,
+            arenas: options.arenas,
+            read_only: false,
+        };
+        let store = Self::new(engine, device, Commit::of_new_volume(), report);
+        store.commit(Roots::EMPTY)?;
+        store.settle()?;
+        Ok(store)
+    }
+}

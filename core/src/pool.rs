@@ -1,0 +1,467 @@
+//! The page pool: who may touch the bytes of a block buffer, and how.
+//!
+//! This is the one file of the crate with `unsafe`. Everything else sees four owners of buffers, each of which makes
+//! wrong use impossible in safe code:
+//!
+//! ```text
+//!             claim                share                       last drop
+//!   (idle) ----------> Slot ----------------> Shared ... Shared ----------> (idle, bytes kept)
+//!      ^                |  \                     |  \
+//!      |      drop      |   \ push               |   \ push
+//!      +----------------+    SlotChain           |    SharedChain     (what a device request owns)
+//!      |                                         |
+//!      +------------------ hold -----------------+
+//! ```
+//!
+//! A [`Slot`] is the only owner of its frame and may write the bytes; a [`Shared`] is one of several readers of bytes
+//! that nobody can change. A chain owns the slots or shares linked into it, so that a device request is one small
+//! value however many buffers it carries. Forgetting any of them leaks a buffer; it never frees one in use.
+//!
+//! # Invariant (all of the `unsafe` rests on it)
+//! `Frame::refs` of frame *i* is [`EXCLUSIVE`] while exactly one `Slot` (or link of a `SlotChain`) for *i* exists, and
+//! otherwise counts the `Shared` (and links of `SharedChain`s, and parked shares) for *i*. Only the functions of this
+//! file change it. Frame *i* of a pool covers the bytes `[i * B, (i + 1) * B)` of the page area, disjoint from every
+//! other frame; a page area backs one pool only, because [`Pool::new`] consumes its token.
+
+use crate::cache::FrameMeta;
+use crate::format::BlockSize;
+use crate::sync::{const_new, AtomicU32, Ordering};
+use core::cell::UnsafeCell;
+use core::marker::PhantomData;
+
+/// Size of one page of a [`crate::Memory`], in bytes. Buffers are aligned to it, or to the block size if that is smaller.
+pub const PAGE_LEN_BYTES: usize = 4096;
+
+/// `Frame::refs` of a frame with a sole owner.
+const EXCLUSIVE: u32 = u32::MAX;
+/// A share count that is never left again: whoever leaks two billion handles pins the buffer instead of freeing it.
+const PINNED: u32 = u32::MAX / 2;
+
+/// One page of buffer memory. All-zero when untouched.
+#[repr(C, align(4096))]
+pub struct Page(UnsafeCell<[u8; PAGE_LEN_BYTES]>);
+
+impl Page {
+    /// A page of zeros.
+    pub const fn new() -> Self {
+        Self(UnsafeCell::new([0; PAGE_LEN_BYTES]))
+    }
+}
+
+impl Default for Page {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+// SAFETY: the bytes are reached only through `Pool`, whose reference counts admit either one writer or many readers
+// (the invariant at the head of this file), from whichever threads these are.
+unsafe impl Sync for Page {}
+
+/// The bookkeeping of one buffer. All-zero when untouched.
+pub(crate) struct Frame {
+    refs: AtomicU32,
+    /// The next frame in the chain that owns this one: its number plus one, 0 at the end.
+    next: AtomicU32,
+    /// 1 while one share of this frame is parked here: in a queue that stores numbers, or in a `SharedChain`.
+    parked: AtomicU32,
+    /// What the cache knows of the block in this buffer; no ownership depends on it.
+    pub(crate) meta: FrameMeta,
+}
+
+impl Frame {
+    const_new! {
+        pub(crate) fn new() -> Self {
+            Self {
+                refs: AtomicU32::new(0),
+                next: AtomicU32::new(0),
+                parked: AtomicU32::new(0),
+                meta: FrameMeta::new()
+            }
+        }
+    }
+}
+
+/// The right to build one [`Pool`] over some pages.
+pub(crate) struct PageArea<'m> {
+    pages: &'m [Page],
+    frames: &'m [Frame],
+}
+
+impl<'m> PageArea<'m> {
+    /// Called once for each memory value, by the code that takes it.
+    pub(crate) fn new(_taken: crate::memory::Taken, pages: &'m [Page], frames: &'m [Frame]) -> Self {
+        Self { pages, frames }
+    }
+
+    /// How many blocks of this size the pages and frames can hold.
+    pub(crate) fn capacity(&self, block: BlockSize) -> u32 {
+        let by_pages = self.pages.len() as u64 * PAGE_LEN_BYTES as u64 / block.len_bytes() as u64;
+        by_pages.min(self.frames.len() as u64).min(u64::from(PINNED)) as u32
+    }
+}
+
+/// The number of a frame of one pool; always in range.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct FrameId(u32);
+
+impl FrameId {
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
+    }
+    /// For links that are kept in memory which starts as zeros: number plus one.
+    pub(crate) fn link(self) -> u32 {
+        self.0 + 1
+    }
+}
+
+/// A set of buffers of one block size.
+#[derive(Clone, Copy)]
+pub(crate) struct Pool<'m> {
+    pages: &'m [Page],
+    frames: &'m [Frame],
+    block: BlockSize,
+}
+
+impl<'m> Pool<'m> {
+    /// Divides the pages into buffers of one block each.
+    pub(crate) fn new(area: PageArea<'m>, block: BlockSize) -> Self {
+        let count = area.capacity(block) as usize;
+        Self { pages: area.pages, frames: area.frames.get(..count).unwrap_or(&[]), block }
+    }
+
+    pub(crate) fn block_size(&self) -> BlockSize {
+        self.block
+    }
+
+    /// Number of buffers.
+    pub(crate) fn len(&self) -> u32 {
+        self.frames.len() as u32
+    }
+
+    pub(crate) fn id(&self, index: u32) -> Option<FrameId> {
+        (index < self.len()).then_some(FrameId(index))
+    }
+
+    /// The frame behind a stored link (number plus one; 0 is none).
+    pub(crate) fn by_link(&self, link: u32) -> Option<FrameId> {
+        self.id(link.checked_sub(1)?)
+    }
+
+    pub(crate) fn frame(&self, id: FrameId) -> &'m Frame {
+        &self.frames[id.index()]
+    }
+
+    /// The bookkeeping of the frame with this number, which is below [`Pool::len`].
+    pub(crate) fn frame_at(&self, index: usize) -> &'m Frame {
+        &self.frames[index]
+    }
+
+    /// Takes sole ownership of a frame that nobody owns.
+    pub(crate) fn claim(&self, id: FrameId) -> Option<Slot<'m>> {
+        // Acquire: the bytes written by a former owner happen before ours.
+        let free = self.frame(id).refs.compare_exchange(0, EXCLUSIVE, Ordering::Acquire, Ordering::Relaxed);
+        free.ok().map(|_| Slot { pool: *self, id })
+    }
+
+    /// Adds a reader of a frame that has no sole owner.
+    pub(crate) fn hold(&self, id: FrameId) -> Option<Shared<'m>> {
+        let refs = &self.frame(id).refs;
+        let mut seen = refs.load(Ordering::Relaxed);
+        loop {
+            if seen == EXCLUSIVE {
+                return None;
+            }
+            let more = if seen >= PINNED { PINNED } else { seen + 1 };
+            match refs.compare_exchange_weak(seen, more, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return Some(Shared { pool: *self, id }),
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// Whether nobody owns the frame at this moment.
+    pub(crate) fn is_idle(&self, id: FrameId) -> bool {
+        self.frame(id).refs.load(Ordering::Acquire) == 0
+    }
+
+    /// Leaves one share with the frame itself, for a queue that stores numbers. Refused if one is parked already.
+    pub(crate) fn park<'s>(&self, share: Shared<'s>) -> Result<FrameId, Shared<'s>>
+    where
+        'm: 's,
+    {
+        let id = share.id;
+        if !core::ptr::eq(share.pool.frames, self.frames) || self.frame(id).parked.swap(1, Ordering::AcqRel) != 0 {
+            return Err(share);
+        }
+        core::mem::forget(share);
+        Ok(id)
+    }
+
+    /// Takes the parked share back, if there is one.
+    pub(crate) fn unpark(&self, id: FrameId) -> Option<Shared<'m>> {
+        (self.frame(id).parked.swap(0, Ordering::AcqRel) != 0).then_some(Shared { pool: *self, id })
+    }
+
+    /// Drops one reader (see `Shared::drop`).
+    fn release(&self, id: FrameId) {
+        let refs = &self.frame(id).refs;
+        let mut seen = refs.load(Ordering::Relaxed);
+        // A pinned count stays where it is. Release: our reads happen before the next owner's writes.
+        while seen < PINNED {
+            match refs.compare_exchange_weak(seen, seen - 1, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// Start of the bytes of a frame. In bounds of the page area for each valid id.
+    fn start(&self, id: FrameId) -> *mut u8 {
+        let base = self.pages.as_ptr() as *mut u8;
+        base.wrapping_add(id.index() * self.block.len_bytes())
+    }
+
+    /// # Safety
+    /// The caller owns a share (or the sole ownership) of frame `id` for at least `'a`.
+    unsafe fn bytes<'a>(&self, id: FrameId) -> &'a [u8] {
+        // SAFETY: frame `id` covers `len_bytes` bytes inside the page area (`capacity` bounds the ids), all
+        // initialised (pages start as zeros); the caller's share keeps writers away for `'a`.
+        unsafe { core::slice::from_raw_parts(self.start(id), self.block.len_bytes()) }
+    }
+
+    /// # Safety
+    /// The caller is the sole owner of frame `id` for at least `'a` and makes no other reference to its bytes meanwhile.
+    unsafe fn bytes_mut<'a>(&self, id: FrameId) -> &'a mut [u8] {
+        // SAFETY: in bounds and initialised as in `bytes`; sole ownership keeps everybody else away for `'a`. Writing
+        // through a pointer that came from a shared slice is allowed, since each page is an `UnsafeCell`.
+        unsafe { core::slice::from_raw_parts_mut(self.start(id), self.block.len_bytes()) }
+    }
+}
+
+/// Sole owner of one buffer.
+pub(crate) struct Slot<'m> {
+    pool: Pool<'m>,
+    id: FrameId,
+}
+
+impl<'m> Slot<'m> {
+    pub(crate) fn id(&self) -> FrameId {
+        self.id
+    }
+
+    pub(crate) fn meta(&self) -> &'m FrameMeta {
+        &self.pool.frame(self.id).meta
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: this slot is the sole owner, and the result borrows it.
+        unsafe { self.pool.bytes(self.id) }
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: this slot is the sole owner, and the result borrows it mutably.
+        unsafe { self.pool.bytes_mut(self.id) }
+    }
+
+    /// Gives up writing: the bytes are final from here on.
+    pub(crate) fn share(self) -> Shared<'m> {
+        // Release: whoever holds the frame from now on sees the bytes.
+        self.pool.frame(self.id).refs.store(1, Ordering::Release);
+        let share = Shared { pool: self.pool, id: self.id };
+        core::mem::forget(self);
+        share
+    }
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        self.pool.frame(self.id).refs.store(0, Ordering::Release);
+    }
+}
+
+/// One reader of a buffer whose bytes cannot change.
+pub(crate) struct Shared<'m> {
+    pool: Pool<'m>,
+    id: FrameId,
+}
+
+impl<'m> Shared<'m> {
+    pub(crate) fn id(&self) -> FrameId {
+        self.id
+    }
+
+    pub(crate) fn meta(&self) -> &'m FrameMeta {
+        &self.pool.frame(self.id).meta
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: this share keeps writers away, and the result borrows it.
+        unsafe { self.pool.bytes(self.id) }
+    }
+}
+
+impl Clone for Shared<'_> {
+    fn clone(&self) -> Self {
+        // `hold` fails only for a frame with a sole owner, and this share excludes that.
+        match self.pool.hold(self.id) {
+            Some(share) => share,
+            None => Self { pool: self.pool, id: self.id },
+        }
+    }
+}
+
+impl Drop for Shared<'_> {
+    fn drop(&mut self) {
+        self.pool.release(self.id);
+    }
+}
+
+/// Buffers linked in order, all owned by the chain: exclusively ([`SlotChain`]) or as shares ([`SharedChain`]).
+struct Links<'m> {
+    pool: Pool<'m>,
+    head: Option<FrameId>,
+    tail: Option<FrameId>,
+    count: u32,
+}
+
+impl<'m> Links<'m> {
+    fn new(pool: Pool<'m>) -> Self {
+        Self { pool, head: None, tail: None, count: 0 }
+    }
+
+    fn push(&mut self, id: FrameId) {
+        self.pool.frame(id).next.store(0, Ordering::Relaxed);
+        match self.tail {
+            Some(tail) => self.pool.frame(tail).next.store(id.link(), Ordering::Relaxed),
+            None => self.head = Some(id),
+        }
+        self.tail = Some(id);
+        self.count += 1;
+    }
+
+    fn after(&self, id: FrameId) -> Option<FrameId> {
+        self.pool.by_link(self.pool.frame(id).next.load(Ordering::Relaxed))
+    }
+
+    fn pop(&mut self) -> Option<FrameId> {
+        let id = self.head?;
+        self.head = self.after(id);
+        self.count -= 1;
+        if self.head.is_none() {
+            self.tail = None;
+        }
+        Some(id)
+    }
+}
+
+/// A chain of buffers with one owner: the target of a read.
+pub(crate) struct SlotChain<'m>(Links<'m>);
+
+impl<'m> SlotChain<'m> {
+    pub(crate) fn new(slot: Slot<'m>) -> Self {
+        let mut chain = Self(Links::new(slot.pool));
+        chain.push(slot);
+        chain
+    }
+
+    pub(crate) fn push(&mut self, slot: Slot<'m>) {
+        self.0.push(slot.id);
+        core::mem::forget(slot);
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Slot<'m>> {
+        self.0.pop().map(|id| Slot { pool: self.0.pool, id })
+    }
+
+    pub(crate) fn len(&self) -> u32 {
+        self.0.count
+    }
+
+    /// The buffers in order, each for writing.
+    pub(crate) fn iter_mut(&mut self) -> BuffersMut<'_, 'm> {
+        BuffersMut { at: self.0.head, links: &self.0, _exclusive: PhantomData }
+    }
+}
+
+impl Drop for SlotChain<'_> {
+    fn drop(&mut self) {
+        while self.pop().is_some() {}
+    }
+}
+
+/// A chain of final buffers: the source of a write.
+pub(crate) struct SharedChain<'m>(Links<'m>);
+
+impl<'m> SharedChain<'m> {
+    /// A chain of one buffer. Gives the share back as [`SharedChain::push`] does.
+    pub(crate) fn new(share: Shared<'m>) -> Result<Self, Shared<'m>> {
+        let mut chain = Self(Links::new(share.pool));
+        chain.push(share)?;
+        Ok(chain)
+    }
+
+    /// Appends a buffer. The link is in the frame, so a buffer is in one chain (or parked in one queue) at a time;
+    /// the share is given back when it already is.
+    pub(crate) fn push(&mut self, share: Shared<'m>) -> Result<(), Shared<'m>> {
+        let id = self.0.pool.park(share)?;
+        self.0.push(id);
+        Ok(())
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Shared<'m>> {
+        let id = self.0.pop()?;
+        self.0.pool.unpark(id)
+    }
+
+    pub(crate) fn len(&self) -> u32 {
+        self.0.count
+    }
+
+    /// The buffers in order.
+    pub(crate) fn iter(&self) -> Buffers<'_, 'm> {
+        Buffers { at: self.0.head, links: &self.0 }
+    }
+}
+
+impl Drop for SharedChain<'_> {
+    fn drop(&mut self) {
+        while self.pop().is_some() {}
+    }
+}
+
+/// Iterator over the buffers of a write request.
+pub struct Buffers<'a, 'm> {
+    links: &'a Links<'m>,
+    at: Option<FrameId>,
+}
+
+impl<'a> Iterator for Buffers<'a, '_> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let id = self.at?;
+        self.at = self.links.after(id);
+        // SAFETY: the chain owns a share of each frame linked into it and is borrowed for `'a`.
+        Some(unsafe { self.links.pool.bytes(id) })
+    }
+}
+
+/// Iterator over the buffers of a read request, for writing into them.
+pub struct BuffersMut<'a, 'm> {
+    links: &'a Links<'m>,
+    at: Option<FrameId>,
+    _exclusive: PhantomData<&'a mut [u8]>,
+}
+
+impl<'a> Iterator for BuffersMut<'a, '_> {
+    type Item = &'a mut [u8];
+
+    fn next(&mut self) -> Option<&'a mut [u8]> {
+        let id = self.at?;
+        self.at = self.links.after(id);
+        // SAFETY: the chain is the sole owner of each frame linked into it and is borrowed mutably for `'a`; a frame
+        // is linked once (its link is in the frame), so no two items name the same bytes.
+        Some(unsafe { self.links.pool.bytes_mut(id) })
+    }
+}
