@@ -1,0 +1,10 @@
+//! The bytes of files: writing, reading and freeing trees of data blocks.
+
+mod reader;
+mod walk;
+mod writer;
+
+pub use reader::{FileBlock, FileReader};
+pub use walk::free_content;
+pub(crate) use walk::{walk, Piece};
+pub use writer::FileWriter;

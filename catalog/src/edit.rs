@@ -1,0 +1,404 @@
+//! Changing the tree, copy on write.
+//!
+//! A change writes new copies of the nodes from one leaf to the root, and nothing else:
+//!
+//! ```text
+//!   before   root ---- P ---- leaf         what it costs, in blocks of a tree of height h:
+//!                                          - new content for a path, no split     h
+//!   after    root'---- P'---- leaf'        - each split                          +1
+//!              \        \                  - a new root                          +1
+//!               shared   shared            - a removal                            h at most
+//! ```
+//!
+//! # Order, and what follows from it
+//! All new nodes are queued before the first old one is freed. If anything fails until then, [`Change`] frees the new
+//! ones, and the old root is as good as before. Removing therefore takes before it gives; it uses the class of
+//! allocations that has a reserve of its own, of which one removal needs at most `height` blocks.
+//!
+//! # Splits and merges
+//! A node that overflows is split in the middle, except that growth at the very end of the tree leaves full nodes
+//! behind (files often come in order). After a removal each node of the way merges with a neighbour if both fill no
+//! more than 7/8 of one block: two neighbours are more than 7/8 of a block together when the one was just shrunk, and
+//! the slack keeps a following insertion from splitting them again.
+//!
+//! # Memory
+//! At most five blocks are held at a time: an old node, its parent or its neighbour, the right one of two new nodes
+//! below it (its key goes into the parent), one being filled, and one just queued. On the stack: the way down and the
+//! lists of new and old blocks, about 1.5 KiB.
+
+use crate::error::{Error, Result};
+use crate::node::{area, block_type, build, child_for, parse_pivot, Item, Node, Value, MAX_HEIGHT};
+use crate::tree::{child_ptr, Root};
+use arenite_core::format::{BlockSize, Child, RawPtr};
+use arenite_core::{Allocate, Block, BlockPtr, Class, Error as StoreError, Store};
+use core::ops::Range;
+use heapless::Vec;
+
+const LEVELS: usize = MAX_HEIGHT as usize;
+
+/// What happens to one key.
+#[derive(Clone, Copy)]
+pub(crate) struct Edit<'k> {
+    pub(crate) key: &'k [u8],
+    /// The new value, or none to remove the key, which must be there.
+    pub(crate) value: Option<&'k [u8]>,
+}
+
+/// A change that took effect.
+pub(crate) struct Applied {
+    pub(crate) root: Root,
+    /// Why an old node could not be freed.
+    pub(crate) unfreed: Option<StoreError>,
+}
+
+/// Makes the tree with `edit` applied. On an error the old tree is as it was, and nothing is left behind.
+pub(crate) fn apply(store: &Store<'_, '_>, root: Root, edit: Edit<'_>) -> Result<Applied> {
+    let mut change = Change::new(store, edit);
+    let root = match root.ptr {
+        None => change.plant()?,
+        Some(ptr) => {
+            change.descend(ptr, root.height)?;
+            change.rewrite()?
+        }
+    };
+    Ok(Applied { root, unfreed: change.free_old() })
+}
+
+/// A node on the way down, and which of its children the way takes.
+#[derive(Clone, Copy)]
+struct Step {
+    ptr: BlockPtr,
+    index: usize,
+}
+
+/// What takes the place of some children in a pivot.
+struct Replacement<'s> {
+    /// Numbers of the children that go.
+    cut: Range<usize>,
+    /// Comes under the key of the first of them.
+    first: Option<Child>,
+    /// Comes behind, if a node was split.
+    second: Option<Second<'s>>,
+}
+
+/// The right one of two new nodes. Its block is held because the key for its parent is in it.
+struct Second<'s> {
+    block: Block<'s>,
+    fill: u16,
+    /// The key is so many bytes of the node's first key.
+    key_len: usize,
+}
+
+impl Second<'_> {
+    fn item(&self, size: BlockSize, level: u8) -> Result<Item<'_>> {
+        let key = Node::parse(&self.block, size, level)?.key(0).and_then(|key| key.get(..self.key_len));
+        let bad = Error::NotCatalog { addr: self.block.ptr().addr, what: "first key of a new node" };
+        Ok(Item { key: key.ok_or(bad)?, value: Value::Child(child(&self.block, self.fill)) })
+    }
+}
+
+fn child(block: &Block<'_>, fill: u16) -> Child {
+    Child { ptr: RawPtr::from(block.ptr()), fill }
+}
+
+/// The items of a node with some of them replaced, and perhaps those of a neighbour: what new nodes are made of.
+struct Plan<'a> {
+    level: u8,
+    node: Node<'a>,
+    cut: Range<usize>,
+    fresh: Vec<Item<'a>, 2>,
+    left: Option<Node<'a>>,
+    right: Option<Node<'a>>,
+}
+
+impl<'a> Plan<'a> {
+    fn own_len(&self) -> usize {
+        self.node.len() - self.cut.len() + self.fresh.len()
+    }
+
+    fn len(&self) -> usize {
+        self.left.map_or(0, |left| left.len()) + self.own_len() + self.right.map_or(0, |right| right.len())
+    }
+
+    fn item(&self, index: usize) -> Option<Item<'a>> {
+        let before = self.left.map_or(0, |left| left.len());
+        match index.checked_sub(before) {
+            None => self.left?.item(index),
+            Some(index) if index < self.own_len() => self.own_item(index),
+            Some(index) => self.right?.item(index - self.own_len()),
+        }
+    }
+
+    fn own_item(&self, index: usize) -> Option<Item<'a>> {
+        let fresh_end = self.cut.start + self.fresh.len();
+        let item = if index < self.cut.start {
+            self.node.item(index)
+        } else if index < fresh_end {
+            self.fresh.get(index - self.cut.start).copied()
+        } else {
+            self.node.item(index - fresh_end + self.cut.end)
+        }?;
+        // A pivot stays known under its first key, whatever becomes of its first child.
+        let key = if self.level > 0 && index == 0 { self.node.key(0)? } else { item.key };
+        Some(Item { key, ..item })
+    }
+
+    fn items(&self, range: Range<usize>) -> impl Iterator<Item = Item<'a>> + '_ {
+        range.filter_map(|index| self.item(index))
+    }
+
+    fn len_bytes(&self, range: Range<usize>) -> usize {
+        self.items(range).map(|item| item.len_bytes()).sum()
+    }
+
+    /// Whether what is new is at the end.
+    fn is_append(&self) -> bool {
+        !self.fresh.is_empty() && self.cut.start + self.fresh.len() == self.own_len()
+    }
+
+    /// Number of items in the left one of two nodes.
+    fn split_at(&self, limit: usize, at_end: bool) -> usize {
+        let len = self.len();
+        if at_end && self.is_append() && self.len_bytes(0..len - 1) <= limit {
+            return len - 1;
+        }
+        let half = self.len_bytes(0..len) / 2;
+        let mut left_bytes = 0;
+        for (index, item) in self.items(0..len).enumerate() {
+            if left_bytes >= half {
+                return index.max(1);
+            }
+            left_bytes += item.len_bytes();
+        }
+        len - 1
+    }
+
+    /// How much of the first key behind a split tells the two sides apart. Above the leaves all of it: there, keys are
+    /// such pieces already, and a pivot's first key is the one that its parent has.
+    fn separator_len(&self, split: usize) -> usize {
+        let key = |index| self.item(index).map_or(&[][..], |item| item.key);
+        let (last, first) = (key(split - 1), key(split));
+        if self.level > 0 {
+            return first.len();
+        }
+        let common = last.iter().zip(first).take_while(|(a, b)| a == b).count();
+        (common + 1).min(first.len())
+    }
+}
+
+/// One change under way. Frees its new nodes when it is dropped before it succeeded.
+struct Change<'s, 'd, 'm, 'k> {
+    store: &'s Store<'d, 'm>,
+    edit: Edit<'k>,
+    class: Class,
+    /// The nodes that are replaced, from the root down.
+    path: Vec<Step, LEVELS>,
+    /// Whether the path ends in the last leaf of all.
+    at_end: bool,
+    /// What else is replaced: neighbours, and roots with a single child.
+    merged: Vec<BlockPtr, { 2 * LEVELS }>,
+    fresh: Vec<BlockPtr, { 2 * LEVELS + 1 }>,
+}
+
+impl Drop for Change<'_, '_, '_, '_> {
+    fn drop(&mut self) {
+        for ptr in &self.fresh {
+            // This ends a change that failed for another reason, which is the one to report.
+            let _ = self.store.free(*ptr);
+        }
+    }
+}
+
+impl<'s, 'd, 'm, 'k> Change<'s, 'd, 'm, 'k> {
+    fn new(store: &'s Store<'d, 'm>, edit: Edit<'k>) -> Self {
+        let class = if edit.value.is_some() { Class::Normal } else { Class::Reclaim };
+        Self { store, edit, class, path: Vec::new(), at_end: true, merged: Vec::new(), fresh: Vec::new() }
+    }
+
+    fn size(&self) -> BlockSize {
+        self.store.block_size()
+    }
+
+    /// Writes a node. `from` is the address of the one that it replaces, for error messages.
+    fn write<'i>(&mut self, level: u8, items: impl Iterator<Item = Item<'i>>, from: u64) -> Result<(Block<'s>, u16)> {
+        let full = Error::TooHigh { max_levels: MAX_HEIGHT };
+        if self.fresh.is_full() {
+            return Err(full);
+        }
+        let what = Allocate { block_type: block_type(level), class: self.class, hint: 0 };
+        let mut filling = self.store.allocate(what)?;
+        let fill = build(filling.bytes_mut(), self.size(), level, items, from)?;
+        let block = self.store.enqueue(filling)?;
+        self.fresh.push(block.ptr()).map_err(|_| full)?;
+        Ok((block, fill))
+    }
+
+    /// The first leaf of an empty tree.
+    fn plant(&mut self) -> Result<Root> {
+        let Edit { key, value: Some(value) } = self.edit else { return Ok(Root::EMPTY) };
+        let item = Item { key, value: Value::Bytes(value) };
+        let (leaf, _) = self.write(0, core::iter::once(item), 0)?;
+        Ok(Root { ptr: Some(leaf.ptr()), height: 1 })
+    }
+
+    /// Finds the leaf of the key and notes the way.
+    fn descend(&mut self, root: BlockPtr, height: u8) -> Result<()> {
+        let too_high = Error::TooHigh { max_levels: MAX_HEIGHT };
+        let mut ptr = root;
+        for _ in 1..height {
+            let block = self.store.read(ptr)?;
+            let pivot = parse_pivot(&block, self.size())?;
+            let index = child_for(&pivot, self.edit.key);
+            self.at_end &= index + 1 == pivot.len();
+            self.path.push(Step { ptr, index }).map_err(|_| too_high)?;
+            ptr = child_ptr(&pivot, index, block.ptr().addr)?;
+        }
+        self.path.push(Step { ptr, index: 0 }).map_err(|_| too_high)
+    }
+
+    /// Replaces the nodes of the path from the leaf up; returns the new root.
+    fn rewrite(&mut self) -> Result<Root> {
+        let mut below = Replacement { cut: 0..0, first: None, second: None };
+        for depth in (0..self.path.len()).rev() {
+            let level = (self.path.len() - 1 - depth) as u8;
+            let block = self.store.read(self.path[depth].ptr)?;
+            let plan = self.plan(&block, level, &below)?;
+            if depth == 0 {
+                return self.replace_root(&plan, block.ptr().addr);
+            }
+            let above = self.replace_node(plan, block.ptr().addr, self.path[depth - 1])?;
+            below = above;
+        }
+        Ok(Root::EMPTY)
+    }
+
+    /// What becomes of the items of one node.
+    fn plan<'a>(&self, block: &'a Block<'_>, level: u8, below: &'a Replacement<'_>) -> Result<Plan<'a>>
+    where
+        'k: 'a,
+    {
+        let size = self.size();
+        let node = Node::parse(block, size, level)?;
+        let mut fresh = Vec::new();
+        let cut = if let Node::Leaf(leaf) = node {
+            fresh.extend(self.edit.value.map(|value| Item { key: self.edit.key, value: Value::Bytes(value) }));
+            leaf.search(self.edit.key).map_or_else(|at| at..at, |at| at..at + 1)
+        } else {
+            let bad = Error::NotCatalog { addr: block.ptr().addr, what: "number of children" };
+            let key = node.key(below.cut.start).ok_or(bad)?;
+            fresh.extend(below.first.map(|child| Item { key, value: Value::Child(child) }));
+            if let Some(second) = &below.second {
+                fresh.extend([second.item(size, level - 1)?]);
+            }
+            below.cut.clone()
+        };
+        Ok(Plan { level, node, cut, fresh, left: None, right: None })
+    }
+
+    /// Writes what replaces a node below the root: nothing, one node (merged with a neighbour, if both fit), or two.
+    fn replace_node(&mut self, mut plan: Plan<'_>, from: u64, parent: Step) -> Result<Replacement<'s>> {
+        let mut cut = parent.index..parent.index + 1;
+        let len_bytes = plan.len_bytes(0..plan.len());
+        if len_bytes == 0 {
+            return Ok(Replacement { cut, first: None, second: None });
+        }
+        let neighbour = match self.edit.value {
+            Some(_) => None,
+            None => self.neighbour(parent, plan.level, len_bytes)?,
+        };
+        if let Some((ptr, index)) = neighbour {
+            let block = self.store.read(ptr)?;
+            let node = Some(Node::parse(&block, self.size(), plan.level)?);
+            let plan = if index < parent.index {
+                cut.start = index;
+                Plan { left: node, ..plan }
+            } else {
+                cut.end = index + 1;
+                Plan { right: node, ..plan }
+            };
+            let too_high = Error::TooHigh { max_levels: MAX_HEIGHT };
+            self.merged.push(ptr).map_err(|_| too_high)?;
+            return self.write_nodes(&plan, from, cut);
+        }
+        plan.left = None;
+        self.write_nodes(&plan, from, cut)
+    }
+
+    /// A neighbour, under the same parent, that the node with so many bytes of items can be merged with.
+    fn neighbour(&self, parent: Step, level: u8, len_bytes: usize) -> Result<Option<(BlockPtr, usize)>> {
+        let block = self.store.read(parent.ptr)?;
+        let pivot = parse_pivot(&block, self.size())?;
+        let limit = area(self.size(), level) * 7 / 8;
+        for index in [parent.index.wrapping_sub(1), parent.index + 1] {
+            if let Some(child) = pivot.child(index) {
+                if len_bytes + usize::from(child.fill) <= limit {
+                    return child_ptr(&pivot, index, block.ptr().addr).map(|ptr| Some((ptr, index)));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Writes the items of a plan, of which there is at least one, as one node or two.
+    fn write_nodes(&mut self, plan: &Plan<'_>, from: u64, cut: Range<usize>) -> Result<Replacement<'s>> {
+        let (len, limit) = (plan.len(), area(self.size(), plan.level));
+        if plan.len_bytes(0..len) <= limit {
+            let (block, fill) = self.write(plan.level, plan.items(0..len), from)?;
+            return Ok(Replacement { cut, first: Some(child(&block, fill)), second: None });
+        }
+        let split = plan.split_at(limit, self.at_end);
+        let first = {
+            let (block, fill) = self.write(plan.level, plan.items(0..split), from)?;
+            Some(child(&block, fill))
+        };
+        let (block, fill) = self.write(plan.level, plan.items(split..len), from)?;
+        Ok(Replacement { cut, first, second: Some(Second { block, fill, key_len: plan.separator_len(split) }) })
+    }
+
+    /// Makes the new root: none, a node that is left alone under the old one, a copy, or one above two halves.
+    fn replace_root(&mut self, plan: &Plan<'_>, from: u64) -> Result<Root> {
+        let level = plan.level;
+        match (plan.len(), plan.item(0)) {
+            (0, _) => return Ok(Root::EMPTY),
+            (1, Some(Item { value: Value::Child(only), .. })) => return self.lower_root(only, level, from),
+            _ => {}
+        }
+        let Replacement { first, second, .. } = self.write_nodes(plan, from, 0..1)?;
+        let first = first.ok_or(Error::NotCatalog { addr: from, what: "root without items" })?;
+        let Some(second) = second else {
+            return Ok(Root { ptr: BlockPtr::from_raw(first.ptr), height: level + 1 });
+        };
+        if level + 1 >= MAX_HEIGHT {
+            return Err(Error::TooHigh { max_levels: MAX_HEIGHT });
+        }
+        let left = Item { key: &[], value: Value::Child(first) };
+        let right = second.item(self.size(), level)?;
+        let (block, _) = self.write(level + 1, [left, right].into_iter(), from)?;
+        Ok(Root { ptr: Some(block.ptr()), height: level + 2 })
+    }
+
+    /// The root of a tree whose old root, at `addr`, keeps one child only: the first node below that is a leaf or has
+    /// two children.
+    fn lower_root(&mut self, only: Child, height: u8, addr: u64) -> Result<Root> {
+        let bad = Error::NotCatalog { addr, what: "child of the root" };
+        let mut ptr = BlockPtr::from_raw(only.ptr).ok_or(bad)?;
+        for height in (2..=height).rev() {
+            let block = self.store.read(ptr)?;
+            let pivot = parse_pivot(&block, self.size())?;
+            if pivot.len() > 1 {
+                return Ok(Root { ptr: Some(ptr), height });
+            }
+            self.merged.push(ptr).map_err(|_| bad)?;
+            ptr = child_ptr(&pivot, 0, block.ptr().addr)?;
+        }
+        Ok(Root { ptr: Some(ptr), height: 1 })
+    }
+
+    /// Ends a change that succeeded: the new nodes stay, the old ones go.
+    fn free_old(mut self) -> Option<StoreError> {
+        self.fresh.clear();
+        let old = self.path.iter().map(|step| step.ptr).chain(self.merged.iter().copied());
+        let errors = old.filter_map(|ptr| self.store.free(ptr).err());
+        errors.fold(None, |first, error| first.or(Some(error)))
+    }
+}
