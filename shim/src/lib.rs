@@ -1,1 +1,38 @@
-//! Host side of Arenite.
+//! The host side of Arenite: devices, threads, and the harness that tests the core against crashes and faults.
+//!
+//! The core runs here unchanged, on a file or in memory, under a debugger or an enumerator of crash states.
+//!
+//! - Devices: [`FileDevice`] (files and block devices of the host), [`MemDevice`] (a [`Disk`] in memory), and wrappers
+//!   that fail on demand ([`faulty::Faulty`]) or write down what happens ([`record::Recorder`]).
+//! - Around a store: [`memory_box`] (its memory, on the heap), [`HostPlatform`], [`threads`], [`check`] (whether what is
+//!   free and what is reachable agree).
+//! - Crash states: [`workload`] records what a store does, [`trace`] cuts the record at the flushes, [`crash`]
+//!   enumerates what a crash may leave, [`oracle`] judges each of them, [`explore`] does all of that and counts.
+//!
+//! Unix only, because of positional vectored input and output.
+//!
+//! Lock order: every lock in this crate is a leaf; none is held while another is taken or a device is called.
+#![deny(unsafe_code)]
+
+pub mod check;
+pub mod client;
+pub mod crash;
+pub mod disk;
+pub mod faulty;
+pub mod file;
+pub mod image;
+pub mod mem;
+#[allow(unsafe_code)]
+pub mod memory_box;
+pub mod platform;
+pub mod record;
+pub mod rng;
+pub mod threads;
+pub mod trace;
+
+pub use disk::Disk;
+pub use file::{FileDevice, FileOptions, OpenError};
+pub use image::ReadAt;
+pub use mem::{MemDevice, MemOptions};
+pub use memory_box::{boxed_memory, LargeMemory, SmallMemory};
+pub use platform::HostPlatform;

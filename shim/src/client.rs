@@ -1,0 +1,221 @@
+//! A small copy-on-write structure on top of a store, for tests: numbered slots, each with a block of known content.
+//!
+//! ```text
+//!   one level:   root --> data ...            two levels:   root --> node --> data ...
+//! ```
+//!
+//! Content follows from the slot and a version number, so that a model need only keep the versions. Nodes are rewritten
+//! when a commit is prepared; until then changed pointers are in memory.
+#![forbid(unsafe_code)]
+
+use crate::rng::{fill, mix64};
+use arenite_core::format::RawPtr;
+use arenite_core::{Allocate, BlockPtr, Class, Error, Roots, Store};
+
+/// Pointers in a node; fits the smallest block.
+pub const FAN: usize = 80;
+
+const NODE_MAGIC: [u8; 8] = *b"shimnode";
+const AT_PTRS: usize = 16;
+const DATA_HEAD: usize = 24;
+const DENSE: u64 = 1 << 63;
+
+/// What a slot holds: a number that is new with every change, and whether the content fills the whole block or only
+/// its first sector (fewer sectors that differ make fewer crash states). `Version::NONE` is an empty slot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Version(u64);
+
+impl Version {
+    /// Nothing.
+    pub const NONE: Self = Self(0);
+
+    /// The version with this number, which is not 0 and has fewer than 63 bits.
+    pub const fn new(number: u64, dense: bool) -> Self {
+        Self(if dense { number | DENSE } else { number })
+    }
+
+    fn write(self, slot: usize, bytes: &mut [u8]) {
+        let filled = if self.0 & DENSE != 0 { bytes.len() } else { crate::trace::SECTOR_LEN_BYTES };
+        let seed = mix64(self.0) ^ slot as u64;
+        if let Some(part) = bytes.get_mut(..filled) {
+            fill(seed, part);
+        }
+        let words = [seed, slot as u64, self.0];
+        for (target, word) in bytes.chunks_mut(8).zip(words) {
+            target.copy_from_slice(&word.to_be_bytes());
+        }
+    }
+
+    /// The version that `bytes` is of, if they are what was once written to `slot`.
+    fn read(slot: usize, bytes: &[u8]) -> Option<Self> {
+        let word = bytes.get(16..DATA_HEAD)?.try_into().ok()?;
+        let version = Self(u64::from_be_bytes(word));
+        let mut expected = vec![0; bytes.len()];
+        version.write(slot, &mut expected);
+        (version != Self::NONE && expected == bytes).then_some(version)
+    }
+}
+
+/// Why the structure could not be loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoadError {
+    /// The store says so.
+    Store(Error),
+    /// A block passed its hash and yet is not what was written there.
+    Content {
+        /// Byte address of the block.
+        addr: u64,
+    },
+}
+
+impl From<Error> for LoadError {
+    fn from(error: Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// The structure, with all its pointers in memory.
+pub struct Client<'a, 'd, 'm> {
+    store: &'a Store<'d, 'm>,
+    levels: u32,
+    slots: Vec<(Version, Option<BlockPtr>)>,
+    nodes: Vec<(bool, Option<BlockPtr>)>,
+    root: (bool, Option<BlockPtr>),
+    /// The class of the next allocations for data.
+    pub class: Class,
+}
+
+impl<'a, 'd, 'm> Client<'a, 'd, 'm> {
+    /// The structure on this store, every block of it read and compared. A volume without a root holds nothing.
+    /// `slots` is at most `FAN` for one level, `FAN * FAN` for two.
+    pub fn load(store: &'a Store<'d, 'm>, slots: usize, levels: u32) -> Result<Self, LoadError> {
+        let mut client = Self {
+            store,
+            levels,
+            slots: vec![(Version::NONE, None); slots],
+            nodes: vec![(false, None); if levels == 2 { slots.div_ceil(FAN) } else { 0 }],
+            root: (false, store.roots().root_ptr()),
+            class: Class::Normal,
+        };
+        let Some(root) = client.root.1 else { return Ok(client) };
+        let root_ptrs = client.read_node(root)?;
+        let mut data_ptrs = Vec::new();
+        if levels == 2 {
+            for (node, ptr) in client.nodes.iter_mut().zip(root_ptrs) {
+                node.1 = ptr;
+            }
+            for (_, node) in &client.nodes {
+                data_ptrs.extend(match node {
+                    Some(ptr) => client.read_node(*ptr)?,
+                    None => vec![None; FAN],
+                });
+            }
+        } else {
+            data_ptrs = root_ptrs;
+        }
+        for (slot, ptr) in data_ptrs.into_iter().take(slots).enumerate() {
+            let Some(ptr) = ptr else { continue };
+            let block = store.read(ptr)?;
+            let version = Version::read(slot, &block).ok_or(LoadError::Content { addr: ptr.addr })?;
+            client.slots[slot] = (version, Some(ptr));
+        }
+        Ok(client)
+    }
+
+    fn read_node(&self, ptr: BlockPtr) -> Result<Vec<Option<BlockPtr>>, LoadError> {
+        let block = self.store.read(ptr)?;
+        if !block.starts_with(&NODE_MAGIC) {
+            return Err(LoadError::Content { addr: ptr.addr });
+        }
+        let ptrs = (0..FAN).map(|at| RawPtr::decode(&block, AT_PTRS + at * RawPtr::LEN_BYTES));
+        Ok(ptrs.map(|raw| raw.and_then(BlockPtr::from_raw)).collect())
+    }
+
+    /// What each slot holds.
+    pub fn versions(&self) -> Vec<Version> {
+        self.slots.iter().map(|(version, _)| *version).collect()
+    }
+
+    /// Pointer to the block of a slot.
+    pub fn ptr(&self, slot: usize) -> Option<BlockPtr> {
+        self.slots.get(slot)?.1
+    }
+
+    /// Byte addresses of all blocks of the structure.
+    pub fn addresses(&self) -> Vec<u64> {
+        let data = self.slots.iter().map(|(_, ptr)| ptr);
+        let nodes = self.nodes.iter().map(|(_, ptr)| ptr);
+        data.chain(nodes).chain([&self.root.1]).flatten().map(|ptr| ptr.addr).collect()
+    }
+
+    /// Gives a slot new content.
+    pub fn put(&mut self, slot: usize, version: Version) -> Result<(), Error> {
+        let mut filling = self.store.allocate(Allocate::data().class(self.class).hint(slot as u32))?;
+        version.write(slot, filling.bytes_mut());
+        let ptr = self.store.enqueue(filling)?.ptr();
+        let old = std::mem::replace(&mut self.slots[slot], (version, Some(ptr)));
+        self.touch(slot);
+        old.1.map_or(Ok(()), |old| self.store.free(old))
+    }
+
+    /// Empties a slot.
+    pub fn delete(&mut self, slot: usize) -> Result<(), Error> {
+        let (_, old) = std::mem::take(&mut self.slots[slot]);
+        let Some(old) = old else { return Ok(()) };
+        self.touch(slot);
+        self.store.free(old)
+    }
+
+    fn touch(&mut self, slot: usize) {
+        if let Some(node) = self.nodes.get_mut(slot / FAN) {
+            node.0 = true;
+        }
+        self.root.0 = true;
+    }
+
+    /// Writes the nodes that changed and says what to commit. May be called again if it failed.
+    pub fn prepare(&mut self) -> Result<Roots, Error> {
+        for at in 0..self.nodes.len() {
+            if self.nodes[at].0 {
+                let end = self.slots.len().min((at + 1) * FAN);
+                let ptrs: Vec<_> = self.slots[at * FAN..end].iter().map(|(_, ptr)| *ptr).collect();
+                self.nodes[at] = (false, self.rewrite_node(self.nodes[at].1, &ptrs)?);
+            }
+        }
+        if self.root.0 {
+            let children: Vec<_> = match self.levels {
+                2 => self.nodes.iter().map(|(_, ptr)| *ptr).collect(),
+                _ => self.slots.iter().map(|(_, ptr)| *ptr).collect(),
+            };
+            self.root = (false, self.rewrite_node(self.root.1, &children)?);
+        }
+        Ok(self.store.roots().with_root(self.root.1, self.levels))
+    }
+
+    /// Replaces a node, or drops it if nothing is left in it.
+    fn rewrite_node(&self, old: Option<BlockPtr>, ptrs: &[Option<BlockPtr>]) -> Result<Option<BlockPtr>, Error> {
+        let new = if ptrs.iter().any(Option::is_some) { Some(self.write_node(ptrs)?) } else { None };
+        old.map_or(Ok(()), |old| self.store.free(old))?;
+        Ok(new)
+    }
+
+    fn write_node(&self, ptrs: &[Option<BlockPtr>]) -> Result<BlockPtr, Error> {
+        let mut filling = self.store.allocate(Allocate::data().class(Class::Reclaim))?;
+        let bytes = filling.bytes_mut();
+        bytes[..NODE_MAGIC.len()].copy_from_slice(&NODE_MAGIC);
+        for at in 0..FAN {
+            let raw = ptrs.get(at).copied().flatten().map_or(RawPtr::NULL, RawPtr::from);
+            // `FAN` pointers fit the smallest block.
+            let _ = raw.encode(bytes, AT_PTRS + at * RawPtr::LEN_BYTES);
+        }
+        Ok(self.store.enqueue(filling)?.ptr())
+    }
+}
+
+const _: () = assert!(AT_PTRS + FAN * RawPtr::LEN_BYTES <= 2048);
+
+impl std::fmt::Debug for Client<'_, '_, '_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("slots", &self.slots.len()).finish_non_exhaustive()
+    }
+}
