@@ -14,7 +14,7 @@ use crate::arena::ArenaSlot;
 use crate::format::{BlockSize, SUPERBLOCK_FRONT_LEN};
 use crate::pool::{Frame, Page, PageArea, Pool, PAGE_LEN_BYTES};
 use crate::queue::{Queue, QueueView};
-use crate::sync::{const_new, AtomicBool, AtomicUsize, Lock, Ordering};
+use crate::sync::{array_of, const_new, AtomicBool, AtomicUsize, Lock, Ordering};
 
 /// Buffers that a commit keeps for itself, so that it goes on when callers hold the whole cache.
 pub const COMMIT_FRAMES: u32 = 4;
@@ -47,6 +47,14 @@ pub const fn pages_for(blocks: usize, block_len_bytes: usize) -> usize {
 /// Proof that a memory value was taken, so that nobody else builds a pool over its pages.
 pub(crate) struct Taken(());
 
+#[cfg(all(test, loom))]
+impl Taken {
+    /// For models of the pool alone, which touch no bytes.
+    pub(crate) fn in_model() -> Self {
+        Self(())
+    }
+}
+
 /// All the memory of one store.
 ///
 /// Declare it with [`crate::memory!`], which computes the parameters from the terms of the user: cache blocks, block
@@ -72,12 +80,12 @@ impl<const PAGES: usize, const FRAMES: usize, const WORDS: usize, const ARENAS: 
         /// Memory that nobody uses yet: all bytes zero.
         pub fn new() -> Self {
             Self {
-                pages: [const { Page::new() }; PAGES],
-                probe_pages: [const { Page::new() }; PROBE_LEN_BYTES / PAGE_LEN_BYTES],
-                probe_frames: [const { Frame::new() }; 1],
-                frames: [const { Frame::new() }; FRAMES],
-                words: [const { AtomicUsize::new(0) }; WORDS],
-                arenas: [const { ArenaSlot::new() }; ARENAS],
+                pages: array_of!(Page::new()),
+                probe_pages: array_of!(Page::new()),
+                probe_frames: array_of!(Frame::new()),
+                frames: array_of!(Frame::new()),
+                words: array_of!(AtomicUsize::new(0)),
+                arenas: array_of!(ArenaSlot::new()),
                 queue: Lock::new(Queue::new()),
                 taken: AtomicBool::new(false)
             }

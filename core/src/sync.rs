@@ -76,6 +76,21 @@ macro_rules! const_new {
 }
 pub(crate) use const_new;
 
+/// An array of equal values that need not be `Copy`, in a constant wherever [`const_new`] functions are constant.
+macro_rules! array_of {
+    ($value:expr) => {{
+        #[cfg(not(any(loom, feature = "shuttle")))]
+        {
+            [const { $value }; _]
+        }
+        #[cfg(any(loom, feature = "shuttle"))]
+        {
+            core::array::from_fn(|_| $value)
+        }
+    }};
+}
+pub(crate) use array_of;
+
 /// A spin lock that is held only for the duration of a closure, inside the platform's critical section.
 pub(crate) struct Lock<T: ?Sized>(primitive::Mutex<T>);
 

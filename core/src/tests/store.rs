@@ -22,7 +22,7 @@ fn options(arenas: u32) -> FormatOptions {
     FormatOptions { block_size: BlockSize::MIN, arenas, force: false }
 }
 
-fn write<'s>(store: &'s Store<'_, '_>, fill: u8) -> Result<BlockPtr, Error> {
+fn write(store: &Store<'_, '_>, fill: u8) -> Result<BlockPtr, Error> {
     let mut block = store.allocate(Allocate::data())?;
     block.bytes_mut().fill(fill);
     Ok(store.enqueue(block)?.ptr())
