@@ -1,0 +1,125 @@
+//! A file or block device of the host as a device that can only be read.
+//!
+//! It takes no lock, so that looking at a volume disturbs nobody who uses it, and it can be looked at while in use.
+//! Reads are carried out one at a time, when they are polled.
+
+use arenite_core::{Completion, Device, DeviceError, DeviceGeometry, FlushTag, Request, RequestKind};
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Unit of addressing. Buffered reads of the host have no alignment of their own.
+const SECTOR_LEN_BYTES: u32 = 512;
+
+/// An open image.
+#[derive(Debug)]
+pub(crate) struct Image {
+    file: File,
+    len_bytes: u64,
+}
+
+impl Image {
+    /// Opens for reading only.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        // Asked before opening: opening a pipe would wait for somebody to write to it.
+        let kind = std::fs::metadata(path)?.file_type();
+        if kind.is_dir() {
+            return Err(io::Error::other("a directory, not an image"));
+        }
+        if !kind.is_file() && !kind.is_block_device() {
+            return Err(io::Error::other("neither a regular file nor a block device"));
+        }
+        let mut file = File::open(path)?;
+        // The metadata of a block device say nothing about its size.
+        let len_bytes = file.seek(SeekFrom::End(0))?;
+        Ok(Self { file, len_bytes })
+    }
+
+    pub(crate) fn len_bytes(&self) -> u64 {
+        self.len_bytes
+    }
+
+    pub(crate) fn read(&self, bytes: &mut [u8], addr: u64) -> io::Result<()> {
+        self.file.read_exact_at(bytes, addr)
+    }
+}
+
+enum Job<'m> {
+    Transfer(Request<'m>),
+    Flush(FlushTag),
+}
+
+/// What the store sees of an [`Image`].
+pub(crate) struct ImageDevice<'i, 'm> {
+    image: &'i Image,
+    waiting: Mutex<Option<Job<'m>>>,
+}
+
+impl<'i, 'm> ImageDevice<'i, 'm> {
+    pub(crate) fn new(image: &'i Image) -> Self {
+        Self { image, waiting: Mutex::new(None) }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Option<Job<'m>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn transfer(&self, request: &mut Request<'m>) -> Result<(), DeviceError> {
+        if request.kind() != RequestKind::Read {
+            return Err(DeviceError::Unsupported);
+        }
+        let mut addr = request.addr();
+        for buffer in request.buffers_mut().into_iter().flatten() {
+            self.image.read(buffer, addr).map_err(|_| DeviceError::Io)?;
+            addr += buffer.len() as u64;
+        }
+        Ok(())
+    }
+}
+
+impl<'m> Device<'m> for ImageDevice<'_, 'm> {
+    fn geometry(&self) -> DeviceGeometry {
+        DeviceGeometry {
+            len_bytes: self.image.len_bytes - self.image.len_bytes % u64::from(SECTOR_LEN_BYTES),
+            logical_sector_len_bytes: SECTOR_LEN_BYTES,
+            physical_sector_len_bytes: SECTOR_LEN_BYTES,
+            max_transfer_len_bytes: 1 << 20,
+            max_segments: 1,
+            queue_depth: 1,
+            read_only: true,
+            volatile_cache: false,
+            discard: false,
+        }
+    }
+
+    fn submit(&self, request: Request<'m>) -> Result<(), Request<'m>> {
+        let mut waiting = self.waiting();
+        if waiting.is_some() {
+            return Err(request);
+        }
+        *waiting = Some(Job::Transfer(request));
+        Ok(())
+    }
+
+    fn flush(&self, tag: FlushTag) -> Result<(), FlushTag> {
+        let mut waiting = self.waiting();
+        if waiting.is_some() {
+            return Err(tag);
+        }
+        *waiting = Some(Job::Flush(tag));
+        Ok(())
+    }
+
+    fn poll(&self) -> Option<Completion<'m>> {
+        let job = self.waiting().take()?;
+        Some(match job {
+            Job::Transfer(mut request) => {
+                let result = self.transfer(&mut request);
+                Completion::Transfer(request, result)
+            }
+            Job::Flush(tag) => Completion::Flush(tag, Err(DeviceError::Unsupported)),
+        })
+    }
+}

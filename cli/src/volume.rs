@@ -1,0 +1,158 @@
+//! Mounts an image read-only, and collects what is to be shown.
+//!
+//! # Memory
+//! A mounted volume needs three bits a block. How many that is depends on the block size, which only mount finds out;
+//! so the memory is chosen by the length of the image as if blocks had 16 KiB, and the next larger size is taken when
+//! that was not enough. It is zeroed heap, of which only what is touched takes up real memory.
+//!
+//! # Volumes in use
+//! The image is not locked. A commit that goes by while its headers and logs are read can make them look damaged; if
+//! the superblocks have changed meanwhile, everything is read again.
+
+use crate::image::{Image, ImageDevice};
+use arenite_core::hash::hash64;
+use arenite_core::memory::{map_words, pages_for, COMMIT_FRAMES};
+use arenite_core::{ArenaInfo, CopyState, Damage, Error, Memory, MemoryPart, MountOptions, NoInterrupts, Roots, Store};
+use arenite_shim::boxed_memory;
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+/// Bytes that the shortest image has: less is not even looked at.
+const SHORTEST_LEN_BYTES: u64 = 8192;
+/// Two headers of the largest blocks. What lies nearer to the end of an image than that may be cut off.
+const HEADERS_LEN_BYTES: u64 = 2 * 65536;
+const MAX_ARENAS: usize = 256;
+/// Buffers; a mount uses one at a time, and wants those of a commit besides.
+const FRAMES: usize = 4 * COMMIT_FRAMES as usize;
+/// Pages that suffice for the largest blocks, 64 KiB.
+const PAGES: usize = pages_for(FRAMES, 65536);
+/// Readings of a volume that changes all the time.
+const ATTEMPTS: u32 = 8;
+
+/// What is known of a volume. Sizes in bytes.
+pub(crate) struct Volume {
+    pub(crate) len_bytes: u64,
+    pub(crate) block_size: u64,
+    pub(crate) qgen: u64,
+    pub(crate) roots: Roots,
+    pub(crate) superblocks: [CopyState; 2],
+    pub(crate) arenas: Vec<ArenaInfo>,
+    /// Whether Arenite wrote the last commit, and so the logs are known to be whole.
+    pub(crate) sealed: bool,
+}
+
+impl Volume {
+    pub(crate) fn free_bytes(&self) -> u64 {
+        self.arenas.iter().map(|arena| arena.free_bytes).sum()
+    }
+
+    pub(crate) fn arena_bytes(&self) -> u64 {
+        self.arenas.iter().map(|arena| arena.size_bytes).sum()
+    }
+}
+
+/// Why an image cannot be read as a volume.
+#[derive(Debug)]
+pub(crate) enum ReadError {
+    Open(io::Error),
+    Empty,
+    Short { len_bytes: u64 },
+    Mount { error: Error, len_bytes: u64 },
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open(error) => error.fmt(f),
+            Self::Empty => f.write_str("not a volume (the image is empty)"),
+            Self::Short { len_bytes } => write!(f, "not a volume (the image has only {len_bytes} bytes)"),
+            Self::Mount { error, len_bytes } => {
+                error.fmt(f)?;
+                match *error {
+                    Error::Corrupt { addr, .. } | Error::Device { addr, .. }
+                        if addr.saturating_add(HEADERS_LEN_BYTES) > *len_bytes =>
+                    {
+                        write!(f, " (the image ends at {len_bytes:#x})")
+                    }
+                    Error::Corrupt { damage: Damage::ArenaExtent, .. } => {
+                        write!(f, " (the image ends at {len_bytes:#x})")
+                    }
+                    _ => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+/// Reads the volume in the file or block device at `path`.
+pub(crate) fn read(path: &Path) -> Result<Volume, ReadError> {
+    let image = Image::open(path).map_err(ReadError::Open)?;
+    let len_bytes = image.len_bytes();
+    match len_bytes {
+        0 => return Err(ReadError::Empty),
+        1..SHORTEST_LEN_BYTES => return Err(ReadError::Short { len_bytes }),
+        _ => {}
+    }
+    let mut attempts = ATTEMPTS;
+    loop {
+        let before = front_hash(&image);
+        let outcome = mount(&image);
+        attempts -= 1;
+        match outcome {
+            Err(Error::Corrupt { .. }) if attempts > 0 && front_hash(&image) != before => {}
+            Err(error) => return Err(ReadError::Mount { error, len_bytes }),
+            Ok(volume) => return Ok(volume),
+        }
+    }
+}
+
+/// Tells the first superblock of one commit from that of another.
+fn front_hash(image: &Image) -> Option<u64> {
+    let mut front = [0; 4096];
+    image.read(&mut front, 0).ok().map(|()| hash64(&front))
+}
+
+type Attempt = fn(&Image) -> Result<Volume, Error>;
+
+/// The sizes of memory: blocks that each serves, smallest first.
+const SIZES: &[(u64, Attempt)] = &[
+    (1 << 16, mount_in::<{ map_words(1 << 16, MAX_ARENAS) }>),
+    (1 << 22, mount_in::<{ map_words(1 << 22, MAX_ARENAS) }>),
+    (1 << 26, mount_in::<{ map_words(1 << 26, MAX_ARENAS) }>),
+    (1 << 30, mount_in::<{ map_words(1 << 30, MAX_ARENAS) }>),
+    // As many blocks as block numbers of 32 bits can tell apart.
+    #[cfg(target_pointer_width = "64")]
+    (1 << 32, mount_in::<{ map_words(1 << 32, MAX_ARENAS) }>),
+];
+
+fn mount(image: &Image) -> Result<Volume, Error> {
+    let blocks = image.len_bytes() / 16384;
+    let first = SIZES.iter().position(|(capacity, _)| *capacity >= blocks).unwrap_or(SIZES.len() - 1);
+    let mut outcome = Err(Error::NoBuffer);
+    for (_, attempt) in &SIZES[first..] {
+        outcome = attempt(image);
+        if !matches!(outcome, Err(Error::MemoryTooSmall { part: MemoryPart::MapWords, .. })) {
+            break;
+        }
+    }
+    outcome
+}
+
+fn mount_in<const WORDS: usize>(image: &Image) -> Result<Volume, Error> {
+    let memory: Box<Memory<PAGES, FRAMES, WORDS, MAX_ARENAS, 1>> = boxed_memory();
+    let device = ImageDevice::new(image);
+    let resources = memory.take().ok_or(Error::NoBuffer)?;
+    let store = Store::mount(resources, &device, &NoInterrupts, MountOptions { read_only: true })
+        .map_err(|failed| failed.error)?;
+    let report = store.report();
+    Ok(Volume {
+        len_bytes: image.len_bytes(),
+        block_size: store.block_size().len_u64(),
+        qgen: store.generation(),
+        roots: store.roots(),
+        superblocks: report.superblocks,
+        arenas: (0..report.arenas as usize).map_while(|index| store.arena(index)).collect(),
+        sealed: report.sealed,
+    })
+}
