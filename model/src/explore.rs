@@ -43,6 +43,12 @@ pub struct Report {
     pub distinct: u64,
     /// Commits that were run to their end from mounted states.
     pub follow_ups: u64,
+    /// Good states that the bare rule reads alike, without any repair; counted only where a scenario asks for it.
+    pub bare_alike: u64,
+    /// Good states that the bare rule refuses to mount.
+    pub bare_refused: u64,
+    /// Good states that the bare rule mounts with another free map.
+    pub bare_wrong: u64,
     /// Failures of each kind, with the window in which the crash was.
     pub failures: BTreeMap<(Window, Failure), u64>,
 }
@@ -63,6 +69,9 @@ impl Report {
         self.states += other.states;
         self.distinct += other.distinct;
         self.follow_ups += other.follow_ups;
+        self.bare_alike += other.bare_alike;
+        self.bare_refused += other.bare_refused;
+        self.bare_wrong += other.bare_wrong;
         other.failures.iter().for_each(|(k, n)| *self.failures.entry(*k).or_default() += n);
     }
 }
@@ -118,6 +127,9 @@ struct Context {
 
 /// Life number of commits that follow a state without crashes.
 const FOLLOW_UP: u8 = 99;
+
+/// States of one epoch beyond which a scenario is taken to be a mistake.
+const MOST_STATES: u64 = 1 << 26;
 
 /// Runs scenarios.
 pub struct Explorer<'a> {
@@ -200,6 +212,9 @@ impl<'a> Explorer<'a> {
     pub fn round(&mut self, m: &mut Machine, r: &Round, depth: Option<usize>, window: Window) -> Result<Cost, Error> {
         let shape = &self.scenario.shape;
         let mut lazy = Vec::new();
+        if self.p.repair_before_data {
+            self.repair_now(m, depth);
+        }
         for change in &r.changes {
             if let Some(w) = self.change(m, change, 2 * m.round)? {
                 if change.lazy {
@@ -221,6 +236,20 @@ impl<'a> Explorer<'a> {
         Ok(cost)
     }
 
+    /// Variant: repairs in an epoch of their own before any data is written.
+    fn repair_now(&mut self, m: &mut Machine, depth: Option<usize>) {
+        let repairs = m.store.repairs(&mut self.u, &self.scenario.shape, &self.p);
+        if repairs.is_empty() {
+            return;
+        }
+        repairs.into_iter().for_each(|w| m.dev.write(w));
+        if let Some(depth) = depth {
+            let ctx = Context { acked: m.acked, in_flight: m.acked, window: Window::E0, depth, life: m.life };
+            self.crashes(&m.dev, ctx);
+        }
+        m.dev.flush(m.store.gen);
+    }
+
     fn epochs(
         &mut self,
         m: &mut Machine,
@@ -232,7 +261,7 @@ impl<'a> Explorer<'a> {
         let mut cost = Cost::default();
         let mut acked = false;
         // Data that was enqueued before the commit began counts for this commit as well.
-        m.dev.pending.iter().for_each(|w| *cost.writes.entry(w.kind).or_default() += 1);
+        m.dev.pending.iter().filter(|w| w.gen == commit.gen).for_each(|w| *cost.writes.entry(w.kind).or_default() += 1);
         for epoch in self.p.epochs(commit) {
             for (_, change) in r.early.iter().filter(|(w, _)| *w == epoch.window) {
                 if let Some(w) = self.change(m, change, 2 * m.round + 1)? {
@@ -317,10 +346,7 @@ impl<'a> Explorer<'a> {
         }
         if self.scenario.bare {
             let bare = mount(&self.u, &self.scenario.shape, &view, Rule::Bare, false);
-            let alike = bare.is_ok_and(|b| {
-                let clean = b.arenas.iter().all(|a| !a.stale_link);
-                clean && b.arenas.iter().map(|a| a.planes).eq(store.arenas.iter().map(|a| a.planes))
-            });
+            let alike = bare.is_ok_and(|b| b.arenas.iter().all(|a| !a.stale_link) && same_space(&b, &store));
             if !alike {
                 self.fail(window, Failure::BareDiffers);
             }
@@ -328,7 +354,7 @@ impl<'a> Explorer<'a> {
     }
 
     /// Mounts a disk and judges what it shows.
-    fn judge(&self, disk: &Disk, allowed: &[Ptr]) -> Result<Store, Failure> {
+    pub(crate) fn judge(&self, disk: &Disk, allowed: &[Ptr]) -> Result<Store, Failure> {
         let store = self.mount(disk).map_err(Failure::Unreadable)?;
         if !allowed.contains(&store.root) {
             return Err(Failure::WrongCommit);
@@ -342,8 +368,18 @@ impl<'a> Explorer<'a> {
         Ok(store)
     }
 
+    /// Counts what the bare rule makes of a crashed disk that nobody has repaired.
+    fn count_bare(&mut self, disk: &Disk, store: &Store) {
+        match mount(&self.u, &self.scenario.shape, disk, Rule::Bare, false) {
+            Err(_) => self.report.bare_refused += 1,
+            Ok(b) if same_space(&b, store) => self.report.bare_alike += 1,
+            Ok(_) => self.report.bare_wrong += 1,
+        }
+    }
+
     fn crashes(&mut self, dev: &Device, ctx: Context) {
         let mut states = dev.crash_states();
+        assert!(states.total() <= MOST_STATES, "{}: too many states to enumerate", self.scenario.name);
         let salt = {
             let warm = if self.scenario.warm { dev.media.key().rotate_left(9) } else { 0 };
             let ids = [ctx.acked.addr.into(), ctx.acked.body, ctx.in_flight.addr.into(), ctx.in_flight.body];
@@ -367,6 +403,9 @@ impl<'a> Explorer<'a> {
             Ok(store) => store,
             Err(failure) => return self.fail(ctx.window, failure),
         };
+        if self.scenario.bare_crashes {
+            self.count_bare(disk, &store);
+        }
         // A commit without crashes reads nothing but what mount found, and mount verified all of that: the same mounted
         // store need not be followed twice.
         if ctx.depth == 0 && !self.followed.insert(store.clone()) {
@@ -387,6 +426,11 @@ impl<'a> Explorer<'a> {
             }
         }
     }
+}
+
+/// Arenas whose free blocks are the same by both mounts.
+fn same_space(a: &Store, b: &Store) -> bool {
+    a.arenas.iter().map(|x| x.planes).eq(b.arenas.iter().map(|x| x.planes))
 }
 
 /// A device whose cache survived a crash of the software: reads give `view`, and `media` is what is durable.

@@ -76,6 +76,8 @@ pub struct Protocol {
     pub repair_first: bool,
     /// Cut links past the end of a log before the next commit.
     pub cut_links: bool,
+    /// Repair before any data is written, rather than before the next header is.
+    pub repair_before_data: bool,
     /// Acknowledge when the superblock is written rather than flushed.
     pub ack_unflushed: bool,
     /// Add to the log's last block in place.
@@ -116,6 +118,7 @@ impl Protocol {
         repair_second: true,
         repair_first: true,
         cut_links: true,
+        repair_before_data: false,
         ack_unflushed: false,
         log_in_place: false,
         check_digest: true,
@@ -156,9 +159,15 @@ impl Protocol {
         ..Protocol::ORIGINAL_FLUSHED
     };
 
-    /// Logs by links without the extension, made as safe as the bare format allows: one more flush.
-    pub const BARE_LINKS: Protocol =
-        Protocol { order: Order::LogsBeforeLinks, rule: Rule::Bare, check_digest: false, ..Protocol::CHOSEN };
+    /// Logs by links without the extension, made as safe as the bare format allows: one more flush in each commit that
+    /// appends, and after a crash no write at all before the links are cut.
+    pub const BARE_LINKS: Protocol = Protocol {
+        order: Order::LogsBeforeLinks,
+        rule: Rule::Bare,
+        check_digest: false,
+        repair_before_data: true,
+        ..Protocol::CHOSEN
+    };
 }
 
 /// Place of an epoch in a commit.

@@ -98,6 +98,8 @@ pub struct Scenario {
     pub warm: bool,
     /// After every commit that ended, the bare rule must read the same as the extension.
     pub bare: bool,
+    /// Count what the bare rule makes of each crashed disk before any repair.
+    pub bare_crashes: bool,
 }
 
 impl Scenario {
@@ -114,6 +116,7 @@ impl Scenario {
             depth: 1,
             warm: false,
             bare: true,
+            bare_crashes: false,
         }
     }
 }

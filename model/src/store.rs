@@ -249,7 +249,8 @@ impl Store {
         allocated | freed != 0 || p.touch_all || (self.after_foreign && p.rewrite_after_foreign)
     }
 
-    fn repairs(&mut self, u: &mut Universe, shape: &Shape, p: &Protocol) -> Vec<Write> {
+    /// The repairs that mount found to be due; they are due once.
+    pub fn repairs(&mut self, u: &mut Universe, shape: &Shape, p: &Protocol) -> Vec<Write> {
         let gen = self.gen;
         let wanted = [p.repair_first, p.repair_second];
         let mut out = Vec::new();

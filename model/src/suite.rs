@@ -85,9 +85,17 @@ pub fn append_compress() -> Scenario {
 /// Logs of several blocks, rewritten by each commit.
 pub fn rewrite() -> Scenario {
     let shape =
-        Shape { blocks: 16, front_entries: 1, back_entries: 1, slots: vec![(0, 5), (1, 5), (0, 8)], ..two_arenas() };
+        Shape { blocks: 16, front_entries: 1, back_entries: 1, slots: vec![(0, 5), (0, 3), (0, 8)], ..two_arenas() };
     let script = vec![Round::put(0, &[(0, 0)]), Round::put(1, &[]), Round::put(1, &[(1, 1)])];
     Scenario::new("rewrite of several blocks", shape, script, vec![Round::put(0, &[])])
+}
+
+/// Rewritten logs that turn out a block longer than their entries need: the block taken last was a free range itself.
+pub fn rewrite_spare() -> Scenario {
+    let shape =
+        Shape { blocks: 14, front_entries: 1, back_entries: 1, slots: vec![(0, 3), (0, 5), (0, 7)], ..two_arenas() };
+    let script = vec![Round::put(0, &[]), Round::put(0, &[]), Round::put(1, &[])];
+    Scenario::new("rewrite with a block to spare", shape, script, vec![Round::put(0, &[])])
 }
 
 /// A rewritten log of several blocks that is then appended to.
@@ -209,6 +217,13 @@ pub fn bad_copies() -> Vec<Scenario> {
         .collect()
 }
 
+/// A volume of `arenas` arenas with nothing but a root, for counting what a commit costs.
+pub fn steady(arenas: usize, max_chain: usize) -> Scenario {
+    let shape = Shape { arenas, slots: Vec::new(), max_chain, ..two_arenas() };
+    let rounds = vec![Round::put(0, &[]); 3];
+    Scenario { warmup: rounds.clone(), ..Scenario::new("steady state", shape, rounds, vec![Round::put(0, &[])]) }
+}
+
 /// Every scenario but the bad copies.
 pub fn all() -> Vec<Scenario> {
     vec![
@@ -220,6 +235,7 @@ pub fn all() -> Vec<Scenario> {
         append_undone(),
         append_compress(),
         rewrite(),
+        rewrite_spare(),
         rewrite_append(),
         wide(),
         in_flight(),
