@@ -103,9 +103,9 @@ fn session(store: &Store<'_, '_>, committed: &Model, rng: &mut Rng, ops: usize, 
 fn run(seed: u64, block_len_bytes: u32, sessions: usize, ops: usize) {
     let mut rng = Rng(seed);
     let mut disk = Disk::new(block_len_bytes, 8 << 10, 3);
-    disk.roomy = seed % 2 == 0;
+    disk.roomy = seed.is_multiple_of(2);
     let mut model = Model::new();
-    let empty = disk.format(|store| used(store));
+    let empty = disk.format(used);
     assert_eq!(empty, 0);
     for number in 0..sessions {
         model = disk.mount(|store| {
