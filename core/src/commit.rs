@@ -13,8 +13,10 @@
 //! superblock, and the other one is whole. E3 makes the second copies equal before the next E1 overwrites a first one;
 //! only then may what this commit freed be handed out again, so that the loss of either superblock costs nothing.
 //!
-//! Nothing in an E1 is overwritten in place except header copies A, so a commit that is cut off leaves no trace that
-//! a later mount has to clean up. docs/DESIGN.md tells how the layout was chosen; the model in `model/` checks it.
+//! A log whose ranges need several blocks is not written anew each time: fresh blocks with the changes are linked behind
+//! it. That rewrites the chain pointer of its last block in place, which no reader of the old state follows, because the
+//! header says how many blocks the log has. The log is written anew once it has more than twice the blocks that it needs.
+//! docs/DESIGN.md tells how the layout was chosen; the model in `model/` checks it.
 //!
 //! # How it is driven
 //! [`Commit::next`] is called with the machine locked, does a bounded piece of work and says what to do with the device:
@@ -27,8 +29,8 @@
 use crate::device::{FlushTag, Purpose, Request};
 use crate::error::{Damage, Error};
 use crate::format::{
-    chain_digest, encode_superblock, AddrHash, ArenaHeader, ArenaRef, FormatError, LogBlock, LogEntry, LogSeal,
-    LogWriter, SuperHead, Superblock, CHAIN_DIGEST_START, MAX_GENERATION, NONE,
+    chain_digest, encode_superblock, ranges_per_block, set_chain, AddrHash, ArenaHeader, ArenaRef, FormatError,
+    LogBlock, LogEntry, LogSeal, LogWriter, SuperHead, Superblock, CHAIN_DIGEST_START, MAX_GENERATION, NONE,
 };
 use crate::hash::hash64;
 use crate::pool::{SharedChain, Slot, SlotChain};
@@ -98,6 +100,10 @@ enum LogPhase {
     FreeOld { addr: u64, left: u32 },
     /// The same, waiting for that block to be read.
     Reading { addr: u64, left: u32 },
+    /// Link fresh blocks behind the last one.
+    Link { tail_addr: u64 },
+    /// The same, waiting for the last one to be read.
+    Linking { tail_addr: u64, log: NewLog },
     /// Write one block of the new log.
     Encode(NewLog),
 }
@@ -112,7 +118,20 @@ struct NewLog {
     digest: u64,
     /// Everything in front of this block of the arena is encoded.
     position: u32,
+    content: Content,
 }
+
+/// What goes into the blocks of a log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Content {
+    /// All free ranges: a log written anew.
+    Ranges,
+    /// What this commit changes: blocks behind an existing log. `opened` once the opening barrier is in.
+    Changes { opened: bool },
+}
+
+/// Log blocks that an arena may have beyond twice what its free ranges need, before the log is written anew.
+const LOG_SLACK_BLOCKS: u32 = 8;
 
 /// What commits have cost since mount.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -452,6 +471,8 @@ impl<'m> Commit<'m> {
             LogPhase::Find => Ok(self.log_find(engine)),
             LogPhase::FreeOld { addr, left } => self.log_free_old(engine, addr, left),
             LogPhase::Reading { addr, left } => self.log_read(engine, addr, left),
+            LogPhase::Link { tail_addr } => self.log_link(engine, tail_addr),
+            LogPhase::Linking { tail_addr, log } => self.log_linked(engine, tail_addr, log),
             LogPhase::Encode(log) => self.log_encode(engine, log),
         }
     }
@@ -466,11 +487,56 @@ impl<'m> Commit<'m> {
             Some(arena) => {
                 self.arena = arena;
                 let log = engine.arenas.with(arena, |state, _| state.log);
-                self.phase = Phase::Log(LogPhase::FreeOld { addr: log.head_addr, left: log.blocks });
+                self.phase = Phase::Log(match self.tail_to_append_to(engine) {
+                    Some(tail_addr) => LogPhase::Link { tail_addr },
+                    None => LogPhase::FreeOld { addr: log.head_addr, left: log.blocks },
+                });
             }
             None => self.enter(Phase::HeadersA),
         }
         Action::Worked
+    }
+
+    /// The log's last block, if it is better to append to the log than to write it anew: it would take several blocks,
+    /// it is not too long yet, it is sealed, the change is smaller than the whole, and the blocks are not from what the
+    /// log keeps back.
+    fn tail_to_append_to(&self, engine: &Engine<'m>) -> Option<u64> {
+        let per_block = ranges_per_block(engine.size) as u32;
+        let reserve = engine.arenas.log_reserve(self.arena);
+        engine.arenas.with(self.arena, |state, map| {
+            let seal = state.log.seal.filter(|_| !state.must_rewrite)?;
+            let whole = state.counts.ranges_flight.div_ceil(per_block);
+            let changes = map.moves().take(state.counts.ranges_flight as usize + 1).count() as u32;
+            let fresh = changes.div_ceil(per_block) + 1;
+            let append = whole > 1
+                && changes <= state.counts.ranges_flight
+                && state.log.blocks < 2 * whole + LOG_SLACK_BLOCKS
+                && state.counts.avail >= reserve + fresh;
+            append.then_some(seal.tail_addr)
+        })
+    }
+
+    fn log_link(&mut self, engine: &Engine<'m>, tail_addr: u64) -> Result<Action<'m>, Error> {
+        let Some(slot) = self.buffer(engine) else { return Ok(Action::Wait) };
+        let addr = self.alloc_log_block(engine)?.0;
+        let old = engine.arenas.with(self.arena, |state, _| state.log);
+        let digest = old.seal.map_or(CHAIN_DIGEST_START, |seal| seal.digest);
+        let content = Content::Changes { opened: false };
+        let log = NewLog { head_addr: old.head_addr, addr, blocks: old.blocks, digest, position: 0, content };
+        self.phase = Phase::Log(LogPhase::Linking { tail_addr, log });
+        Ok(self.submit_read(engine, tail_addr, slot))
+    }
+
+    /// Writes the old last block with a link to the first fresh one. Only the chain pointer changes: it lies in the first
+    /// sector, so a torn write leaves the old link or the new one, and no reader of the old state follows either.
+    fn log_linked(&mut self, engine: &Engine<'m>, tail_addr: u64, log: NewLog) -> Result<Action<'m>, Error> {
+        let Some(mut slot) = self.read.take() else { return Ok(Action::Wait) };
+        let fault = |error| Error::format(tail_addr, error);
+        LogBlock::decode(slot.bytes(), engine.size).map_err(fault)?;
+        set_chain(slot.bytes_mut(), engine.size, log.addr).map_err(fault)?;
+        self.phase = Phase::Log(LogPhase::Encode(log));
+        self.counters.block_writes += 1;
+        self.submit_write(engine, tail_addr, slot)
     }
 
     fn log_free_old(&mut self, engine: &Engine<'m>, addr: u64, left: u32) -> Result<Action<'m>, Error> {
@@ -485,7 +551,8 @@ impl<'m> Commit<'m> {
         }
         let fresh_addr = self.alloc_log_block(engine)?.0;
         let addr = if sabotaged(Switch::LogInPlace) { addr } else { fresh_addr };
-        let log = NewLog { head_addr: addr, addr, blocks: 0, digest: CHAIN_DIGEST_START, position: 0 };
+        let content = Content::Ranges;
+        let log = NewLog { head_addr: addr, addr, blocks: 0, digest: CHAIN_DIGEST_START, position: 0, content };
         self.phase = Phase::Log(LogPhase::Encode(log));
         Ok(Action::Worked)
     }
@@ -521,14 +588,24 @@ impl<'m> Commit<'m> {
         let Some(mut slot) = self.buffer(engine) else { return Ok(Action::Wait) };
         let fault = |error| Error::format(log.addr, error);
         let mut writer = LogWriter::new(slot.bytes_mut(), engine.size).map_err(fault)?;
-        let whole = self.push_ranges(engine, &mut writer, &mut log.position).map_err(fault)?;
+        let whole = match &mut log.content {
+            Content::Ranges => self.push_ranges(engine, &mut writer, &mut log.position),
+            Content::Changes { opened } => {
+                if !core::mem::replace(opened, true) {
+                    // A reader by the bare rule, who passed the end of the old log, stops here.
+                    writer.push(LogEntry::Barrier { gen: self.durable }).map_err(fault)?;
+                }
+                self.push_changes(engine, &mut writer, &mut log.position)
+            }
+        }
+        .map_err(fault)?;
         let next_addr = if whole {
             writer.push(LogEntry::Barrier { gen: self.generation }).map_err(fault)?;
             NONE
         } else {
             let (addr, index) = self.alloc_log_block(engine)?;
             if index < log.position {
-                // This block is in a range that is already listed as free.
+                // This block is in front of what is still to be listed.
                 writer.push_link(addr).map_err(fault)?;
             }
             addr
@@ -563,6 +640,30 @@ impl<'m> Commit<'m> {
             let addr = first_addr + (u64::from(first) << engine.size.shift());
             match writer.push(LogEntry::Free { addr, len_bytes: u64::from(count) << engine.size.shift() }) {
                 Ok(()) => *position = first + count,
+                Err(FormatError::Full) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        })
+    }
+
+    /// The same for what the commit changes.
+    fn push_changes(
+        &self,
+        engine: &Engine<'m>,
+        writer: &mut LogWriter<'_>,
+        position: &mut u32,
+    ) -> Result<bool, FormatError> {
+        let first_addr = engine.arenas.addr(engine.arenas.at(self.arena, 0));
+        engine.arenas.with(self.arena, |_, map| loop {
+            let Some(change) = map.next_move(*position) else { return Ok(true) };
+            let addr = first_addr + (u64::from(change.first) << engine.size.shift());
+            let len_bytes = u64::from(change.count) << engine.size.shift();
+            let entry = match change.freed {
+                true => LogEntry::Free { addr, len_bytes },
+                false => LogEntry::Alloc { addr, len_bytes },
+            };
+            match writer.push(entry) {
+                Ok(()) => *position = change.first + change.count,
                 Err(FormatError::Full) => return Ok(false),
                 Err(error) => return Err(error),
             }

@@ -149,6 +149,14 @@ pub(crate) enum State {
     FreedInFlight,
 }
 
+/// A run of blocks that a commit allocates or frees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Move {
+    pub(crate) first: u32,
+    pub(crate) count: u32,
+    pub(crate) freed: bool,
+}
+
 /// The view of one arena's planes; made anew for each lock section.
 #[derive(Clone, Copy)]
 pub(crate) struct FreeMap<'a> {
@@ -371,6 +379,39 @@ impl<'a> FreeMap<'a> {
             self.replace(counts, word_no, Planes { durable: old.settled(), ..old });
             at = word_no + 1;
         }
+    }
+
+    /// The first run of blocks at or after `from`, within one word, that the commit in flight changes in the same way.
+    pub(crate) fn next_move(&self, from: u32) -> Option<Move> {
+        let mut at = place(from).0;
+        let mut mask = !(place(from).1 - 1);
+        loop {
+            let word_no = self.moved.next(at)?;
+            if word_no != at {
+                mask = Word::MAX;
+            }
+            let planes = self.word(word_no);
+            let freed = planes.settled() & !planes.durable & mask;
+            let taken = planes.durable & !planes.settled() & mask;
+            if freed | taken != 0 {
+                let bit = (freed | taken).trailing_zeros();
+                let run = if (freed >> bit) & 1 != 0 { freed } else { taken } >> bit;
+                let first = (word_no * WORD_BITS) as u32 + bit;
+                return Some(Move { first, count: run.trailing_ones(), freed: (freed >> bit) & 1 != 0 });
+            }
+            at = word_no + 1;
+            mask = Word::MAX;
+        }
+    }
+
+    /// All changes of the commit in flight, in order.
+    pub(crate) fn moves(&self) -> impl Iterator<Item = Move> + '_ {
+        let mut from = 0;
+        core::iter::from_fn(move || {
+            let change = self.next_move(from)?;
+            from = change.first + change.count;
+            Some(change)
+        })
     }
 
     /// The first run of blocks at or after `from` that are free in the commit in flight: first block and length.

@@ -569,21 +569,21 @@ impl<'d, 'm> Mounting<'d, 'm> {
             self.stage = Stage::Log { arena, walk };
             return Ok(());
         }
-        match seal {
-            Some(seal) => {
-                if walk.digest != seal.digest && !sabotaged(Switch::SkipLogDigest) {
-                    let (expected, found) = (seal.digest, walk.digest);
-                    return Err(Error::corrupt(addr, Damage::LogDigest { expected, found }));
-                }
-                if !replayed.ends_with_barrier || walk.last_barrier != seal.gen || seal.gen > head.qgen {
-                    return Err(Error::corrupt(addr, Damage::LogEnd));
-                }
+        if let Some(seal) = seal {
+            if walk.digest != seal.digest && !sabotaged(Switch::SkipLogDigest) {
+                let (expected, found) = (seal.digest, walk.digest);
+                return Err(Error::corrupt(addr, Damage::LogDigest { expected, found }));
             }
-            None => {
-                let trailing = replayed.stopped && (replayed.trailing || next != NONE);
-                engine.arenas.with(arena, |state, _| state.must_rewrite |= trailing);
+            if !replayed.ends_with_barrier || walk.last_barrier != seal.gen || seal.gen > head.qgen {
+                return Err(Error::corrupt(addr, Damage::LogEnd));
             }
         }
+        // Something behind the end: a link of a commit that was cut off, or what the original had not committed.
+        let trailing = match seal {
+            Some(_) => next != NONE,
+            None => replayed.stopped && (replayed.trailing || next != NONE),
+        };
+        engine.arenas.with(arena, |state, _| state.must_rewrite |= trailing);
         drop(slot);
         self.end_log(arena, &walk)
     }

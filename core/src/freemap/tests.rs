@@ -41,6 +41,15 @@ fn compare(map: &FreeMap<'_>, counts: &Counts, reference: &Reference, blocks: u3
     assert_eq!(counts.reserved, reference.reserved.len() as u32);
     assert_eq!(counts.free_flight, reference.flight.len() as u32);
     assert_eq!(counts.ranges_flight, ranges);
+    let mut moved = BTreeSet::new();
+    for change in map.moves() {
+        for block in change.first..change.first + change.count {
+            assert_eq!(reference.flight.contains(&block), change.freed);
+            moved.insert(block);
+        }
+    }
+    let differ: BTreeSet<u32> = reference.flight.symmetric_difference(&reference.durable).copied().collect();
+    assert_eq!(moved, differ);
     assert_eq!(map.is_moved(), reference.flight != reference.durable, "moved");
 }
 

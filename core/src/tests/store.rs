@@ -1,7 +1,7 @@
 //! Format, allocate, write, commit, read, free, mount.
 
 use super::disk::Disk;
-use crate::format::{BlockSize, NONE};
+use crate::format::{ranges_per_block, BlockSize, NONE};
 use crate::memory::{map_words, pages_for};
 use crate::{
     Allocate, BlockPtr, Class, CopyState, Damage, DeviceError, Error, FormatOptions, Memory, MountOptions,
@@ -197,5 +197,59 @@ fn a_bad_second_copy_is_noted_and_repaired() {
         assert_eq!(store.counters().commit.repairs, 1);
         store.unmount().unwrap();
         assert_eq!(disk.bytes(), good, "the copy at {addr} is what it was");
+    }
+}
+
+/// A volume whose free space is in pieces of one block, so that the log takes several blocks.
+#[test]
+fn a_long_log_is_appended_to_and_costs_seven_writes() {
+    let memories: Vec<_> = (0..4).map(|_| memory()).collect();
+    let disk = Disk::new(vec![0; 2 << 20]);
+    let store = Store::format(memories[0].take().unwrap(), &disk, &NoInterrupts, options(1)).unwrap();
+    let mut kept: Vec<BlockPtr> = (0..900).map(|i| write(&store, i as u8).unwrap()).collect();
+    store.commit(store.roots().with_root(Some(kept[0]), 1)).unwrap();
+    let all = core::mem::take(&mut kept);
+    for (i, ptr) in all.iter().enumerate() {
+        if i % 2 == 0 {
+            kept.push(*ptr);
+        } else {
+            store.free(*ptr).unwrap();
+        }
+    }
+    store.commit(store.roots().with_root(Some(kept[0]), 2)).unwrap();
+    store.settle().unwrap();
+    assert!(store.arena(0).unwrap().log_blocks > 1);
+    check_space(&store, &kept);
+    let mut image = Vec::new();
+    let (mut seven, mut longest) = (0, 0);
+    for round in 0..60_u32 {
+        disk.take_log();
+        store.free(kept.remove(round as usize * 3)).unwrap();
+        kept.push(write(&store, 9).unwrap());
+        store.commit(store.roots().with_root(Some(kept[0]), 3 + round)).unwrap();
+        store.settle().unwrap();
+        let log = disk.take_log();
+        let writes = log.iter().filter(|entry| entry.is_some()).count();
+        assert_eq!(log.len() - writes, 3, "flushes");
+        seven += u32::from(writes == 7);
+        longest = longest.max(store.arena(0).unwrap().log_blocks);
+        check_space(&store, &kept);
+        if round == 40 {
+            image = disk.bytes();
+        }
+    }
+    assert!(seven > 50, "{seven} of 60 commits wrote seven blocks");
+    let whole = store.arena(0).unwrap().free_ranges.div_ceil(ranges_per_block(BlockSize::MIN) as u32);
+    assert!(longest <= 2 * whole + 8 + 2, "{longest} log blocks where {whole} would do");
+    let roots = store.roots();
+    store.unmount().unwrap();
+    for (memory, bytes) in memories[1..].iter().zip([disk.bytes(), image]) {
+        disk.edit(|disk| disk.copy_from_slice(&bytes));
+        let store = Store::mount(memory.take().unwrap(), &disk, &NoInterrupts, MountOptions::default()).unwrap();
+        let space = store.space();
+        assert_eq!(space.total_blocks - space.free_blocks, space.log_blocks + kept.len() as u64 + 2);
+        if store.roots() == roots {
+            check_space(&store, &kept);
+        }
     }
 }
