@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::node::{max_path_len, parse_leaf};
 use crate::tree::{find_leaf, seek, From, Root};
 use arenite_core::format::BlockSize;
-use arenite_core::{Block, BlockPtr, Store};
+use arenite_core::{Block, BlockPtr, Roots, Store};
 
 /// A catalogue of files: in memory, nothing but the pointer to its root and its height.
 ///
@@ -56,10 +56,16 @@ impl<'s, 'd, 'm> Catalog<'s, 'd, 'm> {
         self.root.ptr.is_none()
     }
 
+    /// What a commit has to name to make all changes durable, for a caller that does not want to wait for it: see
+    /// [`Store::commit_start`].
+    #[must_use]
+    pub fn roots(&self) -> Roots {
+        self.store.roots().with_root(self.root.ptr, u32::from(self.root.height))
+    }
+
     /// Makes all changes durable, as the store's next commit. Returns its generation.
     pub fn commit(&mut self) -> Result<u64> {
-        let roots = self.store.roots().with_root(self.root.ptr, u32::from(self.root.height));
-        Ok(self.store.commit(roots)?)
+        Ok(self.store.commit(self.roots())?)
     }
 
     /// What `path` stands for, if anything.
@@ -71,8 +77,8 @@ impl<'s, 'd, 'm> Catalog<'s, 'd, 'm> {
         Entry::decode(value, size, block.ptr().addr).map(Some)
     }
 
-    /// Puts `entry` under `path`, and frees the content of the entry that was there before, if there was one. Returns
-    /// whether there was.
+    /// Puts `entry` under `path`, and frees the content of the entry that was there before, if there was one and it is
+    /// another. Returns whether there was one. A content belongs to one path only.
     ///
     /// Takes `height` blocks, one more for each node that has to be split, and another for a new root; frees the
     /// `height` blocks that were replaced. On an error other than [`Error::Unfreed`] the old entry stays, and the

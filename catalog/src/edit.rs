@@ -22,9 +22,8 @@
 //! the slack keeps a following insertion from splitting them again.
 //!
 //! # Memory
-//! At most five blocks are held at a time: an old node, its parent or its neighbour, the right one of two new nodes
-//! below it (its key goes into the parent), one being filled, and one just queued. On the stack: the way down and the
-//! lists of new and old blocks, about 1.5 KiB.
+//! At most three blocks are held at a time: an old node; its neighbour, or the right one of two new nodes below it (whose
+//! key goes into the parent); and the one being filled. On the stack: the way down, and the lists of new and old blocks.
 
 use crate::error::{Error, Result};
 use crate::node::{area, block_type, build, child_for, parse_pivot, Item, Node, Value, MAX_HEIGHT};

@@ -36,10 +36,10 @@
 //! - A block is trusted because of the hash in the pointer to it, and its content is checked all the same.
 //!
 //! # Memory
-//! No heap. At most five buffers of the cache are held inside any operation on the tree, one while content is freed,
-//! four in a walk over all blocks, and up to [`MAX_CONTENT_HEIGHT`] by a [`FileWriter`] between its calls (one for a
-//! file of up to one block, two up to `B / 24` blocks, three beyond that in all practical cases). A reader holds one.
-//! Stack: below 3 KiB in the deepest operation.
+//! No heap. At most three buffers of the cache are held inside any operation on the tree or walk over its blocks, one
+//! while content is freed, and as many as the file has levels by a [`FileWriter`] between its calls (one for a file of one
+//! block, two up to `B / 24` blocks, three up to the square of that, at most [`MAX_CONTENT_HEIGHT`]). A reader holds one,
+//! and what it was told to read ahead. Everything but that works with the smallest cache that a store accepts.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -53,7 +53,7 @@ mod tree;
 mod visit;
 
 pub use catalog::{Catalog, Cursor, Item};
-pub use content::{free_content, FileBlock, FileReader, FileWriter};
+pub use content::{free_content, FileBlock, FileReader, FileWriter, MAX_READ_AHEAD};
 pub use entry::{Content, Entry, Kind, MAX_CONTENT_HEIGHT};
 pub use error::{Error, Result};
 pub use node::{max_path_len, MAX_HEIGHT};

@@ -3,7 +3,8 @@
 //! There are no parent pointers, which a copy-on-write tree cannot have: a new leaf would mean new pointers in all of
 //! its neighbours. A descent keeps what it needs of the way down, and a walk descends anew for each leaf.
 //!
-//! No function here holds more than two blocks at a time: the one that it works on, and the one it reads next.
+//! No function here holds more than two blocks at a time, the one that it works on and the one that it reads next;
+//! their callers hold the leaf that they come from.
 
 use crate::error::{Error, Result};
 use crate::node::{child_for, parse_leaf, parse_pivot, MAX_HEIGHT};

@@ -1,7 +1,8 @@
 //! Going through every block that a catalogue uses, for checks.
 //!
 //! Nodes are checked for what no single block can say about itself: that their keys are within what their parent says.
-//! Damage is reported and passed by, so that one walk finds all of it. At most four blocks are held at a time.
+//! Damage is reported and passed by, so that one walk finds all of it. At most three blocks are held at a time:
+//! a leaf, and two of a file.
 
 use crate::content::{walk, Piece};
 use crate::entry::Entry;

@@ -34,6 +34,35 @@ fn read(store: &Store<'_, '_>, content: Content) -> Vec<u8> {
     bytes
 }
 
+#[test]
+fn reading_ahead_gives_the_same_bytes() {
+    for roomy in [false, true] {
+        let mut disk = Disk::new(2048, 2000, 2);
+        disk.roomy = roomy;
+        let bytes = Rng(11).bytes(2048 * 300 + 5);
+        let mut catalog_entry = None;
+        disk.format(|store| {
+            let mut catalog = Catalog::open(store).unwrap();
+            catalog.put_bytes(b"f", Kind::File, 0, &bytes).unwrap();
+            catalog.commit().unwrap();
+            catalog_entry = catalog.get(b"f").unwrap();
+        });
+        let content = catalog_entry.unwrap().content;
+        for depth in [0, 1, 3, 16, 100] {
+            disk.mount(|store| {
+                let mut reader = FileReader::new(store, content).with_read_ahead(depth);
+                let mut read = Vec::new();
+                while let Some(block) = reader.next_block().unwrap() {
+                    // Whoever copies from one file to another allocates meanwhile.
+                    drop(store.allocate(arenite_core::Allocate::data()).ok());
+                    read.extend_from_slice(&block);
+                }
+                assert!(read == bytes, "{depth} blocks ahead");
+            });
+        }
+    }
+}
+
 /// Sizes, in blocks of 2 KiB with 85 pointers each, and the height and the number of blocks that they come to.
 const SHAPES: [(u64, u8, u64); 12] = [
     (0, 0, 0),

@@ -4,7 +4,7 @@ mod reader;
 mod walk;
 mod writer;
 
-pub use reader::{FileBlock, FileReader};
+pub use reader::{FileBlock, FileReader, MAX_READ_AHEAD};
 pub use walk::free_content;
 pub(crate) use walk::{walk, Piece};
 pub use writer::FileWriter;

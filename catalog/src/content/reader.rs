@@ -2,8 +2,12 @@
 
 use super::walk::pointer;
 use crate::entry::{pointers_per_block, span, Content};
-use crate::error::Result;
-use arenite_core::{Block, BlockPtr, Store};
+use crate::error::{Error, Result};
+use arenite_core::{Block, BlockPtr, Error as StoreError, Reading, Store};
+use heapless::Deque;
+
+/// Most blocks that a reader can be ahead of its user.
+pub const MAX_READ_AHEAD: usize = 16;
 
 /// One block of a file's bytes, held in the cache; only the bytes that belong to the file.
 #[derive(Clone, Debug)]
@@ -31,7 +35,8 @@ impl core::ops::Deref for FileBlock<'_> {
 /// Reads the content of one file: block by block, or from any place.
 ///
 /// No byte is returned before the hash of its whole block was found to be the one in the pointer; damage is an error
-/// with the address and both hashes. Memory: one block of pointers is held between calls, besides what the caller holds.
+/// with the address and both hashes. Memory: one block of pointers is held between calls, and the blocks that are read
+/// ahead, besides what the caller holds.
 #[derive(Debug)]
 pub struct FileReader<'s, 'd, 'm> {
     store: &'s Store<'d, 'm>,
@@ -40,25 +45,68 @@ pub struct FileReader<'s, 'd, 'm> {
     next: u64,
     /// The lowest block of pointers that was used last, and the number of the first data block under it.
     pointers: Option<(u64, Block<'s>)>,
+    /// Blocks to be ahead.
+    read_ahead: usize,
+    /// Reads of the blocks from `next` on that were started. They keep the blocks in the cache.
+    ahead: Deque<(BlockPtr, Reading<'s>), MAX_READ_AHEAD>,
 }
 
 impl<'s, 'd, 'm> FileReader<'s, 'd, 'm> {
     /// Begins at the first byte.
     #[must_use]
     pub fn new(store: &'s Store<'d, 'm>, content: Content) -> Self {
-        Self { store, content, next: 0, pointers: None }
+        Self { store, content, next: 0, pointers: None, read_ahead: 0, ahead: Deque::new() }
+    }
+
+    /// Keeps up to so many reads under way for [`FileReader::next_block`], at most [`MAX_READ_AHEAD`]. Each one holds a
+    /// buffer of the cache until its block is asked for; fewer are used when the cache has no more to spare.
+    #[must_use]
+    pub fn with_read_ahead(mut self, blocks: usize) -> Self {
+        self.read_ahead = blocks.min(MAX_READ_AHEAD);
+        self
     }
 
     /// The next block of the file, `None` behind the last. After an error, the same block is tried again.
     pub fn next_block(&mut self) -> Result<Option<FileBlock<'s>>> {
-        let block = self.block(self.next)?;
-        self.next += u64::from(block.is_some());
-        Ok(block)
+        self.start_ahead();
+        let mut block = self.read_next();
+        if matches!(block, Err(Error::Store(StoreError::NoBuffer))) && !self.ahead.is_empty() {
+            // The buffers that are missing may be our own.
+            self.ahead.clear();
+            block = self.read_next();
+        }
+        if let Ok(Some(_)) = block {
+            self.skip_block();
+        }
+        block
     }
 
     /// Passes over the block that [`FileReader::next_block`] would read, for instance because it is damaged.
     pub fn skip_block(&mut self) {
         self.next += 1;
+        self.ahead.pop_front();
+    }
+
+    fn read_next(&mut self) -> Result<Option<FileBlock<'s>>> {
+        match self.ahead.front().map(|(ptr, _)| *ptr) {
+            Some(ptr) => self.read(self.next, ptr).map(Some),
+            None => self.block(self.next),
+        }
+    }
+
+    /// Starts reads ahead. What cannot be started now is no failure: the block will be read when it is its turn.
+    fn start_ahead(&mut self) {
+        while self.ahead.len() < self.read_ahead {
+            let index = self.next + self.ahead.len() as u64;
+            if index >= self.content.data_blocks(self.store.block_size()) {
+                return;
+            }
+            let Ok(Some(ptr)) = self.locate(index) else { return };
+            let Ok(reading) = self.store.start_read(ptr) else { return };
+            if self.ahead.push_back((ptr, reading)).is_err() {
+                return;
+            }
+        }
     }
 
     /// Block number `index` of the file, `None` behind the last.
@@ -68,9 +116,14 @@ impl<'s, 'd, 'm> FileReader<'s, 'd, 'm> {
             return Ok(None);
         }
         let Some(ptr) = self.locate(index)? else { return Ok(None) };
-        let rest_bytes = self.content.size_bytes() - index * size.len_u64();
-        let len_bytes = rest_bytes.min(size.len_u64()) as usize;
-        Ok(Some(FileBlock { block: self.store.read(ptr)?, len_bytes }))
+        self.read(index, ptr).map(Some)
+    }
+
+    /// Reads block `index`, which is inside the file.
+    fn read(&self, index: u64, ptr: BlockPtr) -> Result<FileBlock<'s>> {
+        let block_len = self.store.block_size().len_u64();
+        let rest_bytes = self.content.size_bytes() - index * block_len;
+        Ok(FileBlock { block: self.store.read(ptr)?, len_bytes: rest_bytes.min(block_len) as usize })
     }
 
     /// Copies bytes from `offset_bytes` on into `buffer`; returns how many, fewer than its length only at the end of the

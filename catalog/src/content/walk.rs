@@ -4,8 +4,8 @@
 
 use crate::entry::{pointers_per_block, span, Content, MAX_CONTENT_HEIGHT};
 use crate::error::{Error, Result};
-use arenite_core::format::{BlockSize, RawPtr};
-use arenite_core::{Block, BlockPtr, Error as StoreError, Store};
+use arenite_core::format::{BlockSize, FormatError, RawPtr};
+use arenite_core::{Block, BlockPtr, Damage, Error as StoreError, Store};
 use heapless::Vec;
 
 /// A block of a file.
@@ -42,11 +42,17 @@ fn children(content: &Content, size: BlockSize, level: u8, first: u64) -> u64 {
 }
 
 /// Calls `each` for every block of `content` until that returns false. A block that cannot be read is reported to it,
-/// and the walk goes on beside it.
+/// and the walk goes on beside it. Bounded by the size of the volume, whatever the pointers say.
 pub(crate) fn walk(store: &Store<'_, '_>, content: &Content, each: &mut dyn FnMut(Piece) -> bool) {
     let size = store.block_size();
     let Some(root) = content.root() else { return };
     let Some(top) = content.height().checked_sub(1) else { return };
+    if content.data_blocks(size) > store.space().total_blocks {
+        // No file is larger than the volume. Pointers that lead to the same blocks over and over could feign it.
+        let damage = Damage::Format(FormatError::Field { name: "file size", offset: 0, found: content.size_bytes() });
+        each(Piece { ptr: root, level: top, outcome: Err(StoreError::Corrupt { addr: root.addr, damage }) });
+        return;
+    }
     if top == 0 {
         each(Piece { ptr: root, level: 0, outcome: Ok(()) });
         return;

@@ -1,0 +1,289 @@
+//! Trees that nobody who means well would write, with right hashes all the way: no panic, no endless walk.
+
+mod common;
+
+use arenite_catalog::{visit_blocks, BlockUse, Catalog, Depth, Kind};
+use arenite_core::format::{BlockType, LeafBuilder, PivotBuilder, RawPtr};
+use arenite_core::{Allocate, BlockPtr, Store};
+use common::{Disk, Fault, Rng};
+use std::ops::ControlFlow;
+
+const B: usize = 2048;
+
+/// Ascending keys, mostly of few letters, so that nodes overlap.
+fn keys(rng: &mut Rng) -> Vec<Vec<u8>> {
+    let count = 1 + rng.below(8) as usize;
+    let mut keys: Vec<Vec<u8>> = (0..count)
+        .map(|_| {
+            let len = rng.below(4) as usize;
+            (0..len).map(|_| b'a' + rng.below(5) as u8).collect()
+        })
+        .collect();
+    if rng.below(2) == 0 {
+        keys.push(Vec::new());
+    }
+    keys.sort();
+    keys.dedup();
+    keys
+}
+
+/// An entry as it is on disk, with a good deal of nonsense.
+fn entry(rng: &mut Rng, made: &[BlockPtr]) -> Vec<u8> {
+    let mut value = vec![0; 48];
+    let height = rng.below(8) as u8;
+    value[0] = 1;
+    value[1] = 1 + rng.below(3) as u8;
+    value[2] = height;
+    let blocks: u64 = match rng.below(4) {
+        // What fits the height, or all but.
+        0..=2 if height > 0 => 85u64.pow(u32::from(height).min(6) - 1) - rng.below(2),
+        _ => rng.next() >> rng.below(64),
+    };
+    value[8..16].copy_from_slice(&blocks.saturating_mul(B as u64).to_be_bytes());
+    let ptr = made.get(rng.below(made.len().max(1) as u64) as usize).copied();
+    RawPtr::from(ptr.unwrap_or(BlockPtr { addr: u64::MAX, hash: 0, gen: 0 })).encode(&mut value, 24);
+    if rng.below(20) == 0 {
+        let at = rng.below(48) as usize;
+        value[at] ^= rng.next() as u8;
+    }
+    value
+}
+
+fn enqueue(store: &Store<'_, '_>, block_type: BlockType, fill: impl FnOnce(&mut [u8])) -> BlockPtr {
+    let mut filling = store.allocate(Allocate::new(block_type)).unwrap();
+    fill(filling.bytes_mut());
+    store.enqueue(filling).unwrap().ptr()
+}
+
+/// A node that points to any of those made before it.
+fn node(store: &Store<'_, '_>, rng: &mut Rng, made: &[BlockPtr]) -> BlockPtr {
+    let size = store.block_size();
+    let any = |rng: &mut Rng| made.get(rng.below(made.len().max(1) as u64) as usize).copied();
+    match rng.below(5) {
+        0 => enqueue(store, BlockType::Data, |page| {
+            // A block full of pointers, most of them to one place.
+            for index in 0..85 {
+                let ptr = any(rng).map_or(RawPtr { addr: rng.next(), hash: 0, gen: 0 }, RawPtr::from);
+                ptr.encode(page, index * 24);
+            }
+        }),
+        1 | 2 => enqueue(store, BlockType::Leaf, |page| {
+            let mut leaf = LeafBuilder::new(page, size).unwrap();
+            for key in keys(rng) {
+                let value = entry(rng, made);
+                leaf.push(&key, &value).unwrap();
+            }
+            leaf.finish().unwrap();
+        }),
+        _ => enqueue(store, BlockType::Pivot, |page| {
+            let mut pivot = PivotBuilder::new(page, size).unwrap();
+            let nowhere = RawPtr { addr: rng.below(1000) * B as u64, hash: 1, gen: 1 };
+            for key in keys(rng) {
+                pivot.push(&key, any(rng).map_or(nowhere, RawPtr::from), rng.next() as u16).unwrap();
+            }
+            pivot.finish().unwrap();
+        }),
+    }
+}
+
+/// All that can be done with a catalogue. Results do not matter here; that they come does.
+fn use_it(store: &Store<'_, '_>, rng: &mut Rng) -> [u64; 3] {
+    let (mut blocks, mut bad, mut items) = (0, 0, 0);
+    let _ = visit_blocks(store, &store.roots(), Depth::Everything, &mut |block| {
+        blocks += 1;
+        bad += u64::from(block.outcome.is_err());
+        ControlFlow::Continue(())
+    });
+    let Ok(mut catalog) = Catalog::open(store) else { return [blocks, bad, 0] };
+    let mut last = None;
+    for item in catalog.iter() {
+        let Ok(item) = item else { break };
+        let path = item.path().to_vec();
+        assert!(last.is_none_or(|last| last < path), "a walk goes forward only");
+        let mut buffer = [0; 5000];
+        let _ = catalog.reader(&item.entry()).read_at(rng.next() >> rng.below(64), &mut buffer);
+        last = Some(path);
+        items += 1;
+    }
+    let _ = catalog.count();
+    for _ in 0..6 {
+        for key in keys(rng) {
+            let _ = catalog.get(&key);
+            let _ = catalog.next_after(&key);
+            let _ = match rng.below(3) {
+                0 => catalog.put_bytes(&key, Kind::File, 0, &[1; 3000]),
+                _ => catalog.remove(&key),
+            };
+        }
+    }
+    let _ = catalog.commit();
+    [blocks, bad, items]
+}
+
+#[test]
+fn random_trees() {
+    let mut sums = [0; 3];
+    for seed in 0..3000 {
+        let mut rng = Rng(seed);
+        let disk = Disk::new(2048, 400, 1);
+        disk.format(|store| {
+            let mut made = Vec::new();
+            for _ in 0..3 + rng.below(12) {
+                let ptr = node(store, &mut rng, &made);
+                made.push(ptr);
+            }
+            let root = made[made.len() - 1 - rng.below(2) as usize];
+            let height = 1 + rng.below(5) as u32;
+            store.commit(store.roots().with_root(Some(root), height)).unwrap();
+            let found = use_it(store, &mut rng);
+            sums.iter_mut().zip(found).for_each(|(sum, found)| *sum += found);
+        });
+    }
+    let [blocks, bad, items] = sums;
+    assert!(blocks > 5000 && bad > 1000 && bad < blocks, "{sums:?}");
+    assert!(items > 50, "{sums:?}");
+}
+
+/// Every pointer to a node, with the node's use.
+fn nodes(store: &Store<'_, '_>) -> Vec<(BlockPtr, BlockUse)> {
+    let mut nodes = Vec::new();
+    visit_blocks(store, &store.roots(), Depth::Structure, &mut |block| {
+        nodes.push((block.ptr, block.block_use));
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    nodes
+}
+
+fn encoded(ptr: BlockPtr) -> [u8; 24] {
+    let mut bytes = [0; 24];
+    RawPtr::from(ptr).encode(&mut bytes, 0).unwrap();
+    bytes
+}
+
+/// Replaces one block under the root by one with other bytes, and all above it by ones with the pointers to match.
+fn replace(
+    store: &Store<'_, '_>,
+    nodes: &[(BlockPtr, BlockUse)],
+    victim: BlockPtr,
+    mut page: Vec<u8>,
+) -> Option<BlockPtr> {
+    let mut old = victim;
+    loop {
+        // As data, which the store does not look into.
+        let mut filling = store.allocate(Allocate::data()).ok()?;
+        filling.bytes_mut().copy_from_slice(&page);
+        let new = store.enqueue(filling).ok()?.ptr();
+        let from = encoded(old);
+        let parent = nodes.iter().filter(|(_, block_use)| *block_use != BlockUse::Data).find_map(|(ptr, _)| {
+            let block = store.read(*ptr).ok()?;
+            let at = block.bytes().windows(24).position(|window| window[..16] == from[..16])?;
+            Some((*ptr, block.bytes().to_vec(), at))
+        });
+        let Some((parent, bytes, at)) = parent else { return Some(new) };
+        page = bytes;
+        page[at..at + 24].copy_from_slice(&encoded(new));
+        old = parent;
+    }
+}
+
+/// Bytes of a block after something was done to them.
+fn spoil(rng: &mut Rng, mut page: Vec<u8>, others: &[(BlockPtr, BlockUse)], store: &Store<'_, '_>) -> Vec<u8> {
+    let other = others[rng.below(others.len() as u64) as usize].0;
+    match rng.below(4) {
+        0 => {
+            // Another block of the same volume in its place.
+            let kind: [u8; 2] = [page[0], page[1]];
+            if let Ok(block) = store.read(other) {
+                page = block.bytes().to_vec();
+            }
+            page[..2].copy_from_slice(&kind);
+        }
+        1 => {
+            // One of the pointers in it leads elsewhere.
+            let pointers: Vec<_> = others.iter().map(|(ptr, _)| encoded(*ptr)).collect();
+            let places: Vec<_> =
+                (0..page.len() - 24).filter(|at| pointers.iter().any(|ptr| ptr[..16] == page[*at..at + 16])).collect();
+            if let Some(at) = places.get(rng.below(places.len().max(1) as u64) as usize) {
+                page[*at..at + 24].copy_from_slice(&encoded(other));
+            }
+        }
+        _ => {
+            for _ in 0..1 + rng.below(3) {
+                let at = match rng.below(3) {
+                    0 => 2 + rng.below(100) as usize,
+                    _ => 2 + rng.below(B as u64 - 2) as usize,
+                };
+                page[at] = if rng.below(2) == 0 { rng.next() as u8 } else { page[at] ^ (1 << rng.below(8)) };
+            }
+        }
+    }
+    page
+}
+
+#[test]
+fn good_trees_with_spoilt_blocks() {
+    let disk = Disk::new(2048, 1200, 1);
+    disk.format(|store| {
+        let mut catalog = Catalog::open(store).unwrap();
+        for number in 0..500u32 {
+            let path = format!("{:03}/{}", number * 97 % 500, "long-name".repeat(number as usize % 12));
+            let len = match number % 100 {
+                0 => 2048 * 90,
+                few @ 1..=20 => few as usize * 200,
+                _ => 0,
+            };
+            catalog.put_bytes(path.as_bytes(), Kind::File, 0, &vec![number as u8; len]).unwrap();
+        }
+        assert_eq!(catalog.height(), 3);
+        catalog.commit().unwrap();
+    });
+    let mut sums = [0; 3];
+    for seed in 0..1000 {
+        let mut rng = Rng(seed);
+        let mut copy = disk.copy(Fault::PowerLoss, i64::MAX);
+        copy.roomy = true;
+        copy.mount(|store| {
+            for _ in 0..1 + rng.below(2) {
+                let nodes = nodes(store);
+                let chosen: Vec<_> = nodes.iter().filter(|(_, block_use)| *block_use != BlockUse::Data).collect();
+                let victim = chosen[rng.below(chosen.len() as u64) as usize].0;
+                let Ok(block) = store.read(victim) else { return };
+                let page = spoil(&mut rng, block.bytes().to_vec(), &nodes, store);
+                drop(block);
+                let root = replace(store, &nodes, victim, page);
+                store.commit(store.roots().with_root(root, store.roots().height)).unwrap();
+            }
+            let found = use_it(store, &mut rng);
+            sums.iter_mut().zip(found).for_each(|(sum, found)| *sum += found);
+        });
+    }
+    let [blocks, bad, items] = sums;
+    assert!(blocks > 200_000 && bad > 500 && items > 100_000, "{sums:?}");
+}
+
+/// A pivot whose children are all the same pivot, and so on: 20^9 leaves, if somebody counted them all.
+#[test]
+fn a_tree_that_is_no_tree() {
+    let disk = Disk::new(2048, 400, 1);
+    disk.format(|store| {
+        let size = store.block_size();
+        let mut ptr = enqueue(store, BlockType::Leaf, |page| {
+            let mut leaf = LeafBuilder::new(page, size).unwrap();
+            leaf.push(b"x", &entry(&mut Rng(1), &[])).unwrap();
+            leaf.finish().unwrap();
+        });
+        for _ in 0..9 {
+            ptr = enqueue(store, BlockType::Pivot, |page| {
+                let mut pivot = PivotBuilder::new(page, size).unwrap();
+                for key in 0..20 {
+                    pivot.push(&vec![b'k'; key], ptr.into(), 500).unwrap();
+                }
+                pivot.finish().unwrap();
+            });
+        }
+        store.commit(store.roots().with_root(Some(ptr), 10)).unwrap();
+        let [blocks, bad, items] = use_it(store, &mut Rng(2));
+        assert!(blocks < 400 && bad >= 20 && items <= 1, "{blocks} {bad} {items}");
+    });
+}
