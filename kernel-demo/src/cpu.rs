@@ -17,6 +17,25 @@ pub fn halt_forever() -> ! {
     }
 }
 
+/// Turns interrupts off on this CPU, and returns its flags as they were before.
+pub fn interrupts_off() -> u64 {
+    let flags: u64;
+    // SAFETY: in ring 0, and whatever an interrupt handler would do can wait. The stack is used and left as it was. Not
+    // marked `nomem`, so that the compiler keeps accesses to memory behind it.
+    unsafe { asm!("pushfq", "pop {flags}", "cli", flags = out(reg) flags) };
+    flags
+}
+
+/// Turns interrupts on again if they were on in these flags, which [`interrupts_off`] returned.
+pub fn interrupts_restore(flags: u64) {
+    const INTERRUPTS_ON: u64 = 1 << 9;
+    if flags & INTERRUPTS_ON != 0 {
+        // SAFETY: they were on before, so the kernel can take them. Not marked `nomem`, so that the compiler keeps
+        // accesses to memory in front of it.
+        unsafe { asm!("sti", options(nostack)) };
+    }
+}
+
 /// The address that the last page fault tripped over (CR2).
 pub fn fault_address() -> u64 {
     let addr: u64;

@@ -1,6 +1,6 @@
 //! A bare-metal kernel for QEMU's q35 machine that keeps real files on a virtio disk.
 //!
-//! This half is the platform: boot, memory, traps, time, PCI and an asynchronous virtio block driver, all polled, with
+//! One half is the platform: boot, memory, traps, time, PCI and an asynchronous virtio block driver, all polled, with
 //! interrupts off. A run is controlled by words on the kernel's command line and ends with a status that says what
 //! happened ([`outcome`]).
 //!
@@ -16,6 +16,11 @@
 //! | `heap`,`dma` | the heap; pages for devices                               | allocator and platform traits |
 //! | `pci`        | finding devices                                           | an unsafe trait method        |
 //! | `blk`        | the disk driver: its `queue` and `owner`                 | buffers that a device writes  |
+//! | `device`     | the store's disk, over the driver                        | buffers that a device writes  |
+//!
+//! The other half is the demonstration, without unsafe code: `phase` finds the disks, `volume` and `platform` are what
+//! the store needs and gets, `archive` reads the input, `import` and `verify` do the work, `fate` says what becomes of
+//! the files, `report` and `failure` tell the host.
 //!
 //! Everything else is safe code. Locks are leaves, taken while no other one is held, except that a disk's may be held
 //! when the console's is taken.
@@ -25,6 +30,7 @@
 
 extern crate alloc;
 
+mod archive;
 mod blk;
 #[allow(unsafe_code)]
 mod boot;
@@ -32,10 +38,15 @@ mod cmdline;
 #[allow(unsafe_code)]
 mod cpu;
 #[allow(unsafe_code)]
+mod device;
+#[allow(unsafe_code)]
 mod dma;
 mod exit;
+mod failure;
+mod fate;
 #[allow(unsafe_code)]
 mod heap;
+mod import;
 #[allow(unsafe_code)]
 mod memory;
 #[allow(dead_code, reason = "the host uses the other half of this file")]
@@ -44,8 +55,11 @@ mod outcome;
 mod paging;
 #[allow(unsafe_code)]
 mod pci;
+mod phase;
+mod platform;
 #[allow(unsafe_code)]
 mod port;
+mod report;
 mod selftest;
 mod serial;
 #[allow(unsafe_code)]
@@ -55,6 +69,10 @@ mod start_info;
 mod time;
 #[allow(unsafe_code)]
 mod traps;
+mod verify;
+mod volume;
+
+use alloc::vec::Vec;
 
 use outcome::Outcome;
 
@@ -79,14 +97,15 @@ extern "C" fn kernel_entry(start_info: u32) -> ! {
     for disk in &disks {
         print_disk(disk.info());
     }
-    run(&info.cmdline, &disks);
+    run(&info.cmdline, disks);
     exit::exit(Outcome::Success)
 }
 
-const OPTIONS: [&str; 6] = ["selftest", "fault", "requests", "bytes", "timeout_us", "lines"];
+const OPTIONS: [&str; 9] =
+    ["selftest", "fault", "requests", "bytes", "timeout_us", "lines", "phase", "format", "partial"];
 
 /// Does what the command line asks for.
-fn run(cmdline: &cmdline::CmdLine, disks: &[&'static selftest::TestDisk]) {
+fn run(cmdline: &cmdline::CmdLine, disks: Vec<blk::ReadyDisk>) {
     if let Some(word) = cmdline.first_unknown(&OPTIONS) {
         exit::fail(Outcome::BadOption, format_args!("unknown option: {word}"));
     }
@@ -95,6 +114,10 @@ fn run(cmdline: &cmdline::CmdLine, disks: &[&'static selftest::TestDisk]) {
     }
     if cmdline.has("selftest") {
         selftest::run(disks, cmdline);
+    } else if cmdline.has("phase") {
+        if let Err(failure) = phase::run(disks, cmdline) {
+            exit::fail(failure.outcome, format_args!("{}", failure.reason));
+        }
     }
 }
 

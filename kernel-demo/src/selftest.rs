@@ -10,7 +10,7 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::blk::{Disk, DiskError, Op, Piece, Pieces, SECTOR_BYTES};
+use crate::blk::{Disk, DiskError, Op, Piece, Pieces, ReadyDisk, SECTOR_BYTES};
 use crate::cmdline::CmdLine;
 use crate::outcome::Outcome;
 use crate::stacks::PAGE_BYTES;
@@ -120,12 +120,13 @@ fn words(pieces: &mut Pieces, first_byte: u64) -> impl Iterator<Item = (u64, &mu
 }
 
 /// Runs the test on the disk called `scratch`; returns only if all is well.
-pub fn run(disks: &[&'static TestDisk], cmdline: &CmdLine) {
+pub fn run(disks: Vec<ReadyDisk>, cmdline: &CmdLine) {
     print_test(number(cmdline, "lines", 0));
     heap_test();
-    let Some(disk) = disks.iter().find(|disk| disk.info().serial() == "scratch") else {
+    let Some(disk) = disks.into_iter().find(|disk| disk.info().serial() == "scratch") else {
         fail(Outcome::NoDisk, format_args!("no disk with serial=scratch"));
     };
+    let disk: &'static TestDisk = disk.claim();
     if disk.info().read_only {
         fail(Outcome::ReadOnly, format_args!("the scratch disk is read-only"));
     }

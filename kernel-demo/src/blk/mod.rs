@@ -28,16 +28,17 @@ mod queue;
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::mem::ManuallyDrop;
 
 use spin::Mutex;
 use virtio_drivers::transport::pci::bus::DeviceFunction;
 
-pub use owner::{Owner, Piece, Pieces, Segments};
+pub use owner::{Owner, Piece, Pieces, Prefix, Segments};
 pub use queue::DiskError;
 
 use crate::pci::FoundDisk;
 use crate::println;
-use queue::{Kind, Queue};
+use queue::{Kind, Nobody, Queue};
 
 /// Bytes of the unit in which virtio counts disk addresses, whatever the disk's own sector.
 pub const SECTOR_BYTES: u64 = 512;
@@ -97,20 +98,39 @@ pub struct Disk<O: Owner> {
     queue: Mutex<Queue<O>>,
 }
 
-impl<O: Owner> Disk<O> {
-    /// Sets a found device up. Needs the heap and the DMA pool, which are not used afterwards. The disk lives for ever:
-    /// dropping it would free memory that the device still uses.
+/// A device that is set up and works, but has no owner type yet: what it says of itself decides who uses it.
+pub struct ReadyDisk {
+    info: DiskInfo,
+    /// Never dropped: that would free memory that the device still uses.
+    queue: ManuallyDrop<Queue<Nobody>>,
+}
+
+impl ReadyDisk {
+    /// Sets a found device up. Needs the heap and the DMA pool, which are not used once there is a [`Disk`].
     ///
     /// # Errors
     /// A reason why the device cannot be used, for the console.
-    pub fn open(found: FoundDisk) -> Result<&'static Self, &'static str> {
+    pub fn open(found: FoundDisk) -> Result<Self, &'static str> {
         let FoundDisk { place, mut transport } = found;
         let mut info = negotiate::negotiate(&mut transport, place)?;
-        let mut queue = Queue::new(transport)?;
+        let mut queue = ManuallyDrop::new(Queue::new(transport)?);
         info.serial_bytes = queue.read_serial().unwrap_or_default();
-        Ok(Box::leak(Box::new(Self { info, queue: Mutex::new(queue) })))
+        Ok(Self { info, queue })
     }
 
+    /// What the disk is like.
+    pub fn info(&self) -> &DiskInfo {
+        &self.info
+    }
+
+    /// The disk for requests that are owned by values of type `O`. It lives for ever.
+    pub fn claim<O: Owner>(self) -> &'static Disk<O> {
+        let queue = ManuallyDrop::into_inner(self.queue).for_owners();
+        Box::leak(Box::new(Disk { info: self.info, queue: Mutex::new(queue) }))
+    }
+}
+
+impl<O: Owner> Disk<O> {
     /// What the disk is like.
     pub fn info(&self) -> &DiskInfo {
         &self.info
@@ -187,13 +207,13 @@ impl<O: Owner> Disk<O> {
     }
 }
 
-/// Finds and sets up all disks, in the order of QEMU's command line. What cannot be used is
-/// reported on the console and left out.
-pub fn open_all<O: Owner>() -> Vec<&'static Disk<O>> {
+/// Finds and sets up all disks, in the order of QEMU's command line. What cannot be used is reported on the console and
+/// left out.
+pub fn open_all() -> Vec<ReadyDisk> {
     let mut disks = Vec::new();
     for found in crate::pci::find_disks() {
         let place = found.place;
-        match Disk::open(found) {
+        match ReadyDisk::open(found) {
             Ok(disk) => disks.push(disk),
             Err(reason) => println!("disk {place}: not usable: {reason}"),
         }

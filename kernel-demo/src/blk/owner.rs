@@ -116,3 +116,21 @@ unsafe impl Owner for Pieces {
         }
     }
 }
+
+/// A buffer that lives for ever, of which a request uses the front.
+pub struct Prefix {
+    /// For the submitter's use.
+    pub tag: usize,
+    /// The buffer. Nobody else has it.
+    pub bytes: &'static mut [u8],
+    /// How much of it a request uses; nothing if this is more than there is.
+    pub len_bytes: usize,
+}
+
+// SAFETY: the bytes stay where they are when the reference moves, and live for ever; the exclusive reference forbids any
+// other access and is in the driver's hands.
+unsafe impl Owner for Prefix {
+    fn segments(&mut self, segments: &mut Segments) {
+        segments.push_mut(self.bytes.get_mut(..self.len_bytes).unwrap_or_default());
+    }
+}

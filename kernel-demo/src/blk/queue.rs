@@ -114,6 +114,32 @@ const _: () = assert!(MAX_REQUESTS == u64::BITS as usize, "one bit for each slot
 const _: () = assert!(MAX_REQUESTS < NO_SLOT as usize, "slot numbers fit a byte");
 const _: () = assert!(core::mem::offset_of!(Shared, status) == 16, "the status follows the header");
 
+/// The owner type of a queue that nobody has claimed yet: there are no values of it.
+pub(super) enum Nobody {}
+
+impl Queue<Nobody> {
+    /// The same queue for owners of another type. No request has an owner now, so none can be lost.
+    pub(super) fn for_owners<O>(self) -> Queue<O> {
+        let slots = self.slots.into_vec().into_iter().map(|slot| {
+            let Slot { owner: _, kind, segments, segment_count, started_us, error } = slot;
+            Slot { owner: None, kind, segments, segment_count, started_us, error }
+        });
+        Queue {
+            ring: self.ring,
+            transport: self.transport,
+            slots: slots.collect(),
+            shared: self.shared,
+            slot_of: self.slot_of,
+            free: self.free,
+            in_flight: self.in_flight,
+            ended: self.ended,
+            timeout_us: self.timeout_us,
+            next_check_us: self.next_check_us,
+            failed: self.failed,
+        }
+    }
+}
+
 impl<O> Queue<O> {
     /// Sets up the queue of a device whose features are agreed on, and lets the device run.
     pub(super) fn new(mut transport: PciTransport) -> Result<Self, &'static str> {
