@@ -4,9 +4,9 @@
 //! small integers, two disks are compared by comparing integers, and a hash is the number of the hashed value. Such a
 //! hash is injective: the model assumes that the real one has no collisions, and nothing else about it.
 //!
-//! Blocks have two sectors. A superblock is one sector, or two when the volume has many arenas (`wide`); a header is one
-//! sector, but its hash covers both; a log block keeps length, hash, chain pointer and the first entries in sector 0 and
-//! further entries in sector 1; its hash covers the entries only.
+//! Blocks have two sectors. A superblock takes one or both ([`SuperLayout`]); a header is one sector, but its hash covers
+//! both; a log block keeps length, hash, chain pointer and the first entries in sector 0 and further entries in sector 1,
+//! and its hash covers the entries only.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
@@ -90,6 +90,17 @@ pub struct SuperFields {
     pub headers: Vec<Digest>,
 }
 
+/// Where the parts of a superblock lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SuperLayout {
+    /// All in the first sector.
+    OneSector,
+    /// The hashed part spans both sectors, the extension follows it.
+    TwoSectors,
+    /// The hashed part fills the first sector, the extension lies in the second.
+    ExtensionApart,
+}
+
 /// Content of one sector.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Sector {
@@ -99,6 +110,10 @@ pub enum Sector {
     Garbage,
     /// A superblock that fits one sector. The last field, the extension, is not hashed.
     Super(SuperFields, Digest, Gen),
+    /// A superblock that fills one sector, without its extension.
+    SuperFull(SuperFields, Digest),
+    /// The extension of such a superblock.
+    SuperExtension(Gen),
     /// First sector of a wide superblock: root, generation, header of the first arena.
     SuperFront(Ptr, Gen, Digest),
     /// Second sector of a wide superblock: the other headers, the hash, the extension.
@@ -191,7 +206,7 @@ pub struct Universe {
     bodies: Interner<Body>,
     front_entries: usize,
     back_entries: usize,
-    wide_super: bool,
+    super_layout: SuperLayout,
 }
 
 /// A log block as read.
@@ -206,16 +221,15 @@ pub struct LogView<'a> {
 }
 
 impl Universe {
-    /// An empty universe. `front_entries` and `back_entries`: log entries in the two sectors of a log block;
-    /// `wide_super`: superblocks span two sectors.
-    pub fn new(front_entries: usize, back_entries: usize, wide_super: bool) -> Self {
+    /// An empty universe. `front_entries` and `back_entries`: log entries in the two sectors of a log block.
+    pub fn new(front_entries: usize, back_entries: usize, super_layout: SuperLayout) -> Self {
         let mut u = Universe {
             sectors: Interner::new(),
             hashes: Interner::new(),
             bodies: Interner::new(),
             front_entries,
             back_entries,
-            wide_super,
+            super_layout,
         };
         u.sectors.number(Sector::Zero); // token 0 is the zero sector
         u
@@ -254,8 +268,13 @@ impl Universe {
     /// A superblock. `ours`: generation of the last commit that Arenite wrote, the extension.
     pub fn superblock(&mut self, fields: SuperFields, ours: Gen) -> Block {
         let hash = self.hashes.number(Hashed::Super(fields.clone()));
-        if !self.wide_super {
-            return [self.sectors.number(Sector::Super(fields, hash, ours)), 0];
+        match self.super_layout {
+            SuperLayout::OneSector => return [self.sectors.number(Sector::Super(fields, hash, ours)), 0],
+            SuperLayout::ExtensionApart => {
+                let front = self.sectors.number(Sector::SuperFull(fields, hash));
+                return [front, self.sectors.number(Sector::SuperExtension(ours))];
+            }
+            SuperLayout::TwoSectors => {}
         }
         let front = Sector::SuperFront(fields.root, fields.qgen, fields.headers[0]);
         let back = Sector::SuperBack(fields.headers[1..].to_vec(), hash, ours);
@@ -269,6 +288,11 @@ impl Universe {
                 Hashed::Super(f) if f == fields => Some((f, *ours)),
                 _ => None,
             },
+            (Sector::SuperFull(fields, hash), back) => {
+                // No extension at all counts as one of no generation.
+                let ours = if let Sector::SuperExtension(gen) = back { *gen } else { Gen::MAX };
+                matches!(self.hashed(*hash), Hashed::Super(f) if f == fields).then_some((fields, ours))
+            }
             (Sector::SuperFront(root, qgen, first), Sector::SuperBack(rest, hash, ours)) => match self.hashed(*hash) {
                 Hashed::Super(f)
                     if f.root == *root && f.qgen == *qgen && f.headers[0] == *first && f.headers[1..] == rest[..] =>
@@ -318,6 +342,20 @@ impl Universe {
             && entries[..front.len()] == front[..]
             && entries[front.len()..] == *back;
         whole.then_some(LogView { hash: *hash, link: *link, entries })
+    }
+
+    /// Reads the entries of a log block up to a barrier, whatever its length and hash say. Nothing if it
+    /// is no log block, or no such entries were ever written.
+    pub fn read_log_prefix(&self, block: Block, barrier: Gen) -> Option<LogView<'_>> {
+        let Sector::LogFront(_, _, link, front) = self.sector(block[0]) else { return None };
+        let mut raw = front.clone();
+        if let (true, Sector::LogBack(back)) = (front.len() == self.front_entries, self.sector(block[1])) {
+            raw.extend(back);
+        }
+        let end = raw.iter().position(|e| *e == Entry::Barrier(barrier))? + 1;
+        raw.truncate(end);
+        let hash = *self.hashes.numbers.get(&Hashed::Log(raw))?;
+        Some(LogView { hash, link: *link, entries: self.log_entries(hash) })
     }
 
     /// The entries with a hash.

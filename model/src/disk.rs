@@ -5,7 +5,8 @@
 //! issued. So at each moment the states that a crash can leave are: for each sector with uncovered writes, its durable
 //! content or the content of any of those writes, in every combination. That product is enumerated, never sampled.
 //!
-//! It is enough to enumerate just before each flush completes: the states possible earlier in the same epoch are subsets.
+//! It is enough to enumerate just before each flush completes: the states possible earlier in the same epoch are among
+//! those.
 
 use crate::content::{Addr, Block, Gen, Token, SECTORS};
 

@@ -13,7 +13,7 @@ use std::fmt;
 use crate::content::{Body, Ptr, QuickBuild, Universe};
 use crate::disk::{Device, Disk, Kind, Write};
 use crate::mount::{expected_free, mount, reach, Fault};
-use crate::protocol::{Protocol, Rule, Window};
+use crate::protocol::{Protocol, Reuse, Rule, Window};
 use crate::scenario::{format, Change, Hold, Round, Scenario};
 use crate::store::{Commit, Error, Store};
 
@@ -43,6 +43,8 @@ pub struct Report {
     pub distinct: u64,
     /// Commits that were run to their end from mounted states.
     pub follow_ups: u64,
+    /// States that a foreign program left and that nobody can read: no failures of ours.
+    pub lost_by_foreign: u64,
     /// Good states that the bare rule reads alike, without any repair; counted only where a scenario asks for it.
     pub bare_alike: u64,
     /// Good states that the bare rule refuses to mount.
@@ -69,6 +71,7 @@ impl Report {
         self.states += other.states;
         self.distinct += other.distinct;
         self.follow_ups += other.follow_ups;
+        self.lost_by_foreign += other.lost_by_foreign;
         self.bare_alike += other.bare_alike;
         self.bare_refused += other.bare_refused;
         self.bare_wrong += other.bare_wrong;
@@ -128,6 +131,13 @@ struct Context {
 /// Life number of commits that follow a state without crashes.
 const FOLLOW_UP: u8 = 99;
 
+/// A reader that knows the format only.
+const BARE: Protocol = Protocol { rule: Rule::Bare, ..Protocol::CHOSEN };
+
+/// The original as it would be with flushes, and without reusing blocks that the last commit needs: what it loses then
+/// is lost by tails, headers and superblocks.
+const FOREIGN: Protocol = Protocol { reuse: Reuse::AfterE3, ..Protocol::ORIGINAL_FLUSHED };
+
 /// States of one epoch beyond which a scenario is taken to be a mistake.
 const MOST_STATES: u64 = 1 << 26;
 
@@ -137,6 +147,7 @@ pub struct Explorer<'a> {
     pub u: Universe,
     /// The protocol in force.
     pub p: Protocol,
+    ours: Protocol,
     scenario: &'a Scenario,
     seen: HashSet<u128, QuickBuild>,
     followed: HashSet<Store, QuickBuild>,
@@ -147,6 +158,9 @@ pub struct Explorer<'a> {
 pub fn explore(p: Protocol, scenario: &Scenario) -> Report {
     let mut e = Explorer::new(p, scenario);
     let outcome = e.prepare().and_then(|mut m| {
+        if scenario.foreign_crashes {
+            e.p = FOREIGN;
+        }
         for round in &scenario.script {
             e.round(&mut m, round, Some(scenario.depth), Window::E3)?;
         }
@@ -163,8 +177,9 @@ impl<'a> Explorer<'a> {
     pub fn new(p: Protocol, scenario: &'a Scenario) -> Self {
         let s = &scenario.shape;
         Explorer {
-            u: Universe::new(s.front_entries, s.back_entries, s.wide_super),
+            u: Universe::new(s.front_entries, s.back_entries, s.super_layout),
             p,
+            ours: p,
             scenario,
             seen: HashSet::default(),
             followed: HashSet::default(),
@@ -201,7 +216,7 @@ impl<'a> Explorer<'a> {
     }
 
     fn mount(&self, disk: &Disk) -> Result<Store, Fault> {
-        mount(&self.u, &self.scenario.shape, disk, self.p.rule, self.p.check_digest)
+        mount(&self.u, &self.scenario.shape, disk, &self.p)
     }
 
     fn fail(&mut self, window: Window, failure: Failure) {
@@ -345,7 +360,7 @@ impl<'a> Explorer<'a> {
             self.fail(window, Failure::MemoryDiffers);
         }
         if self.scenario.bare {
-            let bare = mount(&self.u, &self.scenario.shape, &view, Rule::Bare, false);
+            let bare = mount(&self.u, &self.scenario.shape, &view, &BARE);
             let alike = bare.is_ok_and(|b| b.arenas.iter().all(|a| !a.stale_link) && same_space(&b, &store));
             if !alike {
                 self.fail(window, Failure::BareDiffers);
@@ -370,7 +385,7 @@ impl<'a> Explorer<'a> {
 
     /// Counts what the bare rule makes of a crashed disk that nobody has repaired.
     fn count_bare(&mut self, disk: &Disk, store: &Store) {
-        match mount(&self.u, &self.scenario.shape, disk, Rule::Bare, false) {
+        match mount(&self.u, &self.scenario.shape, disk, &BARE) {
             Err(_) => self.report.bare_refused += 1,
             Ok(b) if same_space(&b, store) => self.report.bare_alike += 1,
             Ok(_) => self.report.bare_wrong += 1,
@@ -392,8 +407,27 @@ impl<'a> Explorer<'a> {
             self.report.states += 1;
             if self.seen.insert(disk.key() ^ salt) {
                 self.report.distinct += 1;
-                self.visit(disk, dev, ctx);
+                if self.scenario.foreign_crashes && ctx.life == 1 {
+                    let foreign = std::mem::replace(&mut self.p, self.ours);
+                    self.visit_foreign(disk, dev, ctx);
+                    self.p = foreign;
+                } else {
+                    self.visit(disk, dev, ctx);
+                }
             }
+        }
+    }
+
+    /// Judges what a crash of a foreign program left. If nobody can read it, that program included, it is not our loss.
+    fn visit_foreign(&mut self, disk: &Disk, dev: &Device, ctx: Context) {
+        let shape = &self.scenario.shape;
+        let readable =
+            |p: &Protocol| mount(&self.u, shape, disk, p).and_then(|s| reach(&self.u, shape, disk, s.root)).is_ok();
+        if readable(&self.ours) || readable(&BARE) {
+            self.report.bare_refused += u64::from(!readable(&BARE));
+            self.visit(disk, dev, ctx);
+        } else {
+            self.report.lost_by_foreign += 1;
         }
     }
 

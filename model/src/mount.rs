@@ -4,10 +4,10 @@
 //! then the log that the header names. If anything of that does not resolve, the mount fails: it never falls back to an
 //! older superblock.
 
-use crate::content::{Addr, Body, Digest, Entry, Extension, Gen, Ptr, Universe};
+use crate::content::{Addr, Block, Body, Digest, Entry, Extension, Gen, LogView, Ptr, Universe};
 use crate::disk::Disk;
 use crate::planes::Planes;
-use crate::protocol::Rule;
+use crate::protocol::{Protocol, Rule};
 use crate::store::{Arena, Shape, Store};
 
 /// Why a mount failed.
@@ -32,6 +32,7 @@ struct Walk {
     chain: Vec<(Addr, Digest)>,
     free: u64,
     stale_link: bool,
+    rewrite_due: bool,
     barrier: Option<Gen>,
 }
 
@@ -63,20 +64,34 @@ fn inside(shape: &Shape, base: Addr, addr: Addr) -> Result<(), Fault> {
     }
 }
 
+/// Reads the last block of a log up to its last barrier, and says whether more stands behind it. The original adds to that
+/// block in place, and a crash may tear what it adds; the digest vouches for what stands before, whether the block's own
+/// hash matches or not.
+fn read_tail(u: &Universe, block: Block, barrier: Gen) -> Result<(LogView<'_>, bool), Fault> {
+    match u.read_log(block) {
+        Some(log) if log.entries.last() == Some(&Entry::Barrier(barrier)) => Ok((log, false)),
+        _ => Ok((u.read_log_prefix(block, barrier).ok_or(Fault::BadLog)?, true)),
+    }
+}
+
 /// Walks exactly the blocks that the extension counts.
 fn walk_extension(
     (u, shape, disk): (&Universe, &Shape, &Disk),
     base: Addr,
     head: Addr,
     ext: Extension,
-    check_digest: bool,
+    p: &Protocol,
 ) -> Result<Walk, Fault> {
-    let mut walk = Walk { chain: Vec::new(), free: 0, stale_link: false, barrier: None };
+    let mut walk = Walk { chain: Vec::new(), free: 0, stale_link: false, rewrite_due: false, barrier: None };
     let mut at = Some(head);
-    for _ in 0..ext.blocks {
+    for i in 0..ext.blocks {
         let addr = at.ok_or(Fault::WrongChain)?;
         inside(shape, base, addr)?;
-        let log = u.read_log(disk.read(addr)).ok_or(Fault::BadLog)?;
+        let (log, more) = match i + 1 == ext.blocks && p.prefix_digest && p.check_digest {
+            false => (u.read_log(disk.read(addr)).ok_or(Fault::BadLog)?, false),
+            true => read_tail(u, disk.read(addr), ext.barrier)?,
+        };
+        walk.rewrite_due = more;
         for e in log.entries {
             if let Entry::Barrier(gen) = e {
                 walk.barrier = Some(*gen);
@@ -88,7 +103,7 @@ fn walk_extension(
     }
     walk.stale_link = at.is_some();
     let matches = u.is_digest(ext.digest, &walk.chain) && walk.barrier == Some(ext.barrier);
-    if check_digest && !matches {
+    if p.check_digest && !matches {
         return Err(Fault::WrongChain);
     }
     Ok(walk)
@@ -96,7 +111,7 @@ fn walk_extension(
 
 /// Walks until the first barrier that is not older than `qgen`, or to the end of the chain.
 fn walk_bare((u, shape, disk): (&Universe, &Shape, &Disk), base: Addr, head: Addr, qgen: Gen) -> Result<Walk, Fault> {
-    let mut walk = Walk { chain: Vec::new(), free: 0, stale_link: false, barrier: None };
+    let mut walk = Walk { chain: Vec::new(), free: 0, stale_link: false, rewrite_due: false, barrier: None };
     let mut at = Some(head);
     while let Some(addr) = at {
         if walk.chain.len() > usize::from(shape.blocks) {
@@ -112,7 +127,8 @@ fn walk_bare((u, shape, disk): (&Universe, &Shape, &Disk), base: Addr, head: Add
                     walk.stale_link = true;
                 } else {
                     walk.chain.push((addr, log.hash));
-                    walk.stale_link = log.link.is_some() || i + 1 < log.entries.len();
+                    walk.stale_link = log.link.is_some();
+                    walk.rewrite_due = i + 1 < log.entries.len();
                 }
                 return Ok(walk);
             }
@@ -124,9 +140,9 @@ fn walk_bare((u, shape, disk): (&Universe, &Shape, &Disk), base: Addr, head: Add
     Ok(walk)
 }
 
-/// Mounts a disk by a rule. A superblock whose extension is not of its own generation was written by a program that does
-/// not know the extensions; the bare rule holds then, whatever `rule` says.
-pub fn mount(u: &Universe, shape: &Shape, disk: &Disk, rule: Rule, check_digest: bool) -> Result<Store, Fault> {
+/// Mounts a disk. A superblock whose extension is not of its own generation was written by a program that does
+/// not know the extensions; the bare rule holds then, whatever the protocol says.
+pub fn mount(u: &Universe, shape: &Shape, disk: &Disk, p: &Protocol) -> Result<Store, Fault> {
     let at = [0, shape.last()];
     let read = |copy: usize| u.read_superblock(disk.read(at[copy]));
     let chosen = match (read(0), read(1)) {
@@ -137,7 +153,7 @@ pub fn mount(u: &Universe, shape: &Shape, disk: &Disk, rule: Rule, check_digest:
     };
     let (fields, ours) = read(chosen).ok_or(Fault::NoSuperblock)?;
     let superblock = disk.read(at[chosen]);
-    let bare = rule == Rule::Bare || ours != fields.qgen;
+    let bare = p.rule == Rule::Bare || ours != fields.qgen;
     let mut arenas = Vec::with_capacity(shape.arenas);
     for i in 0..shape.arenas {
         let base = shape.base(i);
@@ -146,7 +162,7 @@ pub fn mount(u: &Universe, shape: &Shape, disk: &Disk, rule: Rule, check_digest:
         let good = if found[0].is_some() { 0 } else { 1 };
         let (head, extension) = found[good].ok_or(Fault::NoHeader)?;
         let walk = match extension {
-            Some(ext) if !bare => walk_extension((u, shape, disk), base, head, ext, check_digest)?,
+            Some(ext) if !bare => walk_extension((u, shape, disk), base, head, ext, p)?,
             _ => walk_bare((u, shape, disk), base, head, fields.qgen)?,
         };
         arenas.push(Arena {
@@ -157,6 +173,7 @@ pub fn mount(u: &Universe, shape: &Shape, disk: &Disk, rule: Rule, check_digest:
             extension,
             bad_header: found.map(|f| f.is_none()),
             stale_link: walk.stale_link,
+            rewrite_due: walk.rewrite_due || ours != fields.qgen,
         });
     }
     let tree = match u.body_of(fields.root.body) {
@@ -169,7 +186,6 @@ pub fn mount(u: &Universe, shape: &Shape, disk: &Disk, rule: Rule, check_digest:
         superblock,
         bad_super: at.map(|addr| disk.read(addr) != superblock),
         ours,
-        after_foreign: ours != fields.qgen,
         arenas,
         tree,
     })

@@ -84,6 +84,8 @@ pub struct Protocol {
     pub log_in_place: bool,
     /// Compare the digest in the extension.
     pub check_digest: bool,
+    /// Of the last block, digest the entries up to the last barrier, whatever stands behind them.
+    pub prefix_digest: bool,
     /// Begin an appended block with the barrier of the newest commit.
     pub opening_barrier: bool,
     /// Let appended log blocks take what a rewrite will need.
@@ -122,6 +124,7 @@ impl Protocol {
         ack_unflushed: false,
         log_in_place: false,
         check_digest: true,
+        prefix_digest: true,
         opening_barrier: true,
         append_from_reserve: false,
         barrier_last: true,

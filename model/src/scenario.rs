@@ -98,6 +98,9 @@ pub struct Scenario {
     pub warm: bool,
     /// After every commit that ended, the bare rule must read the same as the extension.
     pub bare: bool,
+    /// The script is run by a program that does not know the extensions, and its crashes are enumerated; what follows
+    /// them is ours. States that such a program loses are counted apart.
+    pub foreign_crashes: bool,
     /// Count what the bare rule makes of each crashed disk before any repair.
     pub bare_crashes: bool,
 }
@@ -116,6 +119,7 @@ impl Scenario {
             depth: 1,
             warm: false,
             bare: true,
+            foreign_crashes: false,
             bare_crashes: false,
         }
     }
@@ -132,6 +136,7 @@ pub fn format(u: &mut Universe, shape: &Shape) -> Result<(Disk, Store), Error> {
         extension: None,
         bad_header: [false; 2],
         stale_link: false,
+        rewrite_due: false,
     };
     let mut store = Store {
         gen: 4,
@@ -139,7 +144,6 @@ pub fn format(u: &mut Universe, shape: &Shape) -> Result<(Disk, Store), Error> {
         superblock: [0; 2],
         bad_super: [false; 2],
         ours: 4,
-        after_foreign: false,
         arenas: vec![empty; shape.arenas],
         tree: Vec::new(),
     };

@@ -2,7 +2,7 @@
 //!
 //! Nothing here touches a disk: a commit is returned as lists of writes, and [`crate::protocol`] puts them in epochs.
 
-use crate::content::{Addr, Block, Body, Digest, Entry, Extension, Gen, Ptr, SuperFields, Universe};
+use crate::content::{Addr, Block, Body, Digest, Entry, Extension, Gen, Ptr, SuperFields, SuperLayout, Universe};
 use crate::disk::{Kind, Write};
 use crate::planes::{Planes, Refusal};
 use crate::protocol::{Protocol, Reuse};
@@ -19,8 +19,8 @@ pub struct Shape {
     pub front_entries: usize,
     /// Log entries in the second one.
     pub back_entries: usize,
-    /// Superblocks span two sectors.
-    pub wide_super: bool,
+    /// Where the parts of a superblock lie.
+    pub super_layout: SuperLayout,
     /// Where the slots of the tree lie at first: arena and block in it.
     pub slots: Vec<(usize, u16)>,
     /// Logs grow by appended blocks until they have this many; 0: every log is rewritten.
@@ -70,6 +70,9 @@ pub struct Arena {
     pub bad_header: [bool; 2],
     /// Is there anything linked behind the end of the log?
     pub stale_link: bool,
+    /// Must the next commit rewrite the log, even if nothing changes? Entries behind the end of the log, or an extension
+    /// that a foreign commit left behind.
+    pub rewrite_due: bool,
 }
 
 /// A mounted store.
@@ -85,8 +88,6 @@ pub struct Store {
     pub bad_super: [bool; 2],
     /// The generation in the superblock's extension.
     pub ours: Gen,
-    /// The last commit was not written by Arenite.
-    pub after_foreign: bool,
     /// The arenas.
     pub arenas: Vec<Arena>,
     /// The working tree.
@@ -216,9 +217,8 @@ impl Store {
         let (mut headers_a, mut headers_b) = (Vec::new(), Vec::new());
         for i in touched {
             let base = shape.base(i);
-            let allow_append = !self.after_foreign;
             let arena = &mut self.arenas[i];
-            arena.write_log(u, (shape, p), (base, gen, allow_append), (&mut logs, &mut relinks))?;
+            arena.write_log(u, (shape, p), (base, gen), (&mut logs, &mut relinks))?;
             arena.write_header(u, p, gen);
             let header = |kind, addr, block| Write { kind, addr, block, gen };
             headers_a.push(header(Kind::HeaderA, base, arena.header));
@@ -230,7 +230,6 @@ impl Store {
         let headers = self.arenas.iter().map(|a| a.header_hash).collect();
         if !p.foreign {
             self.ours = gen;
-            self.after_foreign = false;
         }
         self.superblock = u.superblock(SuperFields { root: self.root, qgen: gen, headers }, self.ours);
         let block = self.superblock;
@@ -246,7 +245,7 @@ impl Store {
 
     fn must_write(&self, arena: usize, p: &Protocol) -> bool {
         let (allocated, freed) = self.arenas[arena].planes.delta();
-        allocated | freed != 0 || p.touch_all || (self.after_foreign && p.rewrite_after_foreign)
+        allocated | freed != 0 || p.touch_all || (self.arenas[arena].rewrite_due && p.rewrite_after_foreign)
     }
 
     /// The repairs that mount found to be due; they are due once.
@@ -261,13 +260,13 @@ impl Store {
             }
         }
         for (i, arena) in self.arenas.iter_mut().enumerate() {
-            for copy in 0..2 {
-                if std::mem::take(&mut arena.bad_header[copy]) && wanted[copy] {
+            for (copy, wanted) in wanted.into_iter().enumerate() {
+                if std::mem::take(&mut arena.bad_header[copy]) && wanted {
                     repair(shape.base(i) + copy as Addr, arena.header);
                 }
             }
-            // After a foreign commit every log is rewritten, so nobody follows the old links again.
-            if std::mem::take(&mut arena.stale_link) && p.cut_links && !self.after_foreign {
+            // Nobody will follow the links of a log that is about to be rewritten.
+            if std::mem::take(&mut arena.stale_link) && p.cut_links && !arena.rewrite_due {
                 let (addr, hash) = arena.chain[arena.chain.len() - 1];
                 let entries = u.log_entries(hash).to_vec();
                 repair(addr, u.log(&entries, None).0);
@@ -282,16 +281,14 @@ impl Arena {
         &mut self,
         u: &mut Universe,
         (shape, p): (&Shape, &Protocol),
-        (base, gen, allow_append): (Addr, Gen, bool),
+        (base, gen): (Addr, Gen),
         (logs, relinks): (&mut Vec<Write>, &mut Vec<Write>),
     ) -> Result<(), Error> {
         if p.log_in_place && self.extend_tail(u, p, (base, gen), logs) {
             return Ok(());
         }
-        if allow_append
-            && self.chain.len() < shape.max_chain
-            && self.append(u, (shape, p), (base, gen), (logs, relinks))?
-        {
+        let keep = !std::mem::take(&mut self.rewrite_due);
+        if keep && self.chain.len() < shape.max_chain && self.append(u, (shape, p), (base, gen), (logs, relinks))? {
             return Ok(());
         }
         self.rewrite(u, p, (base, gen), logs)

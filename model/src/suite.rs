@@ -1,5 +1,6 @@
 //! The named scenarios. Each is small enough that every crash state can be visited, and each aims at something.
 
+use crate::content::SuperLayout;
 use crate::protocol::Window;
 use crate::scenario::{Round, Scenario};
 use crate::store::Shape;
@@ -11,7 +12,7 @@ pub fn two_arenas() -> Shape {
         blocks: 12,
         front_entries: 4,
         back_entries: 3,
-        wide_super: false,
+        super_layout: SuperLayout::OneSector,
         slots: vec![(0, 5), (1, 5), (1, 7)],
         max_chain: 0,
         log_reserve: 1,
@@ -114,9 +115,16 @@ pub fn rewrite_append() -> Scenario {
 
 /// Superblocks of two sectors, which can tear.
 pub fn wide() -> Scenario {
-    let shape = Shape { wide_super: true, max_chain: 2, ..three_arenas() };
+    let shape = Shape { super_layout: SuperLayout::TwoSectors, max_chain: 2, ..three_arenas() };
     let script = vec![Round::put(0, &[(1, 1)]), Round::put(2, &[])];
     Scenario::new("superblocks of two sectors", shape, script, vec![Round::put(0, &[]), Round::put(1, &[])])
+}
+
+/// Superblocks whose extension lies in another sector than their hash, so that it can be torn off.
+pub fn extension_apart() -> Scenario {
+    let shape = Shape { super_layout: SuperLayout::ExtensionApart, max_chain: 3, ..three_arenas() };
+    let script = vec![Round::put(0, &[(1, 1)]), Round::put(0, &[]), Round::put(1, &[])];
+    Scenario::new("extension apart", shape, script, vec![Round::put(0, &[]), Round::put(1, &[])])
 }
 
 /// Blocks freed by one commit, taken by the next, freed again while that is in flight: in every window.
@@ -195,6 +203,21 @@ pub fn foreign() -> Scenario {
     }
 }
 
+/// The original crashes on a volume that we wrote: its tails in place, its headers and superblocks.
+pub fn foreign_crash() -> Scenario {
+    let shape = Shape { max_chain: 3, ..two_arenas() };
+    Scenario {
+        warmup: vec![Round::put(0, &[(1, 1)]), Round::put(0, &[])],
+        foreign_crashes: true,
+        ..Scenario::new(
+            "crash of the original",
+            shape,
+            vec![Round::put(0, &[]), Round::put(0, &[(1, 1)])],
+            vec![Round::put(0, &[]), Round::put(1, &[])],
+        )
+    }
+}
+
 /// Three crashes in a row, the second and the third during recovery.
 pub fn three_crashes() -> Scenario {
     let shape = Shape { max_chain: 3, slots: vec![(0, 5)], ..two_arenas() };
@@ -238,6 +261,7 @@ pub fn all() -> Vec<Scenario> {
         rewrite_spare(),
         rewrite_append(),
         wide(),
+        extension_apart(),
         in_flight(),
         lazy(),
         held(0),
@@ -246,6 +270,7 @@ pub fn all() -> Vec<Scenario> {
         full(3),
         warm(),
         foreign(),
+        foreign_crash(),
         three_crashes(),
     ]
 }

@@ -104,6 +104,20 @@ fn last_commit_written_by_the_original() {
     good_deeper(suite::foreign(), 890_000, 8_400);
 }
 
+/// The original crashed on a volume of ours. What it can still read we read as well, and more: it refuses a last block
+/// that was torn, of which we need the part before the barrier only.
+#[test]
+fn crash_of_the_original() {
+    let r = good(&suite::foreign_crash(), 270_000, 28_000);
+    println!("model: crash of the original: {} lost by it, {} that only we read", r.lost_by_foreign, r.bare_refused);
+    assert!(r.bare_refused > 0);
+}
+
+#[test]
+fn superblock_extension_that_can_be_torn_off() {
+    good(&suite::extension_apart(), 1_300_000, 15_000);
+}
+
 #[test]
 fn four_crashes_in_a_row() {
     good_deeper(suite::three_crashes(), 320_000, 12_000);
