@@ -78,7 +78,7 @@ fn binary(bytes: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
     let step = (0..units.len()).rev().find(|step| bytes >> (10 * step) != 0).unwrap_or(0);
     let unit = 1_u64 << (10 * step);
-    if bytes % unit == 0 {
+    if bytes.is_multiple_of(unit) {
         return format!("{} {}", bytes / unit, units[step]);
     }
     // Whole numbers all the way, rounded down: no volume looks emptier than it is.

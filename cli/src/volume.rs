@@ -67,6 +67,10 @@ impl fmt::Display for ReadError {
             Self::Open(error) => error.fmt(f),
             Self::Empty => f.write_str("not a volume (the image is empty)"),
             Self::Short { len_bytes } => write!(f, "not a volume (the image has only {len_bytes} bytes)"),
+            // What is not there cannot be blamed on the device.
+            Self::Mount { error: Error::Device { addr, .. }, len_bytes } if addr >= len_bytes => {
+                write!(f, "read at {addr:#x} failed: the image ends at {len_bytes:#x}")
+            }
             Self::Mount { error, len_bytes } => {
                 error.fmt(f)?;
                 match *error {
