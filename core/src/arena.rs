@@ -216,6 +216,11 @@ impl<'m> Arenas<'m> {
         }
     }
 
+    /// Whether a block is one of the last two of its arena, which are never free.
+    pub(crate) fn is_spare(&self, place: Place) -> bool {
+        place.index + 2 >= self.blocks(place.arena)
+    }
+
     /// The place of a block by arena and number in its free map.
     pub(crate) fn at(&self, arena: usize, index: u32) -> Place {
         Place { arena, index, block: self.slots[arena].base_block.load(Ordering::Relaxed) + 2 + index }
@@ -241,12 +246,22 @@ impl<'m> Arenas<'m> {
 
     /// Hands out a block: first round without waiting for a lock, second round with.
     pub(crate) fn allocate(&self, class: Class, hint: u32) -> Result<Place, Error> {
+        self.allocate_leaving(|arena| self.reserve(arena, class), hint).map_err(|error| match error {
+            Error::Full { free_blocks, pending_blocks, .. } => {
+                Error::Full { room_blocks: self.room(class), free_blocks, pending_blocks }
+            }
+            other => other,
+        })
+    }
+
+    /// The same with an explicit number of blocks to be left in each arena.
+    pub(crate) fn allocate_leaving(&self, reserve: impl Fn(usize) -> u32, hint: u32) -> Result<Place, Error> {
         let count = self.slots.len();
         let turn = self.rotation.fetch_add(1, Ordering::Relaxed) / ROTATE_ALLOCATIONS;
         let start = hint.wrapping_add(turn) as usize % count.max(1);
         for attempt in 0..2 * count {
             let arena = (start + attempt) % count;
-            let reserve = self.reserve(arena, class);
+            let reserve = reserve(arena);
             let take = |state: &mut ArenaState, map: &FreeMap<'m>| {
                 let block = (state.counts.avail > reserve).then(|| map.reserve(&mut state.counts, state.cursor))??;
                 state.cursor = block + 1;
@@ -258,11 +273,7 @@ impl<'m> Arenas<'m> {
             }
         }
         let space = self.space();
-        Err(Error::Full {
-            room_blocks: self.room(class),
-            free_blocks: space.avail_blocks,
-            pending_blocks: space.pending_blocks,
-        })
+        Err(Error::Full { room_blocks: 0, free_blocks: space.avail_blocks, pending_blocks: space.pending_blocks })
     }
 
     /// Takes back a block that never became part of a commit.

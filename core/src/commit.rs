@@ -168,6 +168,8 @@ pub(crate) struct Commit<'m> {
     /// A request or flush that the device had no room for.
     unsent: Option<Request<'m>>,
     read: Option<Slot<'m>>,
+    /// The last of an arena's spare blocks that the log being written took.
+    spare_taken: Option<u64>,
     flush_tag: u32,
     pub(crate) counters: CommitCounters,
 }
@@ -196,6 +198,7 @@ impl<'m> Commit<'m> {
             handed_out: false,
             unsent: None,
             read: None,
+            spare_taken: None,
             flush_tag: 0,
             counters: CommitCounters::default(),
         }
@@ -486,6 +489,7 @@ impl<'m> Commit<'m> {
         match self.next_touched(engine) {
             Some(arena) => {
                 self.arena = arena;
+                self.spare_taken = None;
                 let log = engine.arenas.with(arena, |state, _| state.log);
                 self.phase = Phase::Log(match self.tail_to_append_to(engine) {
                     Some(tail_addr) => LogPhase::Link { tail_addr },
@@ -567,20 +571,36 @@ impl<'m> Commit<'m> {
 
     fn free_log_block(&self, engine: &Engine<'m>, addr: u64) -> Result<(), Error> {
         let place = engine.arenas.locate(addr)?;
+        if engine.arenas.is_spare(place) {
+            return Ok(());
+        }
         let freed = engine.arenas.with(place.arena, |state, map| map.log_free(&mut state.counts, place.index));
         freed.map_err(|_| Error::corrupt(addr, Damage::LogNotInUse))
     }
 
-    /// A fresh block for the log: byte address, and number in the free map.
-    fn alloc_log_block(&self, engine: &Engine<'m>) -> Result<(u64, u32), Error> {
+    /// A fresh block for the log: byte address, and number in the free map. An arena without a free block (the original
+    /// leaves such) uses its last two blocks in turn, which nobody is ever handed.
+    fn alloc_log_block(&mut self, engine: &Engine<'m>) -> Result<(u64, u32), Error> {
         let arena = self.arena;
+        let addr_of = |index| engine.arenas.addr(engine.arenas.at(arena, index));
+        let taken_before = self.spare_taken;
         let taken = engine.arenas.with(arena, |state, map| {
-            let index = map.log_alloc(&mut state.counts, state.cursor)?;
-            state.cursor = index + 1;
-            Some(index)
+            if let Some(index) = map.log_alloc(&mut state.counts, state.cursor) {
+                state.cursor = index + 1;
+                return Some(index);
+            }
+            let first = engine.arenas.blocks(arena).checked_sub(2)?;
+            let tail_addr = state.log.seal.map(|seal| seal.tail_addr);
+            (first..first + 2).find(|index| {
+                let addr = addr_of(*index);
+                addr != state.log.head_addr && Some(addr) != tail_addr && Some(addr) != taken_before
+            })
         });
+        if let Some(index) = taken.filter(|index| engine.arenas.is_spare(engine.arenas.at(arena, *index))) {
+            self.spare_taken = Some(addr_of(index));
+        }
         let index = taken.ok_or(Error::Full { room_blocks: 0, free_blocks: 0, pending_blocks: 0 })?;
-        Ok((engine.arenas.addr(engine.arenas.at(arena, index)), index))
+        Ok((addr_of(index), index))
     }
 
     /// Writes one block of the new log: as many free ranges as fit, then the way on or the barrier.

@@ -181,6 +181,16 @@ impl<'d, 'm> Store<'d, 'm> {
         }
     }
 
+    /// For tests: takes what is kept back for the log too, as the original may.
+    #[cfg(test)]
+    pub(crate) fn allocate_from_reserve(&self) -> Result<Filling<'_>, Error> {
+        let place = self.engine.arenas.allocate_leaving(|_| 0, 0)?;
+        let mut slot = self.retry_no_buffer(|| self.engine.cache.take_buffer())?;
+        slot.bytes_mut().fill(0);
+        let birth = self.open_generation(place);
+        Ok(Filling { slot: Some(slot), engine: &self.engine, place, block_type: BlockType::Data, birth })
+    }
+
     /// The generation that a block allocated now will be committed in.
     fn open_generation(&self, place: Place) -> u64 {
         self.engine.arenas.with(place.arena, |state, _| state.rolled + 1)

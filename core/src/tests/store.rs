@@ -253,3 +253,36 @@ fn a_long_log_is_appended_to_and_costs_seven_writes() {
         }
     }
 }
+
+/// The original may fill an arena to the last block; the next commit must find room for its log all the same.
+#[test]
+fn an_arena_without_a_free_block_commits() {
+    let memories: Vec<_> = (0..2).map(|_| memory()).collect();
+    let disk = Disk::new(vec![0; 128 << 10]);
+    let store = Store::format(memories[0].take().unwrap(), &disk, &NoInterrupts, options(1)).unwrap();
+    let mut held = Vec::new();
+    while let Ok(filling) = store.allocate_from_reserve() {
+        held.push(store.enqueue(filling).unwrap().ptr());
+        if store.space().avail_blocks == 1 {
+            store.commit(store.roots().with_root(Some(held[0]), 1)).unwrap();
+            store.settle().unwrap();
+        }
+    }
+    assert_eq!(store.space().avail_blocks, 0);
+    for round in 0..10 {
+        store.commit(store.roots().with_root(Some(held[0]), 2 + round)).unwrap();
+        store.settle().unwrap();
+        assert!(round > 6 || store.space().avail_blocks <= 1);
+        if round > 5 {
+            store.free(held.pop().unwrap()).unwrap();
+        } else if let Ok(filling) = store.allocate_from_reserve() {
+            held.push(store.enqueue(filling).unwrap().ptr());
+        }
+    }
+    let roots = store.roots();
+    let space = store.space();
+    store.unmount().unwrap();
+    let store = Store::mount(memories[1].take().unwrap(), &disk, &NoInterrupts, MountOptions::default()).unwrap();
+    assert_eq!(store.roots(), roots);
+    assert_eq!(store.space(), space);
+}
