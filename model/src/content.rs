@@ -4,9 +4,9 @@
 //! small integers, two disks are compared by comparing integers, and a hash is the number of the hashed value. Such a
 //! hash is injective: the model assumes that the real one has no collisions, and nothing else about it.
 //!
-//! Blocks have two sectors. A superblock takes one or both ([`SuperLayout`]); a header is one sector, but its hash covers
-//! both; a log block keeps length, hash, chain pointer and the first entries in sector 0 and further entries in sector 1,
-//! and its hash covers the entries only.
+//! Blocks have two sectors. A superblock takes one or both ([`SuperLayout`]); a header is one sector, but its hash
+//! covers both; a log block keeps length, hash, chain pointer and the first entries in sector 0 and further entries
+//! in sector 1, and its hash covers the entries only.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};

@@ -1,8 +1,8 @@
 //! Mount: from the sectors of a disk to a store, without a write.
 //!
-//! The newest valid superblock decides. For each arena the header copy with the hash that this superblock gives is read,
-//! then the log that the header names. If anything of that does not resolve, the mount fails: it never falls back to an
-//! older superblock.
+//! The newest valid superblock decides. For each arena the header copy with the hash that this superblock gives is
+//! read, then the log that the header names. If anything of that does not resolve, the mount fails: it never falls
+//! back to an older superblock.
 
 use crate::content::{Addr, Block, Body, Digest, Entry, Extension, Gen, LogView, Ptr, Universe};
 use crate::disk::Disk;
@@ -64,9 +64,9 @@ fn inside(shape: &Shape, base: Addr, addr: Addr) -> Result<(), Fault> {
     }
 }
 
-/// Reads the last block of a log up to its last barrier, and says whether more stands behind it. The original adds to that
-/// block in place, and a crash may tear what it adds; the digest vouches for what stands before, whether the block's own
-/// hash matches or not.
+/// Reads the last block of a log up to its last barrier, and says whether more stands behind it. The original adds to
+/// that block in place, and a crash may tear what it adds; the digest vouches for what stands before, whether the
+/// block's own hash matches or not.
 fn read_tail(u: &Universe, block: Block, barrier: Gen) -> Result<(LogView<'_>, bool), Fault> {
     match u.read_log(block) {
         Some(log) if log.entries.last() == Some(&Entry::Barrier(barrier)) => Ok((log, false)),

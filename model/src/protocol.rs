@@ -5,10 +5,10 @@
 //!
 //! ```text
 //!   mount  flush: what mount reads must be durable before anything is written
-//!   E0     only after a mount that found a copy not good or a link past the end of a log: repairs        flush
-//!   E1     data; fresh log blocks; relinks of old tails; first header copies of touched arenas           flush
-//!   E2     first superblock                                                                              flush, ack
-//!   E3     second header copies of touched arenas; second superblock                                     flush, release
+//!   E0     only after a mount that found a copy not good or a link past the end of a log: repairs       flush
+//!   E1     data; fresh log blocks; relinks of old tails; first header copies of touched arenas          flush
+//!   E2     first superblock                                                                             flush, ack
+//!   E3     second header copies of touched arenas; second superblock                                    flush, release
 //! ```
 
 use crate::disk::Write;

@@ -70,8 +70,8 @@ pub struct Arena {
     pub bad_header: [bool; 2],
     /// Is there anything linked behind the end of the log?
     pub stale_link: bool,
-    /// Must the next commit rewrite the log, even if nothing changes? Entries behind the end of the log, or an extension
-    /// that a foreign commit left behind.
+    /// Must the next commit rewrite the log, even if nothing changes? Entries behind the end of the log, or an
+    /// extension that a foreign commit left behind.
     pub rewrite_due: bool,
 }
 

@@ -1,5 +1,5 @@
-//! The chosen protocol: no crash state of any scenario is bad. Each test also asserts how many states it saw at least, so
-//! that it cannot shrink unnoticed.
+//! The chosen protocol: no crash state of any scenario is bad. Each test also asserts how many states it saw at
+//! least, so that it cannot shrink unnoticed.
 
 use arenite_model::explore::{explore, Report};
 use arenite_model::protocol::Protocol;
@@ -135,9 +135,10 @@ fn every_choice_of_bad_copies() {
     assert!(sum.states >= 3_200_000 && sum.distinct >= 96_000, "shrunk: {sum}");
 }
 
-/// What a program that knows nothing of the extensions makes of a disk that crashed under the chosen protocol, before any
-/// repair. Logs that are rewritten are read alike at every crash point. Logs that are appended to are not: a link may
-/// have survived without the block it leads to. That is why a crashed volume must be repaired before the original reads it.
+/// What a program that knows nothing of the extensions makes of a disk that crashed under the chosen protocol, before
+/// any repair. Logs that are rewritten are read alike at every crash point. Logs that are appended to are not: a link
+/// may have survived without the block it leads to. That is why a crashed volume must be repaired before the original
+/// reads it.
 #[test]
 fn what_the_bare_rule_makes_of_crashed_disks() {
     let counted = |mut scenario: Scenario| {

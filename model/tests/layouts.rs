@@ -112,8 +112,9 @@ fn original_order_loses_commits() {
 }
 
 /// A log that is added to in place, with a digest of what stands before its last barrier, is as safe for our reader as
-/// fresh blocks are, whatever its length, and costs no more than a one-block log. But on a disk that crashed the bare rule
-/// refuses what a tear left, where it reads every state of a log that is rewritten to fresh blocks. Hence fresh blocks.
+/// fresh blocks are, whatever its length, and costs no more than a one-block log. But on a disk that crashed the bare
+/// rule refuses what a tear left, where it reads every state of a log that is rewritten to fresh blocks. Hence fresh
+/// blocks.
 #[test]
 fn logs_in_place_with_the_prefix_digest() {
     let p = Protocol { log_in_place: true, ..Protocol::CHOSEN };

@@ -1,7 +1,7 @@
 //! The eight states of a block, explored to the last sequence against explicit sets of allocated blocks a generation.
 //!
-//! One block is enough: the planes treat each bit alone (the last test). The product of plane pattern and reference state
-//! is finite, and every transition from every state that can be reached is taken, so every sequence is covered.
+//! One block is enough: the planes treat each bit alone (the last test). The product of plane pattern and reference
+//! state is finite, and every transition from every state that can be reached is taken, so every sequence is covered.
 
 use std::collections::{BTreeSet, VecDeque};
 
