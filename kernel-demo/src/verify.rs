@@ -9,7 +9,7 @@
 use core::ops::ControlFlow;
 
 use arenite_catalog::{
-    visit_blocks, Catalog, Depth, Entry, Error as CatalogError, FileBlock, FileReader, FileWriter, Kind,
+    visit_blocks, Catalog, Depth, Entry, Error as CatalogError, FileBlock, FileReader, FileWriter, Kind, MAX_READ_AHEAD,
 };
 use arenite_core::{Damage, Error as StoreError};
 
@@ -100,7 +100,7 @@ fn rewrite<'s>(
     old: &Entry,
 ) -> Result<bool, CatalogError> {
     let fate = Fate::Rewritten;
-    let mut reader = catalog.reader(old);
+    let mut reader = catalog.reader(old).with_read_ahead(MAX_READ_AHEAD);
     let mut writer = FileWriter::new(&volume.store, 0);
     let mut buffer = [0; 4096];
     while let Some(block) = reader.next_block()? {
@@ -231,7 +231,8 @@ impl<'v, 'c, 'a> Pass<'v, 'c, 'a> {
         found: &Entry,
         fate: Fate,
     ) -> Result<Result<(), Difference>, Failure> {
-        let mut stored = Stored { reader: self.catalog.reader(found), block: None, used: 0, at: 0 };
+        let reader = self.catalog.reader(found).with_read_ahead(MAX_READ_AHEAD);
+        let mut stored = Stored { reader, block: None, used: 0, at: 0 };
         if let archive::Kind::Symlink { target } = &entry.kind {
             return Ok(stored.expect(target, Fate::Kept));
         }

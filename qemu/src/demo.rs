@@ -197,7 +197,7 @@ impl<'a> Demo<'a> {
 
     /// Opens the disk on the host.
     pub fn check_on_host(&self, expected: Expected) -> Result<crate::host::Checked> {
-        host_check(&self.disk, &self.archive, expected)
+        work::while_shared(&self.disk_file, &self.disk, || host_check(&self.disk, &self.archive, expected))?
     }
 
     /// Removes what is not to be kept; says where the rest is.

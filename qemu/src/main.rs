@@ -18,6 +18,8 @@
 mod accel;
 mod demo;
 mod events;
+#[path = "../../kernel-demo/src/fate.rs"]
+mod fate;
 mod flip;
 mod generate;
 mod host;

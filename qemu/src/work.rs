@@ -2,7 +2,7 @@
 //!
 //! Lock files and disks are locked with the advisory lock of the standard library. The lock goes with the process, so
 //! a killed run leaves nothing to clean up. QEMU takes locks of another kind on the images that it opens; the two do
-//! not meet.
+//! not meet. The host's check opens a disk anew and shares its lock ([`while_shared`]).
 
 use anyhow::{bail, Context, Result};
 use std::fs::{File, OpenOptions, TryLockError};
@@ -69,8 +69,24 @@ pub fn open_disk(path: &Path, size_bytes: u64) -> Result<File> {
     Ok(file)
 }
 
+/// Runs `body` while others may lock the file for reading, and locks it for us alone again.
+pub fn while_shared<R>(file: &File, path: &Path, body: impl FnOnce() -> R) -> Result<R> {
+    // Whether a lock can be changed in place depends on the system, so it is given up first. Whoever takes it in between
+    // is noticed, here or below.
+    file.unlock()?;
+    locked(file.try_lock_shared(), path)?;
+    let result = body();
+    file.unlock()?;
+    lock_file(file, path)?;
+    Ok(result)
+}
+
 fn lock_file(file: &File, path: &Path) -> Result<()> {
-    match file.try_lock() {
+    locked(file.try_lock(), path)
+}
+
+fn locked(result: Result<(), TryLockError>, path: &Path) -> Result<()> {
+    match result {
         Ok(()) => Ok(()),
         Err(TryLockError::WouldBlock) => bail!("{} is in use by another run", path.display()),
         Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("{} cannot be locked", path.display())),
@@ -104,6 +120,25 @@ mod tests {
         assert!(open_disk(&path, 4096).unwrap_err().to_string().contains("in use by another run"));
         drop(first);
         assert_eq!(open_disk(&path, 8192).unwrap().metadata().unwrap().len(), 4096);
+    }
+
+    #[test]
+    fn a_shared_disk_can_be_read_by_others_and_is_ours_again() {
+        let root = crate::testing::TempDir::new("shared");
+        let path = root.path().join("disk.img");
+        let disk = open_disk(&path, 4096).unwrap();
+        let other = File::open(&path).unwrap();
+        assert!(other.try_lock_shared().is_err());
+        let both = while_shared(&disk, &path, || {
+            let locked = other.try_lock_shared().is_ok();
+            other.unlock().unwrap();
+            locked
+        });
+        assert!(both.unwrap());
+        assert!(other.try_lock_shared().is_err());
+        // Whoever still has it then is named.
+        let kept = while_shared(&disk, &path, || other.try_lock_shared().unwrap());
+        assert!(kept.unwrap_err().to_string().contains("in use by another run"));
     }
 
     #[test]
