@@ -133,14 +133,24 @@ fn second_crash_after_a_restart() {
     let end = first.iter().position(|write| write.part == Part::FirstSuperblock).unwrap();
     for cut in [end, end - 3, end - 12, 3] {
         let image = Scratch::image("populated");
-        cut_everywhere_but_notes(&image, &first[..cut]);
+        write_all(&image, &first[..cut]);
         let before = reference::state(&image);
         let second = commit(&image, &before, 2, Log::Cut, small);
         cut_everywhere(&image, &second, |_| {});
     }
 }
 
-fn cut_everywhere_but_notes(image: &Scratch, writes: &[Write]) {
+/// The same, and the logs are compressed before that commit.
+#[test]
+fn crash_in_a_compression_after_a_restart() {
+    for name in ["populated", "killed-1"] {
+        let image = Scratch::image(name);
+        let writes = commit(&image, &reference::state(&image), 2, Log::CutAndCompress, small);
+        cut_everywhere(&image, &writes, |_| {});
+    }
+}
+
+fn write_all(image: &Scratch, writes: &[Write]) {
     for write in writes {
         image.write(write.addr, &write.bytes);
     }

@@ -44,6 +44,8 @@ pub enum Log {
     Cut,
     /// Into a new log, which begins with the free ranges.
     Compress,
+    /// As `Cut`, and then the log is compressed before the commit.
+    CutAndCompress,
 }
 
 /// What a commit does to an arena: it allocates and frees so many blocks.
@@ -173,18 +175,26 @@ pub fn commit(image: &Scratch, before: &State, step: u64, log: Log, change: impl
         let mut arena = arena.clone();
         let addr = *arena.log.last().unwrap();
         let mut block = image.read(addr);
-        if let (Log::Cut, Some(at)) = (log, arena.barrier_at) {
+        if let (Log::Cut | Log::CutAndCompress, Some(at)) = (log, arena.barrier_at) {
             set_len(&mut block, at - 36);
             finish(&mut block);
         }
         let head = be64(&arena.header, 2);
         let mut logger = Logger { arena: &mut arena, index, head, addr, block, writes: &mut writes };
-        if log == Log::Compress {
-            logger.compress();
-        }
-        logger.change(change(index));
-        if log == Log::Compress {
-            logger.free_old();
+        match log {
+            Log::Append | Log::Cut => logger.change(change(index)),
+            Log::Compress => {
+                logger.compress();
+                logger.change(change(index));
+                logger.free_old();
+            }
+            Log::CutAndCompress => {
+                logger.change(change(index));
+                let (addr, block) = (logger.addr, logger.block.clone());
+                logger.write(Part::Content, addr, block);
+                logger.compress();
+                logger.free_old();
+            }
         }
         logger.push(&[qgen << 8 | 3]);
         let Logger { head, addr, block, .. } = logger;
