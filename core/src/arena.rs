@@ -69,6 +69,8 @@ pub(crate) struct ArenaState {
     pub(crate) log: LogState,
     /// The log must be written anew although nothing changed: what is behind its end could come alive.
     pub(crate) must_rewrite: bool,
+    /// The same, and the volume is not fit for the original until that was done.
+    pub(crate) unclean: bool,
     /// Part of the commit in flight.
     pub(crate) touched: bool,
     /// Which header copies are not known to be good: bit 0 the first, bit 1 the second.
@@ -99,6 +101,7 @@ impl ArenaSlot {
                     rolled: 0,
                     log: LogState::NONE,
                     must_rewrite: false,
+                    unclean: false,
                     touched: false,
                     bad_copies: 0
                 })
@@ -117,6 +120,7 @@ impl ArenaSlot {
             state.log = LogState { header_hash, ..LogState::NONE };
             state.bad_copies = 0;
             state.must_rewrite = false;
+            state.unclean = false;
             state.touched = false;
         });
     }

@@ -227,7 +227,7 @@ impl<'m> Commit<'m> {
             || (0..arenas.len()).any(|arena| arenas.with(arena, |state, _| state.bad_copies != 0));
         let changed = self.is_new
             || roots != self.durable_roots
-            || (0..arenas.len()).any(|arena| arenas.with(arena, |_, map| map.is_changed()));
+            || (0..arenas.len()).any(|arena| arenas.with(arena, |state, map| map.is_changed() || state.unclean));
         if !changed && !repairs {
             return Ok(CommitTicket { generation: self.durable, repairs: false });
         }
@@ -778,6 +778,7 @@ impl<'m> Commit<'m> {
                 map.settle(&mut state.counts);
                 if core::mem::take(&mut state.touched) {
                     state.must_rewrite = false;
+                    state.unclean = false;
                     state.bad_copies = 0;
                 }
             });

@@ -1,4 +1,5 @@
-//! Mount: from the bytes of a device to the state of the last durable commit, one block at a time. Writes nothing.
+//! Mount: from the bytes of a device to the state of the last durable commit, one block at a time. Writes nothing; it
+//! ends with a flush, unless it is for reading only.
 //!
 //! ```text
 //!   superblock at 0, superblock at the end   -> the valid one of the higher generation wins
@@ -25,11 +26,11 @@
 use crate::arena::Arenas;
 use crate::cache::Cache;
 use crate::commit::Commit;
-use crate::device::{Completion, Device, DeviceError, DeviceGeometry, Purpose, Request};
+use crate::device::{Completion, Device, DeviceError, DeviceGeometry, FlushTag, Purpose, Request};
 use crate::error::{Damage, DeviceOp, Error, MemoryPart};
 use crate::format::{
-    chain_digest, ArenaHeader, BlockSize, BlockType, Extension, FormatError, Leaf, LogBlock, LogEntry, Pivot,
-    SuperHead, Superblock, CHAIN_DIGEST_START, NONE,
+    chain_digest, restore_sealed, ArenaHeader, BlockSize, BlockType, Extension, FormatError, Leaf, LogBlock, LogEntry,
+    LogSeal, Pivot, SuperHead, Superblock, CHAIN_DIGEST_START, NONE,
 };
 use crate::freemap::FreeMap;
 use crate::hash::hash64;
@@ -153,6 +154,8 @@ enum Stage {
         arena: usize,
         walk: Walk,
     },
+    /// What was read may be in the device's cache alone; it must be durable before anything is written.
+    Flush,
     Done,
 }
 
@@ -237,7 +240,10 @@ impl<'d, 'm> Mounting<'d, 'm> {
             return Ok(true);
         }
         if !self.reading {
-            return self.submit().map(|()| false);
+            return match self.stage {
+                Stage::Flush => self.flush().map(|()| self.stage == Stage::Done),
+                _ => self.submit().map(|()| false),
+            };
         }
         if let Some(request) = self.unsent.take() {
             self.unsent = self.device.submit(request).err();
@@ -250,8 +256,25 @@ impl<'d, 'm> Mounting<'d, 'm> {
                 self.take(slot, result)?;
                 Ok(self.stage == Stage::Done)
             }
-            Some(Completion::Flush(..)) | None => Ok(false),
+            Some(Completion::Flush(_, Err(cause))) => Err(Error::Device { op: DeviceOp::Flush, addr: 0, cause }),
+            Some(Completion::Flush(_, Ok(()))) => {
+                self.reading = false;
+                self.stage = Stage::Done;
+                Ok(true)
+            }
+            None => Ok(false),
         }
+    }
+
+    /// After a crash of the kernel alone the device still has its cache: what mount saw need not be durable, and the
+    /// first commit would overwrite the copies that are.
+    fn flush(&mut self) -> Result<(), Error> {
+        if self.options.read_only || self.geometry.read_only || sabotaged(Switch::SkipFlushAtMount) {
+            self.stage = Stage::Done;
+            return Ok(());
+        }
+        self.reading = self.device.flush(FlushTag(0)).is_ok();
+        Ok(())
     }
 
     /// Reads the block that the stage wants.
@@ -276,7 +299,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
         match self.stage {
             Stage::Header { arena, copy } => engine.arenas.base_addr(arena) + u64::from(copy) * engine.size.len_u64(),
             Stage::Log { walk, .. } => walk.addr,
-            Stage::Superblock { .. } | Stage::Done => 0,
+            Stage::Superblock { .. } | Stage::Flush | Stage::Done => 0,
         }
     }
 
@@ -286,7 +309,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
             Stage::Superblock { candidate } => self.take_superblock(candidate, slot, result),
             Stage::Header { arena, copy } => self.take_header(arena, copy, slot, result),
             Stage::Log { arena, walk } => self.take_log(arena, walk, slot, result),
-            Stage::Done => Ok(()),
+            Stage::Flush | Stage::Done => Ok(()),
         }
     }
 }
@@ -538,7 +561,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
     ) -> Result<(), Error> {
         let addr = walk.addr;
         let (Some(engine), Some(head)) = (&self.engine, &self.head) else { return Err(Error::NoBuffer) };
-        let slot = match (slot, result) {
+        let mut slot = match (slot, result) {
             (Some(slot), Ok(())) => slot,
             (_, Err(cause)) => return Err(Error::Device { op: DeviceOp::Read, addr, cause }),
             (None, Ok(())) => return Err(Error::NoBuffer),
@@ -548,8 +571,12 @@ impl<'d, 'm> Mounting<'d, 'm> {
         if !engine.arenas.with(arena, |_, map| map.load_log_block(place.index)) {
             return Err(Error::corrupt(addr, Damage::ChainLoop));
         }
-        let block = LogBlock::decode(slot.bytes(), engine.size).map_err(|error| Error::format(addr, error))?;
         let seal = engine.arenas.with(arena, |state, _| state.log.seal);
+        let restored = match seal.filter(|seal| walk.blocks + 1 >= seal.blocks) {
+            Some(seal) => restore_tail(slot.bytes_mut(), engine.size, &walk, &seal),
+            None => false,
+        };
+        let block = LogBlock::decode(slot.bytes(), engine.size).map_err(|error| Error::format(addr, error))?;
         let stop_at = seal.map_or(head.qgen, |_| u64::MAX);
         let replayed = replay(engine, arena, addr, &block, stop_at, walk.last_barrier)?;
         walk.last_barrier = replayed.last_barrier;
@@ -580,10 +607,13 @@ impl<'d, 'm> Mounting<'d, 'm> {
         }
         // Something behind the end: a link of a commit that was cut off, or what the original had not committed.
         let trailing = match seal {
-            Some(_) => next != NONE,
+            Some(_) => restored || next != NONE,
             None => replayed.stopped && (replayed.trailing || next != NONE),
         };
-        engine.arenas.with(arena, |state, _| state.must_rewrite |= trailing);
+        engine.arenas.with(arena, |state, _| {
+            state.must_rewrite |= trailing;
+            state.unclean = trailing && seal.is_some();
+        });
         drop(slot);
         self.end_log(arena, &walk)
     }
@@ -606,7 +636,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
         })?;
         self.stage = match arena + 1 < engine.arenas.len() {
             true => Stage::Header { arena: arena + 1, copy: 0 },
-            false => Stage::Done,
+            false => Stage::Flush,
         };
         Ok(())
     }
@@ -625,6 +655,16 @@ impl<'d, 'm> Mounting<'d, 'm> {
         };
         Ok(Store::new(engine, self.device, commit, report))
     }
+}
+
+/// Brings the last block of a sealed log back to what the seal vouches for, if the original has added to it since.
+/// Whether it had to be.
+fn restore_tail(page: &mut [u8], size: BlockSize, walk: &Walk, seal: &LogSeal) -> bool {
+    let as_sealed = LogBlock::decode(page, size).is_ok_and(|block| {
+        let sum = block.sum();
+        chain_digest(walk.digest, walk.addr, sum.hash, sum.len_bytes) == seal.digest
+    });
+    !as_sealed && restore_sealed(page, size, walk.digest, walk.addr, seal)
 }
 
 /// Applies the entries of one log block to the free map, up to the first barrier of generation `stop_at` or later.

@@ -8,6 +8,8 @@
 pub enum Switch {
     /// Go on from the repairs without a flush.
     SkipFlushE0 = 1,
+    /// Trust what mount read to be durable.
+    SkipFlushAtMount,
     /// Go on from data, logs and headers without a flush.
     SkipFlushE1,
     /// Go on from superblock 0 without a flush.
@@ -47,8 +49,9 @@ pub enum Switch {
 }
 
 /// Every switch, for tests that throw them in turn.
-pub const ALL: [Switch; 19] = [
+pub const ALL: [Switch; 20] = [
     Switch::SkipFlushE0,
+    Switch::SkipFlushAtMount,
     Switch::SkipFlushE1,
     Switch::SkipFlushE2,
     Switch::SkipFlushE3,

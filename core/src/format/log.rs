@@ -15,7 +15,8 @@
 
 use super::bytes::{be64, put64};
 use super::chained::{entry_space, finish, BlockSum, Chained, AT_CHAIN, AT_ENTRIES, WORD};
-use super::{check_addr, check_addr_or_none, BlockSize, BlockType, FormatError, MAX_GENERATION};
+use super::{chain_digest, check_addr, check_addr_or_none, BlockSize, BlockType, FormatError, LogSeal, MAX_GENERATION};
+use crate::hash::hash64;
 use static_assertions::{const_assert, const_assert_eq};
 
 const OP_ALLOC_ONE: u8 = 1;
@@ -99,6 +100,35 @@ impl<'a> LogBlock<'a> {
     pub const fn entries(&self) -> LogEntries<'a> {
         LogEntries { rest: self.inner.entries, offset: AT_ENTRIES, size: self.size }
     }
+}
+
+/// Makes `page` the log block that a header's seal names last, if its first entries still are what the seal vouches for:
+/// `before` is the chain digest of the blocks in front of it, and `addr` its address. The original, which knows no seal,
+/// adds to that block in place, overwriting the closing barrier or behind it; if it stops before it commits, what the
+/// seal vouches for is still there, under a wrong length and hash. Returns whether it was found; the page is then a
+/// block that [`LogBlock::decode`] accepts, and otherwise as it was.
+pub fn restore_sealed(page: &mut [u8], size: BlockSize, before: u64, addr: u64, seal: &LogSeal) -> bool {
+    let barrier = (seal.gen << 8) | u64::from(OP_BARRIER);
+    let Some(chain) = be64(page, AT_CHAIN) else { return false };
+    let mut at = AT_ENTRIES;
+    while at + WORD <= AT_ENTRIES + entry_space(size) {
+        let Some(word) = be64(page, at) else { return false };
+        let end = at + WORD;
+        if put64(page, at, barrier).is_none() {
+            return false;
+        }
+        let hash = hash64(page.get(AT_ENTRIES..end).unwrap_or(&[]));
+        if chain_digest(before, addr, hash, (end - AT_ENTRIES) as u16) == seal.digest {
+            return finish(page, BlockType::Log, end - AT_ENTRIES, chain).is_some();
+        }
+        let _ = put64(page, at, word);
+        at += match word as u8 {
+            OP_BARRIER | OP_ALLOC_ONE | OP_FREE_ONE => WORD,
+            OP_ALLOC_RANGE | OP_FREE_RANGE => RANGE_LEN,
+            _ => return false,
+        };
+    }
+    false
 }
 
 /// Iterates over the entries of a log block. Ends behind the first bad entry.

@@ -1,7 +1,11 @@
 //! Tests of the allocation log codec.
 
 use super::*;
-use crate::format::{ranges_per_block, set_chain, BlockSum, LogBlock, LogEntry, LogWriter, MAX_GENERATION};
+use crate::format::{
+    chain_digest, ranges_per_block, restore_sealed, set_chain, BlockSum, LogBlock, LogEntry, LogSeal, LogWriter,
+    MAX_GENERATION,
+};
+use std::vec;
 
 const LEN: u64 = SMALL.len_u64();
 
@@ -238,4 +242,44 @@ fn hostile_bytes() {
         walk(page)
     });
     assert!(accepted > 0 && accepted < ROUNDS);
+}
+
+#[test]
+fn a_sealed_tail_is_restored_from_what_the_original_added_to_it() {
+    let size = BlockSize::MIN;
+    let (addr, before) = (0x8000, 77);
+    let write = |extra: &[LogEntry], closing: bool| {
+        let mut page = vec![0; size.len_bytes()];
+        let mut writer = LogWriter::new(&mut page, size).unwrap();
+        writer.push(LogEntry::Free { addr: 0x10000, len_bytes: 0x8000 }).unwrap();
+        writer.push(LogEntry::Free { addr: 0x20000, len_bytes: 0x800 }).unwrap();
+        if closing {
+            writer.push(LogEntry::Barrier { gen: 9 }).unwrap();
+        }
+        for entry in extra {
+            writer.push(*entry).unwrap();
+        }
+        let sum = writer.finish(NONE).unwrap();
+        (page, sum)
+    };
+    let (clean, sum) = write(&[], true);
+    let digest = chain_digest(before, addr, sum.hash, sum.len_bytes);
+    let seal = LogSeal { gen: 9, blocks: 2, digest, tail_addr: addr };
+    let alloc = LogEntry::Alloc { addr: 0x10000, len_bytes: 0x800 };
+    for (extra, closing) in [(&[alloc][..], true), (&[alloc][..], false), (&[alloc, alloc][..], false), (&[], false)] {
+        let (mut page, _) = write(extra, closing);
+        assert!(restore_sealed(&mut page, size, before, addr, &seal));
+        assert_eq!(page, clean, "{extra:?} {closing}");
+        // A torn write of the header leaves a wrong length and hash.
+        let (mut page, _) = write(extra, closing);
+        page[2] ^= 0x55;
+        page[7] ^= 0x55;
+        assert!(restore_sealed(&mut page, size, before, addr, &seal));
+        assert_eq!(page, clean);
+    }
+    let (mut page, _) = write(&[alloc], true);
+    page[45] ^= 1;
+    let damaged = page.clone();
+    assert!(!restore_sealed(&mut page, size, before, addr, &seal));
+    assert_eq!(page, damaged, "untouched when there is nothing to restore");
 }
