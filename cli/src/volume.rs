@@ -1,9 +1,9 @@
 //! Mounts an image read-only, and collects what is to be shown.
 //!
 //! # Memory
-//! A mounted volume needs three bits a block. How many that is depends on the block size, which only mount finds out;
-//! so the memory is chosen by the length of the image as if blocks had 16 KiB, and the next larger size is taken when
-//! that was not enough. It is zeroed heap, of which only what is touched takes up real memory.
+//! A mounted volume needs three bits a block, so up to 400 MiB for 16 TiB. How many blocks there are depends on their
+//! size, which only mount finds out; so the memory is chosen by the length of the image as if blocks had 16 KiB, and
+//! the next larger size is taken when that was not enough.
 //!
 //! # Volumes in use
 //! The image is not locked. A commit that goes by while its headers and logs are read can make them look damaged; if
@@ -119,11 +119,16 @@ fn front_hash(image: &Image) -> Option<u64> {
 
 type Attempt = fn(&Image) -> Result<Volume, Error>;
 
-/// The sizes of memory: blocks that each serves, smallest first.
+/// The sizes of memory, smallest first: the blocks that each serves, and a mount in it. What is not needed is zeroed
+/// nevertheless, hence the narrow steps.
 const SIZES: &[(u64, Attempt)] = &[
     (1 << 16, mount_in::<{ map_words(1 << 16, MAX_ARENAS) }>),
+    (1 << 18, mount_in::<{ map_words(1 << 18, MAX_ARENAS) }>),
+    (1 << 20, mount_in::<{ map_words(1 << 20, MAX_ARENAS) }>),
     (1 << 22, mount_in::<{ map_words(1 << 22, MAX_ARENAS) }>),
+    (1 << 24, mount_in::<{ map_words(1 << 24, MAX_ARENAS) }>),
     (1 << 26, mount_in::<{ map_words(1 << 26, MAX_ARENAS) }>),
+    (1 << 28, mount_in::<{ map_words(1 << 28, MAX_ARENAS) }>),
     (1 << 30, mount_in::<{ map_words(1 << 30, MAX_ARENAS) }>),
     // As many blocks as block numbers of 32 bits can tell apart.
     #[cfg(target_pointer_width = "64")]

@@ -6,15 +6,15 @@ use crate::reference::{self, State};
 use crate::scratch::Scratch;
 
 fn small(arena: usize) -> Change {
-    Change { allocate: 1 + arena, free: arena % 4 }
+    Change { allocate: 1 + arena, free: arena % 4, churn: 0 }
 }
 
 /// Enough for log blocks to fill up in some arenas.
 fn large(arena: usize) -> Change {
     match arena {
-        1 => Change { allocate: 1500, free: 120 },
-        3 => Change { allocate: 1100, free: 230 },
-        6 => Change { allocate: 900, free: 700 },
+        1 => Change { allocate: 1000, free: 120, churn: 2200 },
+        3 => Change { allocate: 900, free: 230, churn: 1500 },
+        6 => Change { allocate: 1020, free: 0, churn: 504 },
         _ => small(arena),
     }
 }
@@ -50,7 +50,8 @@ fn cut_everywhere(image: &Scratch, writes: &[Write], look: impl Fn(&Write)) {
     assert!(!image.table().contains("note:"));
 }
 
-fn whole_commit(name: &str, step: u64, log: Log, change: impl Fn(usize) -> Change) {
+/// Returns the most blocks that a log has after the commit.
+fn whole_commit(name: &str, step: u64, log: Log, change: impl Fn(usize) -> Change) -> u64 {
     let image = Scratch::image(name);
     let before = reference::state(&image);
     let writes = commit(&image, &before, step, log, change);
@@ -61,31 +62,33 @@ fn whole_commit(name: &str, step: u64, log: Log, change: impl Fn(usize) -> Chang
     let free_after = reference::state(&after).free_bytes();
     assert_ne!(free_after, before.free_bytes());
     cut_everywhere(&image, &writes, |write| check_switch(&image, &before, write, step, free_after));
+    let info = image.info();
+    info["arenas"].as_array().unwrap().iter().filter_map(|arena| arena["log_blocks"].as_u64()).max().unwrap()
 }
 
 #[test]
 fn log_appended_in_place() {
-    whole_commit("populated", 2, Log::Append, small);
+    assert_eq!(whole_commit("populated", 2, Log::Append, small), 1);
 }
 
 #[test]
 fn log_appended_with_the_next_generation() {
-    whole_commit("killed-1", 1, Log::Append, small);
+    assert_eq!(whole_commit("killed-1", 1, Log::Append, small), 1);
 }
 
 #[test]
 fn log_blocks_fill_up() {
-    whole_commit("killed-1", 2, Log::Append, large);
+    assert_eq!(whole_commit("killed-1", 2, Log::Append, large), 3);
 }
 
 #[test]
 fn log_compressed() {
-    whole_commit("populated", 2, Log::Compress, small);
+    assert_eq!(whole_commit("populated", 2, Log::Compress, small), 1);
 }
 
 #[test]
 fn log_compressed_and_filled_again() {
-    whole_commit("killed-1", 2, Log::Compress, large);
+    assert_eq!(whole_commit("killed-1", 2, Log::Compress, large), 3);
 }
 
 /// A fresh volume has no barrier, so that whatever is in its logs counts, and the first commit with it.
@@ -93,7 +96,11 @@ fn log_compressed_and_filled_again() {
 fn first_commit_of_a_fresh_volume() {
     let image = Scratch::image("fresh-256M");
     let before = reference::state(&image);
-    let writes = commit(&image, &before, 2, Log::Append, |arena| Change { allocate: 1200 + 90 * arena, free: 0 });
+    let writes = commit(&image, &before, 2, Log::Append, |arena| Change {
+        allocate: 1200 + 90 * arena,
+        free: 0,
+        churn: 300 * arena,
+    });
     cut_everywhere(&image, &writes, |_| {});
 }
 
@@ -164,7 +171,7 @@ fn many_commits() {
     for round in 0..12 {
         let log = if round % 5 == 4 { Log::Compress } else { Log::Append };
         let before = reference::state(&image);
-        let change = |arena: usize| Change { allocate: 40 + 7 * arena, free: 60 * (round % 2) };
+        let change = |arena: usize| Change { allocate: 40 + 7 * arena, free: 60 * (round % 2), churn: 90 * arena };
         for write in commit(&image, &before, 2, log, change) {
             image.write(write.addr, &write.bytes);
         }

@@ -48,11 +48,15 @@ pub enum Log {
     CutAndCompress,
 }
 
-/// What a commit does to an arena: it allocates and frees so many blocks.
-#[derive(Clone, Copy, Debug)]
+/// What a commit does to an arena.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Change {
+    /// Blocks that it allocates.
     pub allocate: usize,
+    /// Blocks that it frees.
     pub free: usize,
+    /// Blocks that it allocates and frees again, which fills logs.
+    pub churn: usize,
 }
 
 /// One arena's log while entries are appended.
@@ -148,6 +152,12 @@ impl Logger<'_> {
             .map(|block| address(block, self.arena))
             .filter(|addr| !logs.contains(addr) && *addr != self.addr)
             .collect();
+        for _ in 0..change.churn {
+            let addr = self.take();
+            self.push(&[addr | 1]);
+            self.push(&[addr | 2]);
+            self.arena.set(addr, BLOCK_LEN, true);
+        }
         for turn in 0..change.allocate.max(change.free) {
             if turn < change.allocate {
                 let addr = self.take();

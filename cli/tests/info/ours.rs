@@ -1,6 +1,6 @@
 //! Volumes that Arenite itself made and wrote, other sizes of blocks and volumes among them, and the original on top.
 
-use crate::original::{commit, Change, Log, Part, Write};
+use crate::original::{commit, Change, Log, Part};
 use crate::reference;
 use crate::scratch::Scratch;
 use arenite_core::format::BlockSize;
@@ -82,27 +82,30 @@ fn large_volumes() {
     check(900 * GIB, 65536, 8, 3);
 }
 
-/// The original takes over a volume of Arenite, and is killed after any write of its first commit.
+/// The original takes over a volume of Arenite, and is killed after any write of its first commit. Seals tell where the
+/// committed log ends even when the original has written over the barrier, so here it is all or nothing always.
 #[test]
 fn original_on_top() {
-    let change = |arena: usize| Change { allocate: 3 + arena, free: 0 };
-    for log in [Log::Compress, Log::Append, Log::Cut] {
+    let change = |arena: usize| Change { allocate: 3 + arena, free: 0, churn: 130 * arena };
+    for log in [Log::Append, Log::Cut, Log::Compress, Log::CutAndCompress] {
         let image = check(128 << 20, 16384, 8, 9);
         let before = reference::state(&image);
-        let writes: Vec<Write> = commit(&image, &before, 2, log, change);
-        let mut in_place = false;
-        for (count, write) in writes.iter().enumerate() {
+        let want = image.info();
+        for (count, write) in commit(&image, &before, 2, log, change).iter().enumerate() {
             image.write(write.addr, &write.bytes);
-            in_place |= before.arenas.iter().any(|arena| arena.log.contains(&write.addr));
-            if in_place && write.part < Part::FirstSuperblock {
-                // The superblock still vouches for every byte of the log, so a change to it is damage.
-                let text = image.complaint();
-                assert!(text.contains(": log digest "), "{text}");
+            let context = format!("{log:?}, after write {count}, {:?} of arena {}", write.part, write.arena);
+            let mut info = image.info();
+            if write.part >= Part::FirstSuperblock {
+                reference::state(&image).check(info, &context);
                 continue;
             }
-            let context = format!("{log:?}, after write {count}, {:?} of arena {}", write.part, write.arena);
-            reference::state(&image).check(image.info(), &context);
+            for (arena, want) in
+                info["arenas"].as_array_mut().unwrap().iter_mut().zip(want["arenas"].as_array().unwrap())
+            {
+                arena["header"] = want["header"].clone();
+            }
+            assert_eq!(info, want, "{context}");
         }
-        assert_eq!(writes.last().unwrap().part, Part::SecondHeader);
+        assert!(image.table().contains("not sealed"));
     }
 }
