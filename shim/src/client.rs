@@ -34,7 +34,8 @@ impl Version {
         Self(if dense { number | DENSE } else { number })
     }
 
-    fn write(self, slot: usize, bytes: &mut [u8]) {
+    /// Fills a block with the content of this version of a slot.
+    pub fn write(self, slot: usize, bytes: &mut [u8]) {
         let filled = if self.0 & DENSE != 0 { bytes.len() } else { crate::trace::SECTOR_LEN_BYTES };
         let seed = mix64(self.0) ^ slot as u64;
         if let Some(part) = bytes.get_mut(..filled) {
@@ -47,7 +48,7 @@ impl Version {
     }
 
     /// The version that `bytes` is of, if they are what was once written to `slot`.
-    fn read(slot: usize, bytes: &[u8]) -> Option<Self> {
+    pub fn read(slot: usize, bytes: &[u8]) -> Option<Self> {
         let word = bytes.get(16..DATA_HEAD)?.try_into().ok()?;
         let version = Self(u64::from_be_bytes(word));
         let mut expected = vec![0; bytes.len()];
@@ -194,22 +195,23 @@ impl<'a, 'd, 'm> Client<'a, 'd, 'm> {
 
     /// Replaces a node, or drops it if nothing is left in it.
     fn rewrite_node(&self, old: Option<BlockPtr>, ptrs: &[Option<BlockPtr>]) -> Result<Option<BlockPtr>, Error> {
-        let new = if ptrs.iter().any(Option::is_some) { Some(self.write_node(ptrs)?) } else { None };
+        let new = if ptrs.iter().any(Option::is_some) { Some(write_node(self.store, ptrs)?) } else { None };
         old.map_or(Ok(()), |old| self.store.free(old))?;
         Ok(new)
     }
+}
 
-    fn write_node(&self, ptrs: &[Option<BlockPtr>]) -> Result<BlockPtr, Error> {
-        let mut filling = self.store.allocate(Allocate::data().class(Class::Reclaim))?;
-        let bytes = filling.bytes_mut();
-        bytes[..NODE_MAGIC.len()].copy_from_slice(&NODE_MAGIC);
-        for at in 0..FAN {
-            let raw = ptrs.get(at).copied().flatten().map_or(RawPtr::NULL, RawPtr::from);
-            // `FAN` pointers fit the smallest block.
-            let _ = raw.encode(bytes, AT_PTRS + at * RawPtr::LEN_BYTES);
-        }
-        Ok(self.store.enqueue(filling)?.ptr())
+/// Writes a node with up to [`FAN`] pointers.
+pub fn write_node(store: &Store<'_, '_>, ptrs: &[Option<BlockPtr>]) -> Result<BlockPtr, Error> {
+    let mut filling = store.allocate(Allocate::data().class(Class::Reclaim))?;
+    let bytes = filling.bytes_mut();
+    bytes[..NODE_MAGIC.len()].copy_from_slice(&NODE_MAGIC);
+    for at in 0..FAN {
+        let raw = ptrs.get(at).copied().flatten().map_or(RawPtr::NULL, RawPtr::from);
+        // `FAN` pointers fit the smallest block.
+        let _ = raw.encode(bytes, AT_PTRS + at * RawPtr::LEN_BYTES);
     }
+    Ok(store.enqueue(filling)?.ptr())
 }
 
 const _: () = assert!(AT_PTRS + FAN * RawPtr::LEN_BYTES <= 2048);

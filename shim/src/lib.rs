@@ -18,17 +18,20 @@ pub mod check;
 pub mod client;
 pub mod crash;
 pub mod disk;
+pub mod explore;
 pub mod faulty;
 pub mod file;
 pub mod image;
 pub mod mem;
 #[allow(unsafe_code)]
 pub mod memory_box;
+pub mod oracle;
 pub mod platform;
 pub mod record;
 pub mod rng;
 pub mod threads;
 pub mod trace;
+pub mod workload;
 
 pub use disk::Disk;
 pub use file::{FileDevice, FileOptions, OpenError};

@@ -24,7 +24,7 @@ impl Platform for HostPlatform {
     fn relax(&self) {
         let turn = RELAXED.get().wrapping_add(1);
         RELAXED.set(turn);
-        if turn % SPINS == 0 {
+        if turn.is_multiple_of(SPINS) {
             std::thread::yield_now();
         } else {
             std::hint::spin_loop();

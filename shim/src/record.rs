@@ -102,13 +102,18 @@ impl Reel {
 #[derive(Debug)]
 pub struct Recorder<D> {
     inner: D,
-    tape: Arc<Tape>,
+    tape: Option<Arc<Tape>>,
 }
 
 impl<D> Recorder<D> {
     /// Records on `tape`, behind what is there already.
     pub fn new(inner: D, tape: Arc<Tape>) -> Self {
-        Self { inner, tape }
+        Self { inner, tape: Some(tape) }
+    }
+
+    /// Records nothing.
+    pub fn off(inner: D) -> Self {
+        Self { inner, tape: None }
     }
 
     /// The wrapped device.
@@ -123,22 +128,23 @@ impl<'m, D: Device<'m>> Device<'m> for Recorder<D> {
     }
 
     fn submit(&self, request: Request<'m>) -> Result<(), Request<'m>> {
-        if request.kind() != RequestKind::Write {
+        let Some(tape) = self.tape.as_deref().filter(|_| request.kind() == RequestKind::Write) else {
             return self.inner.submit(request);
-        }
+        };
         // Recorded first: another thread may take the completion before `submit` returns.
         let buffers = request.buffers().into_iter().flatten().map(Arc::from).collect();
-        self.tape.reel().issue(request.addr(), buffers);
+        tape.reel().issue(request.addr(), buffers);
         let result = self.inner.submit(request);
         if let Err(refused) = &result {
-            self.tape.reel().retract(refused.addr());
+            tape.reel().retract(refused.addr());
         }
         result
     }
 
     fn flush(&self, tag: FlushTag) -> Result<(), FlushTag> {
+        let Some(tape) = self.tape.as_deref() else { return self.inner.flush(tag) };
         let id = {
-            let mut reel = self.tape.reel();
+            let mut reel = tape.reel();
             let id = reel.next_id;
             reel.next_id += 1;
             reel.flushes.push((tag, id));
@@ -148,7 +154,7 @@ impl<'m, D: Device<'m>> Device<'m> for Recorder<D> {
         };
         let result = self.inner.flush(tag);
         if result.is_err() {
-            let mut reel = self.tape.reel();
+            let mut reel = tape.reel();
             reel.flushes.retain(|(_, known)| *known != id);
             reel.events.retain(|event| !matches!(event, Event::FlushIssue { id: known } if *known == id));
         }
@@ -157,7 +163,8 @@ impl<'m, D: Device<'m>> Device<'m> for Recorder<D> {
 
     fn poll(&self) -> Option<Completion<'m>> {
         let completion = self.inner.poll()?;
-        let mut reel = self.tape.reel();
+        let Some(tape) = self.tape.as_deref() else { return Some(completion) };
+        let mut reel = tape.reel();
         match &completion {
             Completion::Transfer(request, result) if request.kind() == RequestKind::Write => {
                 reel.complete(request, *result);
@@ -182,7 +189,7 @@ impl std::fmt::Debug for Tape {
 }
 
 /// What was read through a [`ReadDigest`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Reads {
     /// Blocks read.
     pub count: u64,
