@@ -22,13 +22,14 @@
 //! the slack keeps a following insertion from splitting them again.
 //!
 //! # Memory
-//! At most three blocks are held at a time: an old node; its neighbour, or the right one of two new nodes below it (whose
-//! key goes into the parent); and the one being filled. On the stack: the way down, and the lists of new and old blocks.
+//! At most four blocks are held at a time. A removal holds an old node, its parent, the neighbour that it is merged with,
+//! and the one being filled. An insertion holds an old node, the right one of two new nodes below it (whose key goes into
+//! the parent), and the one being filled. On the stack: the way down, and the lists of new and old blocks.
 
 use crate::error::{Error, Result};
 use crate::node::{area, block_type, build, child_for, parse_pivot, Item, Node, Value, MAX_HEIGHT};
 use crate::tree::{child_ptr, Root};
-use arenite_core::format::{BlockSize, Child, RawPtr};
+use arenite_core::format::{BlockSize, Child, Pivot, RawPtr};
 use arenite_core::{Allocate, Block, BlockPtr, Class, Error as StoreError, Store};
 use core::ops::Range;
 use heapless::Vec;
@@ -108,6 +109,8 @@ struct Plan<'a> {
     fresh: Vec<Item<'a>, 2>,
     left: Option<Node<'a>>,
     right: Option<Node<'a>>,
+    /// With a neighbour: the key under which the parent has the right one of the two.
+    seam: &'a [u8],
 }
 
 impl<'a> Plan<'a> {
@@ -115,31 +118,42 @@ impl<'a> Plan<'a> {
         self.node.len() - self.cut.len() + self.fresh.len()
     }
 
+    fn left_len(&self) -> usize {
+        self.left.map_or(0, |left| left.len())
+    }
+
     fn len(&self) -> usize {
-        self.left.map_or(0, |left| left.len()) + self.own_len() + self.right.map_or(0, |right| right.len())
+        self.left_len() + self.own_len() + self.right.map_or(0, |right| right.len())
     }
 
     fn item(&self, index: usize) -> Option<Item<'a>> {
-        let before = self.left.map_or(0, |left| left.len());
-        match index.checked_sub(before) {
-            None => self.left?.item(index),
-            Some(index) if index < self.own_len() => self.own_item(index),
-            Some(index) => self.right?.item(index - self.own_len()),
-        }
+        let own_at = self.left_len();
+        let right_at = own_at + self.own_len();
+        let item = if index < own_at {
+            self.left?.item(index)
+        } else if index < right_at {
+            self.own_item(index - own_at)
+        } else {
+            self.right?.item(index - right_at)
+        }?;
+        // The first key of a pivot says nothing. Where its child is no longer the first, the parent's key says it.
+        Some(match index {
+            _ if self.level == 0 => item,
+            0 => Item { key: &[], ..item },
+            _ if index == own_at || index == right_at => Item { key: self.seam, ..item },
+            _ => item,
+        })
     }
 
     fn own_item(&self, index: usize) -> Option<Item<'a>> {
         let fresh_end = self.cut.start + self.fresh.len();
-        let item = if index < self.cut.start {
+        if index < self.cut.start {
             self.node.item(index)
         } else if index < fresh_end {
             self.fresh.get(index - self.cut.start).copied()
         } else {
             self.node.item(index - fresh_end + self.cut.end)
-        }?;
-        // A pivot stays known under its first key, whatever becomes of its first child.
-        let key = if self.level > 0 && index == 0 { self.node.key(0)? } else { item.key };
-        Some(Item { key, ..item })
+        }
     }
 
     fn items(&self, range: Range<usize>) -> impl Iterator<Item = Item<'a>> + '_ {
@@ -173,7 +187,7 @@ impl<'a> Plan<'a> {
     }
 
     /// How much of the first key behind a split tells the two sides apart. Above the leaves all of it: there, keys are
-    /// such pieces already, and a pivot's first key is the one that its parent has.
+    /// such pieces already, and what is under one may have any path from it on.
     fn separator_len(&self, split: usize) -> usize {
         let key = |index| self.item(index).map_or(&[][..], |item| item.key);
         let (last, first) = (key(split - 1), key(split));
@@ -291,51 +305,47 @@ impl<'s, 'd, 'm, 'k> Change<'s, 'd, 'm, 'k> {
             }
             below.cut.clone()
         };
-        Ok(Plan { level, node, cut, fresh, left: None, right: None })
+        Ok(Plan { level, node, cut, fresh, left: None, right: None, seam: &[] })
     }
 
     /// Writes what replaces a node below the root: nothing, one node (merged with a neighbour, if both fit), or two.
-    fn replace_node(&mut self, mut plan: Plan<'_>, from: u64, parent: Step) -> Result<Replacement<'s>> {
-        let mut cut = parent.index..parent.index + 1;
+    fn replace_node(&mut self, plan: Plan<'_>, from: u64, parent: Step) -> Result<Replacement<'s>> {
+        let index = parent.index;
         let len_bytes = plan.len_bytes(0..plan.len());
-        if len_bytes == 0 {
-            return Ok(Replacement { cut, first: None, second: None });
+        if plan.len() == 0 {
+            return Ok(Replacement { cut: index..index + 1, first: None, second: None });
         }
-        let neighbour = match self.edit.value {
-            Some(_) => None,
-            None => self.neighbour(parent, plan.level, len_bytes)?,
+        if self.edit.value.is_some() {
+            return self.write_nodes(&plan, from, index..index + 1);
+        }
+        let above = self.store.read(parent.ptr)?;
+        let pivot = parse_pivot(&above, self.size())?;
+        let Some(other) = self.neighbour(&pivot, index, plan.level, len_bytes) else {
+            drop(above);
+            return self.write_nodes(&plan, from, index..index + 1);
         };
-        if let Some((ptr, index)) = neighbour {
-            let block = self.store.read(ptr)?;
-            let node = Some(Node::parse(&block, self.size(), plan.level)?);
-            let plan = if index < parent.index {
-                cut.start = index;
-                Plan { left: node, ..plan }
-            } else {
-                cut.end = index + 1;
-                Plan { right: node, ..plan }
-            };
-            let too_high = Error::TooHigh { max_levels: MAX_HEIGHT };
-            self.merged.push(ptr).map_err(|_| too_high)?;
-            return self.write_nodes(&plan, from, cut);
+        let ptr = child_ptr(&pivot, other, parent.ptr.addr)?;
+        let block = self.store.read(ptr)?;
+        let node = Some(Node::parse(&block, self.size(), plan.level)?);
+        let seam = pivot.key(index.max(other)).unwrap_or(&[]);
+        let too_high = Error::TooHigh { max_levels: MAX_HEIGHT };
+        self.merged.push(ptr).map_err(|_| too_high)?;
+        if other < index {
+            self.write_nodes(&Plan { left: node, seam, ..plan }, from, other..index + 1)
+        } else {
+            self.write_nodes(&Plan { right: node, seam, ..plan }, from, index..other + 1)
         }
-        plan.left = None;
-        self.write_nodes(&plan, from, cut)
     }
 
-    /// A neighbour, under the same parent, that the node with so many bytes of items can be merged with.
-    fn neighbour(&self, parent: Step, level: u8, len_bytes: usize) -> Result<Option<(BlockPtr, usize)>> {
-        let block = self.store.read(parent.ptr)?;
-        let pivot = parse_pivot(&block, self.size())?;
+    /// A neighbour, under the same parent, that the child with so many bytes of items can be merged with.
+    fn neighbour(&self, parent: &Pivot<'_>, index: usize, level: u8, len_bytes: usize) -> Option<usize> {
         let limit = area(self.size(), level) * 7 / 8;
-        for index in [parent.index.wrapping_sub(1), parent.index + 1] {
-            if let Some(child) = pivot.child(index) {
-                if len_bytes + usize::from(child.fill) <= limit {
-                    return child_ptr(&pivot, index, block.ptr().addr).map(|ptr| Some((ptr, index)));
-                }
-            }
-        }
-        Ok(None)
+        // In a pivot, the key between the two comes into the merged one.
+        let fits = |other: &usize| {
+            let seam = if level == 0 { 0 } else { parent.key(index.max(*other)).map_or(0, <[u8]>::len) };
+            parent.child(*other).is_some_and(|child| len_bytes + usize::from(child.fill) + seam <= limit)
+        };
+        [index.wrapping_sub(1), index + 1].into_iter().find(fits)
     }
 
     /// Writes the items of a plan, of which there is at least one, as one node or two.

@@ -36,7 +36,7 @@
 //! - A block is trusted because of the hash in the pointer to it, and its content is checked all the same.
 //!
 //! # Memory
-//! No heap. At most three buffers of the cache are held inside any operation on the tree or walk over its blocks, one
+//! No heap. At most four buffers of the cache are held inside any operation on the tree or walk over its blocks, one
 //! while content is freed, and as many as the file has levels by a [`FileWriter`] between its calls (one for a file of one
 //! block, two up to `B / 24` blocks, three up to the square of that, at most [`MAX_CONTENT_HEIGHT`]). A reader holds one,
 //! and what it was told to read ahead. Everything but that works with the smallest cache that a store accepts.

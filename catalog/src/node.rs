@@ -1,17 +1,19 @@
 //! Nodes of the tree, both kinds behind one face: a sorted list of items.
 //!
 //! ```text
-//!   level 2        pivot  ""------------- "m"----------
-//!   level 1        pivot  ""--- "d"---    pivot "m"--- "t"---
-//!   level 0        leaf ..    leaf ..     leaf ..     leaf ..
+//!   level 2        pivot  .---------------- "m"-----------
+//!   level 1        pivot  .------ "d"---    pivot  .--- "t"---
+//!   level 0        leaf a..b  leaf d..k     leaf m..s   leaf t..z
 //! ```
 //!
 //! # Invariants of a tree
 //! - All leaves are on level 0; the root is on level `height - 1`.
-//! - A pivot's child `i` holds the keys from the pivot's key `i` up to, but without, the next key of that pivot (of
-//!   its parent, and so on, for the last child). Only what lies in the tree's leftmost nodes has an empty first key.
-//! - The first key of a pivot is the one under which its parent knows it, and the empty one in the root.
-//! - No node is empty. No pivot holds messages.
+//! - A pivot's child `i` holds paths from the pivot's key `i` up to, but without, key `i + 1`. The first child begins,
+//!   and the last one ends, where the pivot itself does by what its parent says; at the ends of a level nothing bounds
+//!   the first and the last.
+//! - So the first key of a pivot says nothing, and nobody looks at it. It is empty, except in the right half of a node
+//!   that was split, where it is the key that went into the parent.
+//! - No node is empty. No pivot holds messages. The root is a leaf or has two children.
 
 use crate::error::{Error, Result};
 use arenite_core::format::{BlockSize, BlockType, Child, Leaf, LeafBuilder, Pivot, PivotBuilder, RawPtr};
@@ -144,7 +146,7 @@ pub(crate) fn parse_pivot<'a>(block: &'a Block<'_>, size: BlockSize) -> Result<P
 
 /// The number of the child that `key` belongs to.
 pub(crate) fn child_for(pivot: &Pivot<'_>, key: &[u8]) -> usize {
-    // Nothing is below the first key of a pivot that a descent from a sound root leads to.
+    // Its first key says nothing.
     pivot.child_for(key).unwrap_or(0)
 }
 

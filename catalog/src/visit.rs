@@ -3,6 +3,9 @@
 //! Nodes are checked for what no single block can say about itself: that their keys are within what their parent says.
 //! Damage is reported and passed by, so that one walk finds all of it. At most three blocks are held at a time:
 //! a leaf, and two of a file.
+//!
+//! A walk ends whatever nodes lead to each other: one with keys of its own is in its place under one parent only, and a
+//! node that is out of place is not descended into.
 
 use crate::content::{walk, Piece};
 use crate::entry::Entry;
@@ -133,24 +136,21 @@ impl Visit<'_, '_, '_, '_> {
         let block = self.store.read(ptr)?;
         let node = Node::parse(&block, size, level)?;
         let bad = |what| Error::NotCatalog { addr: ptr.addr, what };
-        let first = node.key(0).unwrap_or(&[]);
-        let last = node.key(node.len() - 1).unwrap_or(&[]);
-        match path.last() {
-            None if level > 0 && !first.is_empty() => return Err(bad("first key of the root")),
-            None => {}
-            Some(parent) => {
-                let above = self.store.read(parent.ptr)?;
-                let low = parse_pivot(&above, size)?.key(parent.next - 1).unwrap_or(&[]);
-                if first < low || (level > 0 && first != low) {
-                    return Err(bad("keys below what the parent says"));
-                }
+        // The first key of a pivot says nothing.
+        let lowest = if level == 0 { node.key(0) } else { node.key(1) };
+        let highest = lowest.and(node.key(node.len() - 1));
+        // The nearest pivots upwards that have a child to the left and to the right of the way tell the bounds.
+        if let Some(step) = path.iter().rev().find(|step| step.next > 1) {
+            let above = self.store.read(step.ptr)?;
+            let low = parse_pivot(&above, size)?.key(step.next - 1);
+            if lowest.is_some() && lowest < low {
+                return Err(bad("keys below what the parent says"));
             }
         }
-        // The nearest pivot upwards that has a child to the right tells the upper bound.
         for step in path.iter().rev() {
             let above = self.store.read(step.ptr)?;
             if let Some(high) = parse_pivot(&above, size)?.key(step.next) {
-                if last >= high {
+                if highest.is_some_and(|highest| highest >= high) {
                     return Err(bad("keys above what the parent says"));
                 }
                 break;

@@ -2,7 +2,7 @@
 
 mod common;
 
-use arenite_catalog::{Catalog, Error, Kind};
+use arenite_catalog::{Catalog, Error, FileReader, Kind};
 use arenite_core::{Error as StoreError, Store};
 use common::{check, Disk, Fault, Rng};
 use std::collections::BTreeMap;
@@ -178,4 +178,32 @@ fn session(store: &Store<'_, '_>, disk: &Disk, parts: &[&[Change]]) -> usize {
         }
     }
     parts.len()
+}
+
+#[test]
+fn a_read_ahead_that_fails_is_made_good() {
+    let disk = Disk::new(2048, 400, 1);
+    let bytes = Rng(4).bytes(2048 * 80);
+    let content = disk.format(|store| {
+        let mut catalog = Catalog::open(store).unwrap();
+        catalog.put_bytes(b"f", Kind::File, 0, &bytes).unwrap();
+        catalog.commit().unwrap();
+        catalog.get(b"f").unwrap().unwrap().content
+    });
+    for fuse in 1..40 {
+        let mut disk = disk.copy(Fault::ReadError, i64::MAX);
+        disk.roomy = true;
+        disk.mount(|store| {
+            let mut reader = FileReader::new(store, content).with_read_ahead(8);
+            assert!(reader.next_block().unwrap().is_some());
+            disk.fuse.store(fuse, std::sync::atomic::Ordering::Relaxed);
+            let mut number = 1;
+            while let Some(block) = reader.next_block().unwrap() {
+                assert!(*block == bytes[number * 2048..][..2048]);
+                number += 1;
+            }
+            assert_eq!(number, 80);
+            assert!(!disk.is_sound());
+        });
+    }
 }

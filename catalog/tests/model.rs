@@ -18,7 +18,9 @@ fn path(rng: &mut Rng, max_len: usize) -> Vec<u8> {
             long.resize(max_len, b'x');
             long
         }
-        1..=3 => vec![(number % 256) as u8; 1 + (number / 256) as usize],
+        // Long keys in pivots too: what tells them apart is at their ends.
+        1..=9 => format!("/{}/{number}", "deep-".repeat(max_len / 6)).into_bytes(),
+        10..=12 => vec![(number % 256) as u8; 1 + (number / 256) as usize],
         _ => format!("/usr/lib/{}/{number}", number % 7).into_bytes(),
     }
 }
@@ -189,5 +191,41 @@ fn a_foreign_root_is_refused() {
             assert!(matches!(error, arenite_catalog::Error::NotCatalog { addr: 0, .. }), "{error}");
         }
         assert_ne!(store.failure(), Some(StoreError::ReadOnly));
+    });
+}
+
+/// Files come and go in order, so that whole nodes are filled and emptied at one end of the tree.
+#[test]
+fn in_order_and_back() {
+    let disk = Disk::new(2048, 4000, 1);
+    disk.format(|store| {
+        let mut catalog = Catalog::open(store).unwrap();
+        let name = |number: u64| format!("{}{number:06}", "-".repeat(150)).into_bytes();
+        let count = 400;
+        for round in 0..8u64 {
+            let order = |number| if round & 1 == 0 { number } else { count - 1 - number };
+            for number in 0..count {
+                catalog.put_bytes(&name(order(number)), Kind::File, 0, b"").unwrap();
+            }
+            catalog.commit().unwrap();
+            check(store);
+            let highest = catalog.height();
+            assert!(highest >= 4);
+            let order = |number| if round & 2 == 0 { number } else { count - 1 - number };
+            for number in 0..count {
+                assert_eq!(catalog.remove(&name(order(number))), Ok(true));
+                catalog.commit().unwrap();
+                check(store);
+                assert_eq!(catalog.get(&name(order(number))), Ok(None));
+                if round >= 4 && number % 5 == 0 {
+                    // A path below all others, and one above.
+                    for path in [&b"!"[..], b"zzz"] {
+                        catalog.put_bytes(path, Kind::File, 0, b"").unwrap();
+                        catalog.remove(path).unwrap();
+                    }
+                }
+            }
+            assert_eq!((catalog.height(), used(store)), (0, 0));
+        }
     });
 }

@@ -2,8 +2,8 @@
 
 use super::walk::pointer;
 use crate::entry::{pointers_per_block, span, Content};
-use crate::error::{Error, Result};
-use arenite_core::{Block, BlockPtr, Error as StoreError, Reading, Store};
+use crate::error::Result;
+use arenite_core::{Block, BlockPtr, Reading, Store};
 use heapless::Deque;
 
 /// Most blocks that a reader can be ahead of its user.
@@ -70,8 +70,8 @@ impl<'s, 'd, 'm> FileReader<'s, 'd, 'm> {
     pub fn next_block(&mut self) -> Result<Option<FileBlock<'s>>> {
         self.start_ahead();
         let mut block = self.read_next();
-        if matches!(block, Err(Error::Store(StoreError::NoBuffer))) && !self.ahead.is_empty() {
-            // The buffers that are missing may be our own.
+        if block.is_err() && !self.ahead.is_empty() {
+            // A read that failed while it was ahead does not count; and buffers that are missing may be our own.
             self.ahead.clear();
             block = self.read_next();
         }

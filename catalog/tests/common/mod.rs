@@ -2,7 +2,7 @@
 #![allow(dead_code, missing_docs)]
 
 use arenite_catalog::{visit_blocks, Depth, VisitedBlock};
-use arenite_core::format::BlockSize;
+use arenite_core::format::{BlockSize, Pivot};
 use arenite_core::memory::{map_words, pages_for};
 use arenite_core::{
     Completion, Device, DeviceError, DeviceGeometry, FlushTag, FormatOptions, Memory, MountOptions, NoInterrupts,
@@ -240,6 +240,11 @@ pub fn check(store: &Store<'_, '_>) -> u64 {
         ControlFlow::Continue(())
     })
     .unwrap();
+    if store.roots().height > 1 {
+        let root = store.read(store.roots().root_ptr().unwrap()).unwrap();
+        let children = Pivot::parse(&root, store.block_size()).unwrap().len();
+        assert!(children > 1, "a root that is of no use");
+    }
     let blocks = seen.len() as u64;
     assert_eq!(used(store), blocks, "blocks in use, and blocks reached");
     blocks
