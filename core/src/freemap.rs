@@ -343,6 +343,31 @@ impl<'a> FreeMap<'a> {
         old & bit == 0
     }
 
+    /// While loading: notes that a run of blocks was freed, or is in use again, since the last barrier.
+    pub(crate) fn load_doubt(&self, first: u32, count: u32, doubtful: bool) {
+        for block in first..first + count {
+            let (at, bit) = place(block);
+            let old = load(self.durable, at);
+            store(self.durable, at, if doubtful { old | bit } else { old & !bit });
+        }
+    }
+
+    /// While loading: what was freed up to here is certain.
+    pub(crate) fn load_certain(&self) {
+        self.durable.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+    }
+
+    /// At the end of loading: makes what was freed since the last barrier be in use. Returns the number of blocks.
+    pub(crate) fn load_keep_doubtful(&self) -> u32 {
+        let mut kept = 0;
+        for (flight, doubt) in self.flight.iter().zip(self.durable) {
+            let doubt = doubt.load(Ordering::Relaxed) & flight.load(Ordering::Relaxed);
+            kept += doubt.count_ones();
+            flight.store(flight.load(Ordering::Relaxed) & !doubt, Ordering::Relaxed);
+        }
+        kept
+    }
+
     /// At the end of loading: a block that holds part of the log and is free.
     pub(crate) fn load_free_log_block(&self) -> Option<u32> {
         self.flight.iter().zip(self.next).enumerate().find_map(|(at, (flight, log))| {

@@ -225,6 +225,7 @@ impl<'d, 'm> Store<'d, 'm> {
             sealed: true,
             log_blocks: 0,
             arenas: options.arenas,
+            doubtful_blocks: 0,
             read_only: false,
         };
         let store = Self::new(engine, device, Commit::of_new_volume(), report);

@@ -93,6 +93,9 @@ pub struct MountReport {
     pub log_blocks: u64,
     /// Number of arenas.
     pub arenas: u32,
+    /// Blocks that count as in use because the original was killed while it wrote a log, so that nobody can tell. The
+    /// logs say that they are free; mounted for reading only, they count as free.
+    pub doubtful_blocks: u32,
     /// Mounted for reading only.
     pub read_only: bool,
 }
@@ -166,6 +169,12 @@ struct Walk {
     blocks: u32,
     digest: u64,
     last_barrier: u64,
+    /// Something was freed since that barrier.
+    doubtful: bool,
+    /// Allocations and frees so far.
+    entries: u64,
+    /// The volume is as the original formats it, without a commit.
+    unborn: bool,
 }
 
 /// A mount in progress: the form for executors. [`Store::mount`] is a loop over it.
@@ -185,6 +194,7 @@ pub struct Mounting<'d, 'm> {
     sealed: bool,
     bad_header_copies: u32,
     log_blocks: u64,
+    doubtful_blocks: u32,
     words_used: usize,
 }
 
@@ -212,6 +222,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
             sealed: false,
             bad_header_copies: 0,
             log_blocks: 0,
+            doubtful_blocks: 0,
             words_used: 0,
         }
     }
@@ -266,10 +277,14 @@ impl<'d, 'm> Mounting<'d, 'm> {
         }
     }
 
+    fn read_only(&self) -> bool {
+        self.options.read_only || self.geometry.read_only
+    }
+
     /// After a crash of the kernel alone the device still has its cache: what mount saw need not be durable, and the
     /// first commit would overwrite the copies that are.
     fn flush(&mut self) -> Result<(), Error> {
-        if self.options.read_only || self.geometry.read_only || sabotaged(Switch::SkipFlushAtMount) {
+        if self.read_only() || sabotaged(Switch::SkipFlushAtMount) {
             self.stage = Stage::Done;
             return Ok(());
         }
@@ -534,18 +549,20 @@ impl<'d, 'm> Mounting<'d, 'm> {
     fn begin_log(&mut self, arena: usize) {
         let Some(engine) = &self.engine else { return };
         let addr = engine.arenas.with(arena, |state, _| state.log.head_addr);
-        let walk = Walk { addr, blocks: 0, digest: CHAIN_DIGEST_START, last_barrier: 0 };
+        let unborn = self.head.is_some_and(|head| head.qgen == 0);
+        let digest = CHAIN_DIGEST_START;
+        let walk = Walk { addr, blocks: 0, digest, last_barrier: 0, doubtful: false, entries: 0, unborn };
         self.stage = Stage::Log { arena, walk };
     }
 }
 
 /// What the replay of one log block came to.
+#[derive(Clone, Copy)]
 struct Replayed {
     /// The stopping barrier was met.
     stopped: bool,
     /// Something is behind it in the block.
     trailing: bool,
-    last_barrier: u64,
     /// The last entry was a barrier.
     ends_with_barrier: bool,
 }
@@ -578,8 +595,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
         };
         let block = LogBlock::decode(slot.bytes(), engine.size).map_err(|error| Error::format(addr, error))?;
         let stop_at = seal.map_or(head.qgen, |_| u64::MAX);
-        let replayed = replay(engine, arena, addr, &block, stop_at, walk.last_barrier)?;
-        walk.last_barrier = replayed.last_barrier;
+        let replayed = replay(engine, arena, &block, stop_at, &mut walk)?;
         walk.blocks += 1;
         walk.digest = chain_digest(walk.digest, addr, block.sum().hash, block.sum().len_bytes);
         self.log_blocks += 1;
@@ -620,10 +636,18 @@ impl<'d, 'm> Mounting<'d, 'm> {
 
     fn end_log(&mut self, arena: usize, walk: &Walk) -> Result<(), Error> {
         let (Some(engine), Some(head)) = (&self.engine, &self.head) else { return Err(Error::NoBuffer) };
+        let (sealed, read_only, mut doubtful_blocks) = (self.sealed, self.read_only(), 0);
         engine.arenas.with(arena, |state, map| {
             if let Some(index) = map.load_free_log_block() {
                 let addr = engine.arenas.addr(engine.arenas.at(arena, index));
                 return Err(Error::corrupt(addr, Damage::LogNotInUse));
+            }
+            // A log of the original without the committed barrier: it was killed while it wrote over it, and what it freed
+            // after the barrier before may still be part of the committed state. Lost space is better than lost data.
+            let torn = state.log.seal.is_none() && !sealed && (walk.last_barrier != head.qgen || head.qgen == 0);
+            if walk.doubtful && torn && !read_only {
+                doubtful_blocks = map.load_keep_doubtful();
+                state.must_rewrite = true;
             }
             state.counts = map.load_done();
             state.log.blocks = walk.blocks;
@@ -634,6 +658,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
             }
             Ok(())
         })?;
+        self.doubtful_blocks += doubtful_blocks;
         self.stage = match arena + 1 < engine.arenas.len() {
             true => Stage::Header { arena: arena + 1, copy: 0 },
             false => Stage::Flush,
@@ -651,7 +676,8 @@ impl<'d, 'm> Mounting<'d, 'm> {
             sealed: self.sealed,
             log_blocks: self.log_blocks,
             arenas: head.narena,
-            read_only: self.options.read_only || self.geometry.read_only,
+            doubtful_blocks: self.doubtful_blocks,
+            read_only: self.read_only(),
         };
         Ok(Store::new(engine, self.device, commit, report))
     }
@@ -671,25 +697,28 @@ fn restore_tail(page: &mut [u8], size: BlockSize, walk: &Walk, seal: &LogSeal) -
 fn replay(
     engine: &Engine<'_>,
     arena: usize,
-    addr: u64,
     block: &LogBlock<'_>,
     stop_at: u64,
-    last_barrier: u64,
+    walk: &mut Walk,
 ) -> Result<Replayed, Error> {
-    let mut out = Replayed { stopped: false, trailing: false, last_barrier, ends_with_barrier: false };
+    let addr = walk.addr;
+    let mut out = Replayed { stopped: false, trailing: false, ends_with_barrier: false };
     let mut entries = block.entries();
     while let Some(entry) = entries.next() {
         let entry = entry.map_err(|error| Error::format(addr, error))?;
         out.ends_with_barrier = matches!(entry, LogEntry::Barrier { .. });
         match entry {
-            LogEntry::Alloc { addr: first, len_bytes } => apply(engine, arena, addr, first, len_bytes, false)?,
-            LogEntry::Free { addr: first, len_bytes } => apply(engine, arena, addr, first, len_bytes, true)?,
+            LogEntry::Alloc { addr: first, len_bytes } => apply(engine, arena, walk, first, len_bytes, false)?,
+            LogEntry::Free { addr: first, len_bytes } => apply(engine, arena, walk, first, len_bytes, true)?,
             LogEntry::Barrier { gen } => {
                 // Logs that end at a stopping barrier belong to the original, which may write what it likes behind it.
-                if stop_at == u64::MAX && gen < out.last_barrier {
+                if stop_at == u64::MAX && gen < walk.last_barrier {
                     return Err(Error::corrupt(addr, Damage::BarrierOrder));
                 }
-                out.last_barrier = gen;
+                if gen <= stop_at && core::mem::take(&mut walk.doubtful) {
+                    engine.arenas.with(arena, |_, map| map.load_certain());
+                }
+                walk.last_barrier = gen;
                 if gen >= stop_at {
                     out.stopped = true;
                     out.trailing = entries.next().is_some();
@@ -705,12 +734,12 @@ fn replay(
 fn apply(
     engine: &Engine<'_>,
     arena: usize,
-    log_addr: u64,
+    walk: &mut Walk,
     first_addr: u64,
     len_bytes: u64,
     free: bool,
 ) -> Result<(), Error> {
-    let foreign = Error::corrupt(log_addr, Damage::ForeignRange);
+    let foreign = Error::corrupt(walk.addr, Damage::ForeignRange);
     let place = engine.arenas.locate(first_addr).map_err(|_| foreign)?;
     let count = u32::try_from(len_bytes >> engine.size.shift()).map_err(|_| foreign)?;
     let usable = engine.arenas.blocks(arena).saturating_sub(2);
@@ -718,10 +747,20 @@ fn apply(
         return Err(foreign);
     }
     let twice = if free { Damage::FreeTwice } else { Damage::AllocTwice };
+    // Before its first barrier a log says what the arena began with; on a volume without any commit that is one entry.
+    let begun = walk.last_barrier != 0 || (walk.unborn && walk.entries > 0);
+    let doubt = begun && (free || walk.doubtful);
+    walk.entries += 1;
+    walk.doubtful |= doubt;
     engine
         .arenas
-        .with(arena, |_, map| map.load_range(place.index, count, free))
-        .map_err(|_| Error::corrupt(log_addr, twice))
+        .with(arena, |_, map| {
+            if doubt {
+                map.load_doubt(place.index, count, free);
+            }
+            map.load_range(place.index, count, free)
+        })
+        .map_err(|_| Error::corrupt(walk.addr, twice))
 }
 
 impl<'d, 'm> Store<'d, 'm> {
