@@ -368,6 +368,11 @@ fn a_walk_finds_keys_that_are_out_of_place() {
         assert_eq!(wrong(store, good, 2), []);
         // The first key says nothing.
         assert_eq!(wrong(store, pivot(store, &[("c", ab), ("m", mn)], false), 2), []);
+        let mut catalog = Catalog::open(store).unwrap();
+        assert!(catalog.get(b"a").unwrap().is_some());
+        assert_eq!(catalog.put_bytes(b"A", Kind::File, 0, b""), Ok(false));
+        let paths: Vec<_> = catalog.iter().map(|item| item.unwrap().path().to_vec()).collect();
+        assert_eq!(paths, [b"A", b"a", b"b", b"m", b"n"]);
         let too_low = pivot(store, &[("", ab), ("mm", mn), ("x", xy)], false);
         assert_eq!(wrong(store, too_low, 2), [mn.addr]);
         let too_high = pivot(store, &[("", ab), ("m", mn), ("n", xy)], false);
@@ -401,4 +406,71 @@ fn wrong_kind(store: &Store<'_, '_>, root: BlockPtr, height: u32) -> usize {
     .unwrap();
     assert!(Catalog::open(store).is_err());
     found
+}
+
+#[test]
+fn a_root_with_one_long_way_down_is_lowered() {
+    let disk = Disk::new(2048, 400, 1);
+    disk.format(|store| {
+        let (ab, m) = (leaf(store, &["a", "b"]), leaf(store, &["m"]));
+        let left = pivot(store, &[("", ab)], false);
+        let right = pivot(store, &[("", m)], false);
+        let root = enqueue(store, BlockType::Pivot, |page| {
+            let mut pivot = PivotBuilder::new(page, store.block_size()).unwrap();
+            // So full that nobody merges with it, it is said.
+            pivot.push(b"", left.into(), 2000).unwrap();
+            pivot.push(b"m", right.into(), 2000).unwrap();
+            pivot.finish().unwrap();
+        });
+        assert_eq!(wrong(store, root, 3), []);
+        let mut catalog = Catalog::open(store).unwrap();
+        assert_eq!(catalog.remove(b"m"), Ok(true));
+        assert_eq!((catalog.height(), catalog.root().map(|ptr| ptr.addr)), (1, Some(ab.addr)));
+        catalog.commit().unwrap();
+        assert_eq!(common::check(store), 1);
+    });
+}
+
+#[test]
+fn entries_that_contradict_themselves_are_refused() {
+    let disk = Disk::new(2048, 400, 1);
+    disk.format(|store| {
+        let data = enqueue(store, BlockType::Data, |_| {});
+        let entry = |kind: u8, height: u8, size: u64, ptr: Option<BlockPtr>| {
+            let mut value = [0; 48];
+            value[..3].copy_from_slice(&[1, kind, height]);
+            value[8..16].copy_from_slice(&size.to_be_bytes());
+            value[24..].copy_from_slice(&ptr.map_or([0xff; 24], encoded));
+            value
+        };
+        let odd = BlockPtr { addr: data.addr + 512, ..data };
+        let mut other_version = entry(1, 1, 7, Some(data));
+        other_version[0] = 2;
+        let cases = [
+            (true, entry(1, 0, 0, None)),
+            (true, entry(3, 1, 2048, Some(data))),
+            (true, entry(2, 2, 2049, Some(data))),
+            (false, entry(0, 0, 0, None)),
+            (false, entry(4, 0, 0, None)),
+            (false, other_version),
+            (false, entry(1, 1, 0, Some(data))),
+            (false, entry(1, 0, 1, None)),
+            (false, entry(1, 1, 2049, Some(data))),
+            (false, entry(1, 2, 2048, Some(data))),
+            (false, entry(1, 0, 0, Some(data))),
+            (false, entry(1, 1, 5, None)),
+            (false, entry(1, 1, 5, Some(odd))),
+            (false, entry(1, 6, u64::MAX, Some(data))),
+        ];
+        for (number, (good, value)) in cases.into_iter().enumerate() {
+            let root = enqueue(store, BlockType::Leaf, |page| {
+                let mut leaf = LeafBuilder::new(page, store.block_size()).unwrap();
+                leaf.push(b"p", &value).unwrap();
+                leaf.finish().unwrap();
+            });
+            store.commit(store.roots().with_root(Some(root), 1)).unwrap();
+            let refused = matches!(Catalog::open(store), Err(Error::NotCatalog { addr, .. }) if addr == root.addr);
+            assert_eq!(refused, !good, "entry {number}");
+        }
+    });
 }

@@ -71,8 +71,7 @@ impl<'s, 'd, 'm> FileReader<'s, 'd, 'm> {
         self.start_ahead();
         let mut block = self.read_next();
         if block.is_err() && !self.ahead.is_empty() {
-            // A read that failed while it was ahead does not count; and buffers that are missing may be our own.
-            self.ahead.clear();
+            // A read that failed while it was ahead does not count.
             block = self.read_next();
         }
         if let Ok(Some(_)) = block {
