@@ -13,10 +13,13 @@ use crate::failure::{Failure, PathText};
 use crate::outcome::Outcome;
 use crate::println;
 use crate::report::{Meter, Progress, Tally};
-use crate::volume::{blocks_for, Volume};
+use crate::volume::{blocks_for, Volume, DATA_HINT};
 
 /// Bytes of content after which there is a commit.
 const COMMIT_EVERY_BYTES: u64 = 32 << 20;
+/// Bytes of content after which the disk gets what is queued. Not less: nodes of the catalogue that the next file
+/// replaces are then never written.
+const STEP_EVERY_BYTES: usize = 1 << 20;
 /// Files that one commit removes at most.
 const REMOVALS_PER_COMMIT: u64 = 1024;
 
@@ -29,8 +32,16 @@ pub fn run(volume: &Volume, archive: &mut Archive) -> Result<(), Failure> {
     clear(volume, &mut catalog)?;
     let meter = Meter::start(volume);
     let progress = Progress::new(0, archive.len_bytes());
-    let mut import =
-        Import { volume, catalog, archive, progress, tally: Tally::default(), uncommitted_bytes: 0, shown: false };
+    let mut import = Import {
+        volume,
+        catalog,
+        archive,
+        progress,
+        tally: Tally::default(),
+        uncommitted_bytes: 0,
+        unstepped_bytes: 0,
+        shown: false,
+    };
     import.all()?;
     let tally = import.tally;
     volume.store.settle()?;
@@ -65,6 +76,7 @@ struct Import<'v, 'a> {
     progress: Progress,
     tally: Tally,
     uncommitted_bytes: u64,
+    unstepped_bytes: usize,
     /// The host was told where some data lies.
     shown: bool,
 }
@@ -117,8 +129,8 @@ impl Import<'_, '_> {
     /// Says what was needed and what there is.
     fn full(&self, entry: &archive::Entry, need: u64) -> Failure {
         let room = self.volume.store.room_blocks(Class::Normal);
-        println!("@full need={need} room={room}");
         let Tally { files, bytes, .. } = self.tally;
+        println!("@full need={need} room={room} files={files} bytes={bytes}");
         println!("import: {files} files, {bytes} bytes are committed");
         let path = PathText(&entry.path);
         let what = format_args!("volume full: {path} needs {need} blocks, there is room for {room}");
@@ -141,13 +153,17 @@ impl Import<'_, '_> {
     /// Writes the content of an entry.
     fn write(&mut self, entry: &archive::Entry) -> Result<Content, Failure> {
         let store = &self.volume.store;
-        let mut writer = FileWriter::new(store, 0);
+        let mut writer = FileWriter::new(store, DATA_HINT);
         if let archive::Kind::Symlink { target } = &entry.kind {
             writer.write(target)?;
         }
         while let Some(bytes) = self.archive.read()? {
             writer.write(bytes)?;
-            store.step();
+            self.unstepped_bytes += bytes.len();
+            if self.unstepped_bytes >= STEP_EVERY_BYTES {
+                self.unstepped_bytes = 0;
+                store.step();
+            }
             self.progress.at(self.archive.position());
         }
         Ok(writer.finish()?)

@@ -19,7 +19,7 @@ use crate::fate::Fate;
 use crate::outcome::Outcome;
 use crate::println;
 use crate::report::{Meter, Progress, Tally};
-use crate::volume::Volume;
+use crate::volume::{Volume, DATA_HINT};
 
 /// Damaged files that are told of one by one.
 const SHOWN_DAMAGES: u64 = 32;
@@ -101,7 +101,7 @@ fn rewrite<'s>(
 ) -> Result<bool, CatalogError> {
     let fate = Fate::Rewritten;
     let mut reader = catalog.reader(old).with_read_ahead(MAX_READ_AHEAD);
-    let mut writer = FileWriter::new(&volume.store, 0);
+    let mut writer = FileWriter::new(&volume.store, DATA_HINT);
     let mut buffer = [0; 4096];
     while let Some(block) = reader.next_block()? {
         for piece in block.chunks(buffer.len()) {

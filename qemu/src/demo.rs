@@ -9,7 +9,7 @@ use crate::outcome::Outcome;
 use crate::pack::{self, Input, Packed};
 use crate::progress::Progress;
 use crate::report::Report;
-use crate::vm::{Disk, End, Limits, Machine, Run, Sight};
+use crate::vm::{Disk, End, Limits, Machine, Manner, Run, Sight};
 use crate::work::{self, WorkDir};
 use crate::{kernel, setup, size, tools, BootArgs, DemoArgs};
 use anyhow::{bail, Context, Result};
@@ -59,16 +59,9 @@ impl Bench {
 }
 
 impl Bench {
-    /// Runs the kernel with these words and disks to its end, and shows how far it has come. `total_bytes` is what it
-    /// is expected to work through, until it says so itself.
-    pub fn start(
-        &self,
-        label: &str,
-        memory: u64,
-        words: Vec<String>,
-        disks: Vec<Disk<'_>>,
-        total_bytes: u64,
-    ) -> Result<Run> {
+    /// Runs the kernel to its end, and shows how far it has come.
+    pub fn start(&self, boot: Boot<'_>) -> Result<Run> {
+        let Boot { label, memory, words, disks, total_bytes, cut_after } = boot;
         println!("boot: {label} ({}, {} of memory)", self.accel.name(), size::show(memory));
         let machine = Machine {
             qemu: &self.qemu,
@@ -79,6 +72,7 @@ impl Bench {
             words,
             disks,
             limits: self.limits,
+            cut_after,
         };
         let mut progress = Progress::bytes(label, total_bytes);
         let run = machine.run(|sight| match sight {
@@ -93,6 +87,22 @@ impl Bench {
         println!("boot: {label} took {:.1} s; {}", run.elapsed.as_secs_f64(), run.end);
         Ok(run)
     }
+}
+
+/// One start of the kernel.
+pub struct Boot<'a> {
+    /// What it is called.
+    pub label: &'a str,
+    /// The guest's memory in bytes.
+    pub memory: u64,
+    /// The words of the kernel's command line.
+    pub words: Vec<String>,
+    /// Its disks.
+    pub disks: Vec<Disk<'a>>,
+    /// How much it is expected to work through, until it says so itself.
+    pub total_bytes: u64,
+    /// See [`Machine::cut_after`].
+    pub cut_after: Option<&'a str>,
 }
 
 /// What one demonstration works on.
@@ -178,13 +188,36 @@ impl<'a> Demo<'a> {
 
     /// Boots a new machine on the disk. `words` are added to the kernel's command line.
     pub fn boot(&self, phase: Phase, words: &[&str]) -> Result<Run> {
+        self.bench.start(self.plan_boot(phase, words))
+    }
+
+    /// What [`Demo::boot`] would start.
+    pub fn plan_boot(&self, phase: Phase, words: &[&str]) -> Boot<'_> {
         let mut all = vec![format!("phase={}", phase.name())];
         all.extend(words.iter().map(|word| word.to_string()));
+        let (manner, sector_bytes) = (Manner::Sound, self.sector_bytes);
         let disks = vec![
-            Disk { path: &self.disk, serial: "store", read_only: false, sector_bytes: self.sector_bytes },
-            Disk { path: &self.archive, serial: "input", read_only: true, sector_bytes: 512 },
+            Disk { path: &self.disk, serial: "store", read_only: false, sector_bytes, manner },
+            Disk { path: &self.archive, serial: "input", read_only: true, sector_bytes: 512, manner },
         ];
-        self.bench.start(phase.name(), self.memory, all, disks, self.packed.bytes)
+        let (label, memory, total_bytes) = (phase.name(), self.memory, self.packed.bytes);
+        Boot { label, memory, words: all, disks, total_bytes, cut_after: None }
+    }
+
+    /// Packs this directory in place of the input.
+    pub fn pack_again(&mut self, input: PathBuf) -> Result<()> {
+        self.packed = pack::pack(&Input::Tree { dir: input, except: None }, &self.archive)?;
+        Ok(())
+    }
+
+    /// A path in the work directory.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.dir.file(name)
+    }
+
+    /// The archive's image.
+    pub fn archive(&self) -> &Path {
+        &self.archive
     }
 
     /// Inverts a byte of the disk; `run` is the boot whose events say where data lies.

@@ -7,7 +7,8 @@
 //! @datablock addr=0x84000                   where a block of some file's content lies
 //! @corrupt file=a/b addr=0x84000 expected=0x1 found=0x2     content whose hash is wrong
 //! @repaired what=superblock copy=0          a damaged copy (superblock, header) that the other one made good
-//! @full need=65536 room=4096                what an operation on a full volume needed, and what there was
+//! @full need=66 room=10                     what a file on a full volume needed, and what there was, in blocks; also
+//!                                           files and bytes, which are what was imported and committed before
 //! ```
 //!
 //! All else is text for people. Nothing here trusts the kernel: what does not parse is text.

@@ -38,7 +38,7 @@ pub struct Checked {
     pub files: u64,
     /// Bytes of content.
     pub bytes: u64,
-    /// Blocks in use.
+    /// Blocks that the catalogue consists of.
     pub blocks: u64,
     /// How long it took.
     pub elapsed: Duration,
@@ -55,8 +55,7 @@ pub fn host_check(disk: &Path, archive: &Path, expected: Expected) -> Result<Che
     let store = store.map_err(|failed| anyhow::anyhow!("{}: {}", disk.display(), failed.error))?;
     let report = check_structure(&store, &device)?;
     let (files, bytes) = compare(&store, archive, expected)?;
-    let blocks = report.total_blocks - report.free_blocks;
-    Ok(Checked { files, bytes, blocks, elapsed: started.elapsed() })
+    Ok(Checked { files, bytes, blocks: report.reachable_blocks, elapsed: started.elapsed() })
 }
 
 /// Superblocks, headers, logs, and free space against what the catalogue leads to. Reads every block.

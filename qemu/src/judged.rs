@@ -26,19 +26,28 @@ fn bench(root: &TempDir, kernel: &str) -> Bench {
     }
 }
 
-/// Runs one scenario with a made-up kernel.
-fn judge(scenario: &str, kernel: &str) -> Result<String, String> {
+/// What is to judge a kernel.
+type Judge = fn(&Bench) -> anyhow::Result<()>;
+
+/// Runs a scenario by its name.
+macro_rules! scenario {
+    ($name:literal) => {
+        |bench| (scenarios::named($name).unwrap()[0].run)(bench).map(drop)
+    };
+}
+
+/// Judges a made-up kernel.
+fn judge(judge: Judge, kernel: &str) -> Result<(), String> {
     let root = TempDir::new("judged");
-    let bench = bench(&root, kernel);
-    (scenarios::named(scenario).unwrap()[0].run)(&bench).map_err(|error| format!("{error:#}"))
+    judge(&bench(&root, kernel)).map_err(|error| format!("{error:#}"))
 }
 
 /// Demands that the kernel passes, and that it fails with each of the replacements, for the reason given.
-fn only_this_passes(scenario: &str, kernel: &str, flaws: &[(&str, &str, &str)]) {
-    judge(scenario, kernel).unwrap();
+fn only_this_passes(by: Judge, kernel: &str, flaws: &[(&str, &str, &str)]) {
+    judge(by, kernel).unwrap();
     for (good, bad, reason) in flaws {
         assert!(kernel.contains(good), "{good}");
-        let error = judge(scenario, &kernel.replace(good, bad)).expect_err(bad);
+        let error = judge(by, &kernel.replace(good, bad)).expect_err(bad);
         assert!(error.contains(reason), "`{bad}` failed with `{error}`");
     }
 }
@@ -62,26 +71,28 @@ fn a_wrong_byte_has_to_be_named_in_full() {
         ("found=0x2", "", "both hashes"),
         ("@corrupt", "corrupt", "did not name the damage"),
     ];
-    only_this_passes("flip-data", kernel, &flaws);
+    only_this_passes(scenario!("flip-data"), kernel, &flaws);
 }
 
 #[test]
 fn a_full_volume_has_to_keep_what_it_had() {
     let kernel = "
         case $words in
-            phase=import) echo @full need=65536 room=4096; verdict 26 ;;
-            'phase=verify partial=yes') echo @result files=20; echo @result files=13; verdict 16 ;;
+            phase=import) echo @full need=66 room=10 files=20 bytes=200; verdict 26 ;;
+            'phase=verify partial=yes') echo @result files=20 bytes=200; echo @result files=13; verdict 16 ;;
         esac";
     let flaws = [
         ("verdict 26", "verdict 16", "not with `volume full`"),
-        ("need=65536", "", "no need"),
-        ("room=4096", "room=65536", "room for 65536 of 65536"),
+        ("need=66", "", "no need"),
+        ("room=10", "room=66", "room for 66 of 66"),
         ("files=20", "files=0", "0 files of 64"),
         ("files=20", "files=64", "64 files of 64"),
+        ("@result files=20", "@result files=19", "20 files, 200 bytes were committed"),
+        ("@result files=20 bytes=200", "@result files=20 bytes=199", "20 files, 200 bytes were committed"),
         ("files=13", "files=20", "nothing was deleted"),
         ("verdict 16 ;;\n        esac", "verdict 29 ;;\n        esac", "data mismatch"),
     ];
-    only_this_passes("full", kernel, &flaws);
+    only_this_passes(|bench| scenarios::full_in_kernel(bench).map(drop), kernel, &flaws);
 }
 
 #[test]
@@ -97,7 +108,7 @@ fn a_foreign_disk_has_to_be_left_alone() {
         ("verdict 24", write, "was changed"),
         ("verdict 16", "verdict 24", "disk not blank"),
     ];
-    only_this_passes("foreign", kernel, &flaws);
+    only_this_passes(scenario!("foreign"), kernel, &flaws);
 }
 
 /// What the kernel counts is compared with the archive; the host's part is judged apart.

@@ -9,7 +9,7 @@
 //! | `pack`, `generate`, `work`      | input, archive, disks, the work directory and its locks |
 //! | `vm`, `events`, `accel`         | one run of QEMU                                         |
 //! | `demo`, `flip`, `host`, `report`| the demonstration                                       |
-//! | `scenarios`, `platform`         | what else the kernel has to show                        |
+//! | `scenarios`, `refusals`, `platform` | what else the kernel has to show                    |
 //! | `verify`                        | all checks                                              |
 //! | `progress`, `table`, `size`     | what the user sees                                      |
 
@@ -32,6 +32,7 @@ mod outcome;
 mod pack;
 mod platform;
 mod progress;
+mod refusals;
 mod report;
 mod scenarios;
 mod setup;

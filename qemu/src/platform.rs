@@ -1,14 +1,18 @@
 //! Scenarios for the kernel's platform half, without a store: the disk driver against a scratch disk, and faults
 //! provoked on purpose, each of which has to end the run with its own status instead of a hang or a reset.
 
-use crate::demo::{require, Bench};
+use crate::demo::{require, Bench, Boot};
 use crate::outcome::Outcome;
-use crate::vm::Disk;
+use crate::vm::{Disk, Manner};
 use crate::work::{self, WorkDir};
 use anyhow::{Context, Result};
 
 const MEMORY_BYTES: u64 = 64 << 20;
 const SCRATCH_BYTES: u64 = 64 << 20;
+
+fn boot<'a>(label: &'a str, words: Vec<String>, disks: Vec<Disk<'a>>) -> Boot<'a> {
+    Boot { label, memory: MEMORY_BYTES, words, disks, total_bytes: 0, cut_after: None }
+}
 
 /// The driver writes a pattern with many requests in flight, flushes, reads it back, and has bad requests refused.
 pub fn driver(bench: &Bench) -> Result<String> {
@@ -17,8 +21,9 @@ pub fn driver(bench: &Bench) -> Result<String> {
     work::open_disk(&scratch, SCRATCH_BYTES)?;
     for (bytes, sector_bytes) in [(16 << 10, 512), (64 << 10, 512), (64 << 10, 4096)] {
         let words = vec!["selftest".into(), format!("bytes={bytes}")];
-        let disk = Disk { path: &scratch, serial: "scratch", read_only: false, sector_bytes };
-        let run = bench.start("selftest", MEMORY_BYTES, words, vec![disk], 0)?;
+        let manner = Manner::Sound;
+        let disk = Disk { path: &scratch, serial: "scratch", read_only: false, sector_bytes, manner };
+        let run = bench.start(boot("selftest", words, vec![disk]))?;
         require(&run, Outcome::Success, bench.verbose)
             .with_context(|| format!("{bytes} on sectors of {sector_bytes}"))?;
     }
@@ -41,10 +46,10 @@ pub fn faults(bench: &Bench) -> Result<String> {
         ("oom", Outcome::Panic),
     ];
     for (fault, outcome) in FAULTS {
-        let run = bench.start(fault, MEMORY_BYTES, vec![format!("fault={fault}")], Vec::new(), 0)?;
+        let run = bench.start(boot(fault, vec![format!("fault={fault}")], Vec::new()))?;
         require(&run, outcome, bench.verbose).with_context(|| format!("fault={fault}"))?;
     }
-    let run = bench.start("option", MEMORY_BYTES, vec!["no-such-option".into()], Vec::new(), 0)?;
+    let run = bench.start(boot("option", vec!["no-such-option".into()], Vec::new()))?;
     require(&run, Outcome::BadOption, bench.verbose).context("an unknown option")?;
     Ok(format!("{} ways to fail", FAULTS.len() + 1))
 }

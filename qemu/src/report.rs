@@ -18,7 +18,8 @@ pub struct Report {
 impl Report {
     /// An empty report on an archive with so many files and bytes of content.
     pub fn new(files: u64, bytes: u64) -> Self {
-        let heads = ["phase", "files", "bytes", "blocks", "commits", "flushes", "seconds", "read MB/s", "write MB/s"];
+        let heads =
+            ["phase", "files", "bytes", "blocks", "commits", "flushes", "seconds", "MB/s", "disk read", "disk written"];
         Self { files, bytes, table: Table::new(&heads), faults: Vec::new() }
     }
 
@@ -38,6 +39,7 @@ impl Report {
                 cells.extend([checked.files, checked.bytes, checked.blocks].map(|number| number.to_string()));
                 cells.extend(["-".into(), "-".into(), format!("{seconds:.2}")]);
                 cells.push(rate(checked.bytes, seconds * 1e6));
+                cells.extend(["-".into(), "-".into()]);
                 self.table.row(cells);
                 if all {
                     self.expect(name, Some(checked.files), Some(checked.bytes));
@@ -90,18 +92,20 @@ impl Report {
     }
 }
 
-/// The cells of one result; what the kernel did not tell is a dash.
+/// The cells of one result; what the kernel did not tell is a dash. The rate is that of the files' content, the last two
+/// cells are what went over the wire.
 fn row(name: &str, event: &Event) -> Vec<String> {
     let micros = event.number("micros");
     let cell = |key| event.number(key).map_or("-".into(), |number| number.to_string());
-    let speed = |key| match (event.number(key), micros) {
-        (Some(bytes), Some(micros)) => rate(bytes, micros as f64),
-        _ => "-".into(),
-    };
+    let traffic = |key| event.number(key).map_or("-".into(), crate::size::show);
     let mut cells = vec![name.to_string()];
     cells.extend(["files", "bytes", "blocks", "commits", "flushes"].map(cell));
     cells.push(micros.map_or("-".into(), |micros| format!("{:.2}", micros as f64 / 1e6)));
-    cells.extend(["read_bytes", "write_bytes"].map(speed));
+    cells.push(match (event.number("bytes"), micros) {
+        (Some(bytes), Some(micros)) => rate(bytes, micros as f64),
+        _ => "-".into(),
+    });
+    cells.extend(["read_bytes", "write_bytes"].map(traffic));
     cells
 }
 
@@ -125,9 +129,9 @@ mod tests {
 
     #[test]
     fn missing_figures_are_dashes() {
-        let full = event("@result phase=import files=7 bytes=100 micros=2000000 read_bytes=3000000 future=1");
-        assert_eq!(row("x", &full), ["x", "7", "100", "-", "-", "-", "2.00", "1.5", "-"]);
-        assert_eq!(row("x", &event("@result micros=0 read_bytes=5"))[6..], ["0.00", "-", "-"]);
+        let full = event("@result phase=import files=7 bytes=3000000 micros=2000000 read_bytes=3145728 future=1");
+        assert_eq!(row("x", &full), ["x", "7", "3000000", "-", "-", "-", "2.00", "1.5", "3.0 MiB", "-"]);
+        assert_eq!(row("x", &event("@result micros=0 bytes=5"))[6..], ["0.00", "-", "-", "-"]);
     }
 
     #[test]

@@ -7,16 +7,19 @@ use crate::generate;
 use crate::host::Expected;
 use crate::outcome::Outcome;
 use crate::platform;
+use crate::refusals;
 use crate::table::Table;
-use crate::vm::Run;
+use crate::vm::{End, Run};
 use crate::work::WorkDir;
-use anyhow::{bail, ensure, Context, Result};
+use anyhow::{ensure, Context, Result};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-const MIB: u64 = 1 << 20;
-const SEED: u64 = 20_240_229;
+/// Bytes of a mebibyte.
+pub const MIB: u64 = 1 << 20;
+/// Where the input comes from.
+pub const SEED: u64 = 20_240_229;
 
 /// A variant of the demonstration, and how to judge it.
 pub struct Scenario {
@@ -31,7 +34,7 @@ pub struct Scenario {
 }
 
 /// All of them.
-pub const ALL: [Scenario; 12] = [
+pub const ALL: [Scenario; 16] = [
     Scenario { name: "driver", about: "the disk driver on a scratch disk", long: false, run: platform::driver },
     Scenario {
         name: "faults",
@@ -73,6 +76,20 @@ pub const ALL: [Scenario; 12] = [
     },
     Scenario { name: "full", about: "a disk too small for the input", long: false, run: full },
     Scenario { name: "foreign", about: "a disk with another file system is left alone", long: false, run: foreign },
+    Scenario { name: "again", about: "other files on a disk that holds a store", long: false, run: again },
+    Scenario { name: "cut", about: "the machine is switched off during the import", long: false, run: cut },
+    Scenario {
+        name: "refusals",
+        about: "unsuitable disks and archives, each with its own status",
+        long: false,
+        run: refusals::refusals,
+    },
+    Scenario {
+        name: "io-errors",
+        about: "failing reads, writes and flushes: an error, and no harm done",
+        long: false,
+        run: refusals::io_errors,
+    },
     Scenario { name: "big-input", about: "300 MB of input, 64 MiB of guest memory", long: true, run: big_input },
 ];
 
@@ -124,22 +141,28 @@ pub fn run(bench: &Bench, name: &str) -> Result<bool> {
 }
 
 /// A disk of 64 MiB, 256 MiB of memory; the input is [`prepare`]'s.
-const PLAN: Plan = Plan { input: None, disk: None, size: 64 * MIB, memory: 256 * MIB, sector_bytes: 512 };
+pub const PLAN: Plan = Plan { input: None, disk: None, size: 64 * MIB, memory: 256 * MIB, sector_bytes: 512 };
 
 /// A demonstration on made-up input.
-fn prepare<'a>(bench: &'a Bench, name: &str, plan: Plan, fill: impl FnOnce(&Path) -> Result<()>) -> Result<Demo<'a>> {
+pub fn prepare<'a>(
+    bench: &'a Bench,
+    name: &str,
+    plan: Plan,
+    fill: impl FnOnce(&Path) -> Result<()>,
+) -> Result<Demo<'a>> {
     let dir = WorkDir::take(&bench.root, name)?;
     let input = dir.file("input");
     fill(&input)?;
     Demo::prepare_in(bench, dir, &Plan { input: Some(input), ..plan })
 }
 
-fn prepare_small<'a>(bench: &'a Bench, name: &str) -> Result<Demo<'a>> {
+/// The same on a few dozen files.
+pub fn prepare_small<'a>(bench: &'a Bench, name: &str) -> Result<Demo<'a>> {
     prepare(bench, name, PLAN, |dir| generate::small(dir, SEED))
 }
 
 /// Boots and demands an outcome.
-fn boot(bench: &Bench, demo: &Demo<'_>, phase: Phase, words: &[&str], outcome: Outcome) -> Result<Run> {
+pub fn boot(bench: &Bench, demo: &Demo<'_>, phase: Phase, words: &[&str], outcome: Outcome) -> Result<Run> {
     let run = demo.boot(phase, words)?;
     require(&run, outcome, bench.verbose).with_context(|| format!("{phase:?}"))?;
     Ok(run)
@@ -147,14 +170,16 @@ fn boot(bench: &Bench, demo: &Demo<'_>, phase: Phase, words: &[&str], outcome: O
 
 /// The whole demonstration, judged by its report.
 fn whole(mut demo: Demo<'_>) -> Result<String> {
-    let report = demonstrate(&mut demo, &[], &[])?;
-    print!("{}", report.table());
-    let note = format!("{} files, {} bytes", demo.packed.files, demo.packed.bytes);
-    demo.finish(report.is_good());
-    if !report.is_good() {
-        bail!("{}", report.verdict());
-    }
+    let note = judged(&mut demo)?;
+    demo.finish(true);
     Ok(note)
+}
+
+fn judged(demo: &mut Demo<'_>) -> Result<String> {
+    let report = demonstrate(demo, &[], &[])?;
+    print!("{}", report.table());
+    ensure!(report.is_good(), "{}", report.verdict());
+    Ok(format!("{} files, {} bytes", demo.packed.files, demo.packed.bytes))
 }
 
 fn normal(bench: &Bench) -> Result<String> {
@@ -183,7 +208,8 @@ fn flip_data(bench: &Bench) -> Result<String> {
     let file = named.text("file").context("the kernel did not name the file")?;
     let hashes = (named.number("expected"), named.number("found"));
     ensure!(matches!(hashes, (Some(one), Some(two)) if one != two), "the kernel did not name both hashes: {named:?}");
-    let note = format!("{file} at {:#x}", addr - OFFSET);
+    let end = file.len().saturating_sub(30);
+    let note = format!("...{} at {:#x}", file.get(end..).unwrap_or(file), addr - OFFSET);
     demo.finish(true);
     Ok(note)
 }
@@ -204,21 +230,64 @@ fn flip_copy(bench: &Bench, name: &str, what: Flip, kind: &str) -> Result<String
     Ok(String::new())
 }
 
-/// The import ends with "volume full"; what was committed before is there after a reboot, and can be deleted.
 fn full(bench: &Bench) -> Result<String> {
+    let (demo, note) = full_in_kernel(bench)?;
+    demo.check_on_host(Expected::PartAfterChanges).context("host")?;
+    demo.finish(true);
+    Ok(note)
+}
+
+/// The import ends with "volume full"; what was committed before is there after a reboot, and can be deleted.
+pub fn full_in_kernel(bench: &Bench) -> Result<(Demo<'_>, String)> {
     let fill = |dir: &Path| generate::large(dir, SEED, 64, MIB);
     let demo = prepare(bench, "full", Plan { size: 24 * MIB, ..PLAN }, fill)?;
     let import = boot(bench, &demo, Phase::Import, &[], Outcome::Full)?;
     let told = import.events.iter().find(|event| event.name == "full").context("no @full event")?;
     let (need, room) = (told.number("need").context("no need")?, told.number("room").context("no room")?);
     ensure!(need > room, "the volume was full with room for {room} of {need}");
+    let committed = (told.number("files").context("no files")?, told.number("bytes").context("no bytes")?);
     let verify = boot(bench, &demo, Phase::Verify, &["partial=yes"], Outcome::Success)?;
-    let files: Vec<u64> = results(&verify).filter_map(|event| event.number("files")).collect();
-    let (Some(first), Some(last)) = (files.first(), files.last()) else { bail!("no @result with files") };
-    ensure!(0 < *first && *first < demo.packed.files, "{first} files of {} were found", demo.packed.files);
-    ensure!(last < first, "nothing was deleted: {files:?}");
+    let first = results(&verify).next().context("no @result")?;
+    let found = (first.number("files"), first.number("bytes"));
+    let (files, bytes) = committed;
+    ensure!(found == (Some(files), Some(bytes)), "{files} files, {bytes} bytes were committed, not found: {first:?}");
+    ensure!(0 < files && files < demo.packed.files, "{files} files of {} were found", demo.packed.files);
+    let last = results(&verify).filter_map(|event| event.number("files")).last().unwrap_or(files);
+    ensure!(last < files, "nothing was deleted: {last} files of {files} are left");
+    Ok((demo, format!("{files} files kept, then {last}; needed {need} blocks, had {room}")))
+}
+
+/// A second demonstration on the disk of the first, with other files: what was there is replaced.
+fn again(bench: &Bench) -> Result<String> {
+    let mut demo = prepare_small(bench, "again")?;
+    judged(&mut demo)?;
+    let input = demo.file("other-input");
+    generate::large(&input, SEED + 1, 7, 300_000)?;
+    demo.pack_again(input)?;
+    let note = judged(&mut demo)?;
     demo.finish(true);
-    Ok(format!("{first} files kept, then {last}; needed {need}, had {room}"))
+    Ok(note)
+}
+
+/// The machine goes away in the middle of writing. The next one finds what was committed, and goes on.
+fn cut(bench: &Bench) -> Result<String> {
+    // A blank disk becomes generation 1; each commit of the import holds half a dozen files or so.
+    const CUT_AFTER: &str = "volume: committed generation 3";
+    let fill = |dir: &Path| generate::large(dir, SEED, 20, 7 * MIB);
+    let mut demo = prepare(bench, "cut", Plan { size: 256 * MIB, ..PLAN }, fill)?;
+    let mut import = demo.plan_boot(Phase::Import, &[]);
+    import.cut_after = Some(CUT_AFTER);
+    let import = bench.start(import)?;
+    ensure!(import.end == End::Cut, "the import was not cut: {}", import.end);
+    let verify = boot(bench, &demo, Phase::Verify, &["partial=yes"], Outcome::Success)?;
+    let found = results(&verify).next().and_then(|event| event.number("files")).context("no @result")?;
+    // Two commits of at least 32 MiB each were acknowledged.
+    ensure!(found >= 10, "two commits were acknowledged, and {found} files were found");
+    demo.check_on_host(Expected::PartAfterChanges).context("host")?;
+    judged(&mut demo).context("after the cut")?;
+    let note = format!("{found} files of {} found", demo.packed.files);
+    demo.finish(true);
+    Ok(note)
 }
 
 /// A disk that holds something else is refused and stays as it is, bit for bit; formatting can be forced.

@@ -11,7 +11,7 @@ use crate::accel::Accel;
 use crate::events::{for_each_line, Event};
 use crate::outcome::Outcome;
 use anyhow::{Context, Result};
-use serde_json::json;
+use serde_json::{json, Value};
 use std::collections::VecDeque;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -30,6 +30,21 @@ pub struct Limits {
     pub whole: Duration,
 }
 
+/// How a disk behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// As it should.
+    Sound,
+    /// It takes no flushes.
+    NoFlush,
+    /// Writes of the sector (of 512 bytes) with this number fail.
+    FailingWrite(u64),
+    /// Reads of the sector with this number fail.
+    FailingRead(u64),
+    /// Flushes fail.
+    FailingFlush,
+}
+
 /// A disk of the machine.
 pub struct Disk<'a> {
     /// The raw image.
@@ -40,6 +55,42 @@ pub struct Disk<'a> {
     pub read_only: bool,
     /// The size of its sectors, logical and physical, in bytes.
     pub sector_bytes: u32,
+    /// How it behaves.
+    pub manner: Manner,
+}
+
+impl Disk<'_> {
+    /// The image as QEMU's block layer is told of it. Errors are injected below the raw format.
+    fn block_node(&self, name: &str) -> Value {
+        let file = json!({ "driver": "file", "filename": self.path.to_string_lossy() });
+        let failing = |access: &str, sector: Option<u64>| {
+            let mut rule = json!({ "event": "none", "iotype": access, "errno": 5, "once": false, "immediately": true });
+            if let Some(sector) = sector {
+                rule["sector"] = sector.into();
+            }
+            json!({ "driver": "blkdebug", "image": file, "inject-error": [rule] })
+        };
+        let below = match self.manner {
+            Manner::Sound | Manner::NoFlush => file,
+            Manner::FailingWrite(sector) => failing("write", Some(sector)),
+            Manner::FailingRead(sector) => failing("read", Some(sector)),
+            Manner::FailingFlush => failing("flush", None),
+        };
+        json!({
+            "driver": "raw",
+            "node-name": name,
+            "read-only": self.read_only,
+            "cache": { "direct": false, "no-flush": false },
+            "file": below,
+        })
+    }
+
+    fn device(&self, node: &str) -> String {
+        let (serial, sector) = (self.serial, self.sector_bytes);
+        let cache = if self.manner == Manner::NoFlush { "write-cache=off,config-wce=off" } else { "write-cache=on" };
+        let sectors = format!("logical_block_size={sector},physical_block_size={sector}");
+        format!("virtio-blk-pci,drive={node},serial={serial},{cache},{sectors}")
+    }
 }
 
 /// A machine that can be started.
@@ -60,6 +111,8 @@ pub struct Machine<'a> {
     pub disks: Vec<Disk<'a>>,
     /// When the kernel counts as hung.
     pub limits: Limits,
+    /// The machine is killed when the kernel prints a line that begins like this.
+    pub cut_after: Option<&'a str>,
 }
 
 /// How a run ended.
@@ -71,6 +124,8 @@ pub enum End {
     NoVerdict(String),
     /// Killed: this went on for too long.
     Hung(String),
+    /// Killed in the middle of its work, as was wanted.
+    Cut,
 }
 
 impl std::fmt::Display for End {
@@ -79,6 +134,7 @@ impl std::fmt::Display for End {
             Self::Verdict(outcome) => write!(f, "the kernel ended with `{}`", outcome.name()),
             Self::NoVerdict(why) => write!(f, "{why}"),
             Self::Hung(why) => write!(f, "the kernel hung ({why}) and was killed"),
+            Self::Cut => f.write_str("the machine was switched off"),
         }
     }
 }
@@ -116,18 +172,8 @@ impl Machine<'_> {
         command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
         for (number, disk) in self.disks.iter().enumerate() {
             let node = format!("disk{number}");
-            let image = json!({
-                "driver": "raw",
-                "node-name": node,
-                "read-only": disk.read_only,
-                "cache": { "direct": false, "no-flush": false },
-                "file": { "driver": "file", "filename": disk.path.to_string_lossy() },
-            });
-            command.arg("-blockdev").arg(image.to_string());
-            let (serial, sector) = (disk.serial, disk.sector_bytes);
-            let sectors = format!("logical_block_size={sector},physical_block_size={sector}");
-            let device = format!("virtio-blk-pci,drive={node},serial={serial},write-cache=on,{sectors}");
-            command.arg("-device").arg(device);
+            command.arg("-blockdev").arg(disk.block_node(&node).to_string());
+            command.arg("-device").arg(disk.device(&node));
         }
         command.arg("-kernel").arg(self.kernel).arg("-append").arg(self.words.join(" "));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -139,7 +185,7 @@ impl Machine<'_> {
         let child = self.command().spawn();
         let mut child = Guard(child.with_context(|| format!("{} could not be started", self.qemu.display()))?);
         let lines = read_output(&mut child.0);
-        watch(&mut child.0, &lines, self.limits, see)
+        watch(&mut child.0, &lines, self.limits, self.cut_after, see)
     }
 }
 
@@ -166,18 +212,24 @@ fn read_output(child: &mut Child) -> Receiver<String> {
     receive
 }
 
-fn watch(child: &mut Child, lines: &Receiver<String>, limits: Limits, mut see: impl FnMut(Sight<'_>)) -> Result<Run> {
+fn watch(
+    child: &mut Child,
+    lines: &Receiver<String>,
+    limits: Limits,
+    cut_after: Option<&str>,
+    mut see: impl FnMut(Sight<'_>),
+) -> Result<Run> {
     let started = Instant::now();
     let Limits { silence, whole } = limits;
     let (mut events, mut log) = (Vec::new(), VecDeque::new());
-    let hung = loop {
+    let killed = loop {
         let Some(left) = whole.checked_sub(started.elapsed()) else {
-            break Some(format!("not finished after {} s", whole.as_secs()));
+            break Some(End::Hung(format!("not finished after {} s", whole.as_secs())));
         };
         let line = match lines.recv_timeout(silence.min(left)) {
             Ok(line) => line,
             Err(RecvTimeoutError::Timeout) if silence > left => continue,
-            Err(RecvTimeoutError::Timeout) => break Some(format!("silent for {} s", silence.as_secs())),
+            Err(RecvTimeoutError::Timeout) => break Some(End::Hung(format!("silent for {} s", silence.as_secs()))),
             Err(RecvTimeoutError::Disconnected) => break None,
         };
         let event = Event::parse(&line);
@@ -186,17 +238,20 @@ fn watch(child: &mut Child, lines: &Receiver<String>, limits: Limits, mut see: i
             continue;
         }
         see(Sight::Line(&line));
+        if cut_after.is_some_and(|start| line.starts_with(start)) {
+            break Some(End::Cut);
+        }
         events.extend(event);
         if log.len() == KEPT_LINES {
             log.pop_front();
         }
         log.push_back(line);
     };
-    let end = match hung {
-        Some(why) => {
+    let end = match killed {
+        Some(end) => {
             let _ = child.kill();
             child.wait()?;
-            End::Hung(why)
+            end
         }
         None => end_of(child.wait()?, &log),
     };
@@ -230,7 +285,7 @@ mod tests {
         let mut child = Guard(command.spawn().unwrap());
         let lines = read_output(&mut child.0);
         let mut seen = Vec::new();
-        let run = watch(&mut child.0, &lines, limits, |sight| {
+        let run = watch(&mut child.0, &lines, limits, Some("cut here"), |sight| {
             if let Sight::Progress(done, total) = sight {
                 seen.push((done, total));
             }
@@ -284,6 +339,28 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_can_be_switched_off() {
+        let started = Instant::now();
+        let (run, _) = play("echo here; echo cut here now; exec sleep 40", PATIENT);
+        assert_eq!(run.end, End::Cut);
+        assert!(started.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn disks_can_misbehave() {
+        let node = |manner| {
+            let disk = Disk { path: Path::new("x"), serial: "s", read_only: false, sector_bytes: 512, manner };
+            (disk.block_node("n").to_string(), disk.device("n"))
+        };
+        assert!(!node(Manner::Sound).0.contains("blkdebug"));
+        assert!(node(Manner::NoFlush).1.contains("write-cache=off,config-wce=off"));
+        let (image, device) = node(Manner::FailingWrite(7));
+        assert!(image.contains(r#""iotype":"write""#) && image.contains(r#""sector":7"#), "{image}");
+        assert!(device.contains("write-cache=on"), "{device}");
+        assert!(!node(Manner::FailingFlush).0.contains("sector"));
+    }
+
+    #[test]
     fn flushes_are_never_ignored() {
         let disk = Path::new("/images/a,b.img");
         let machine = Machine {
@@ -293,8 +370,15 @@ mod tests {
             memory: 64 << 20,
             cpus: 2,
             words: vec!["phase=import".into(), "format=force".into()],
-            disks: vec![Disk { path: disk, serial: "store", read_only: false, sector_bytes: 4096 }],
+            disks: vec![Disk {
+                path: disk,
+                serial: "store",
+                read_only: false,
+                sector_bytes: 4096,
+                manner: Manner::Sound,
+            }],
             limits: PATIENT,
+            cut_after: None,
         };
         let text = crate::tools::show(&machine.command());
         assert!(text.contains(r#""no-flush":false"#) && text.contains("write-cache=on"), "{text}");
