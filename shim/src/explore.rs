@@ -260,9 +260,9 @@ impl<'r> Site<'r> {
     }
 }
 
-/// Whether a commit may be shown after a crash in this epoch.
+/// Whether a commit may be shown after a crash in this epoch: the last acknowledged one or the one in flight.
 fn within(epoch: &Epoch, shown: usize) -> Result<(), String> {
-    if (epoch.acknowledged..=epoch.begun).contains(&shown) {
+    if shown == epoch.acknowledged || shown == epoch.begun {
         Ok(())
     } else {
         Err(format!("shows commit {shown}; {} was acknowledged, {} begun", epoch.acknowledged, epoch.begun))

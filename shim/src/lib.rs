@@ -16,11 +16,13 @@
 
 pub mod check;
 pub mod client;
+pub mod config;
 pub mod crash;
 pub mod disk;
 pub mod explore;
 pub mod faulty;
 pub mod file;
+pub mod foreign;
 pub mod image;
 pub mod mem;
 #[allow(unsafe_code)]

@@ -9,8 +9,8 @@
 use arenite_core::memory::{map_words, pages_for};
 use arenite_core::Memory;
 
-/// Memory for tests at 2 KiB blocks: 32 buffers, volumes of up to 1024 blocks in up to 4 arenas.
-pub type SmallMemory = Memory<{ pages_for(32, 2048) }, 32, { map_words(1024, 4) }, 4, 16>;
+/// Memory for tests at 2 KiB blocks: 32 buffers, volumes of up to 1024 blocks in up to 32 arenas.
+pub type SmallMemory = Memory<{ pages_for(32, 2048) }, 32, { map_words(1024, 32) }, 32, 16>;
 
 /// Memory for tools: 2048 buffers of 16 KiB (32 MiB), volumes of up to 4 Mi blocks (64 GiB) in up to 256 arenas. It
 /// serves other block sizes too: smaller blocks do not make the volume larger, larger ones make the cache smaller.

@@ -120,6 +120,14 @@ impl<D> Recorder<D> {
     pub fn inner(&self) -> &D {
         &self.inner
     }
+
+    /// Whether writes or flushes are recorded that are not completed.
+    pub fn in_flight(&self) -> bool {
+        self.tape.as_deref().is_some_and(|tape| {
+            let reel = tape.reel();
+            !reel.writes.is_empty() || !reel.flushes.is_empty()
+        })
+    }
 }
 
 impl<'m, D: Device<'m>> Device<'m> for Recorder<D> {

@@ -6,12 +6,15 @@
 //!
 //! What a run can do, as its [`Config`] says: change, delete and change again within one generation; work on the next
 //! generation while a commit is in flight; hold blocks that are being filled across a commit; settle, or leave the second
-//! copies to the next commit; fill the volume to the brim and empty it again.
+//! copies to the next commit; fill the volume to the brim and empty it again; go down in the middle of a commit and mount
+//! again while the device still has its cache.
 #![forbid(unsafe_code)]
 
-use crate::client::{Client, Version};
+use crate::client::{Client, LoadError, Version};
+pub use crate::config::{Config, Prelude};
 use crate::disk::Disk;
 use crate::faulty::Faulty;
+use crate::foreign::make_foreign;
 use crate::mem::{MemDevice, MemOptions};
 use crate::memory_box::{boxed_memory, SmallMemory};
 use crate::platform::{reset_patience, ImpatientPlatform};
@@ -19,128 +22,8 @@ use crate::record::{Recorder, Tape};
 use crate::rng::Rng;
 use crate::trace::{Mark, Trace};
 use arenite_core::format::BlockSize;
-use arenite_core::{Allocate, Error, FormatOptions, MountOptions, Roots, Store};
+use arenite_core::{Allocate, CommitTicket, Device, Error, Filling, FormatOptions, MountOptions, Roots, Store};
 use std::sync::Arc;
-
-/// What a run is like. All chances are in percent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Config {
-    /// Everything random follows from it.
-    pub seed: u64,
-    /// Blocks of the volume, of 2 KiB.
-    pub volume_blocks: u64,
-    /// Arenas.
-    pub arenas: u32,
-    /// Slots of the structure.
-    pub slots: usize,
-    /// Levels of the structure: 1 or 2.
-    pub levels: u32,
-    /// Mounts.
-    pub lives: u32,
-    /// Commits in each life.
-    pub commits: u32,
-    /// Most changes before each commit.
-    pub changes: u64,
-    /// Chance that a change empties its slot.
-    pub delete: u64,
-    /// Chance that new content fills its whole block instead of one sector.
-    pub dense: u64,
-    /// Chance that the next generation begins while a commit is in flight.
-    pub overlap: u64,
-    /// Chance that the store settles after a commit.
-    pub settle: u64,
-    /// Chance that a block is being filled while a commit runs.
-    pub hold: u64,
-    /// Buffers in one request.
-    pub max_segments: u16,
-    /// Completions come late and in any order.
-    pub reorder: bool,
-    /// Chance that a block is read between two changes.
-    pub reread: u64,
-    /// What the volume holds before the recording begins.
-    pub prelude: Prelude,
-}
-
-/// What a volume holds before a recording begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Prelude {
-    /// Nothing: it was formatted just now.
-    Empty,
-    /// Every slot.
-    Filled,
-    /// Every other block of a volume that was filled in order, so that its free space is in as many pieces as can be
-    /// and its logs are long.
-    Fragmented,
-}
-
-impl Config {
-    /// Small commits of one or two changes: their epochs are enumerated exhaustively.
-    pub const fn small(seed: u64) -> Self {
-        Self {
-            seed,
-            volume_blocks: 64,
-            arenas: 1,
-            slots: 8,
-            levels: 1,
-            lives: 2,
-            commits: 6,
-            changes: 1,
-            delete: 20,
-            dense: 30,
-            overlap: 0,
-            settle: 30,
-            hold: 20,
-            max_segments: 1,
-            reorder: false,
-            reread: 10,
-            prelude: Prelude::Empty,
-        }
-    }
-
-    /// Several arenas of which each commit touches some.
-    pub const fn arenas(seed: u64) -> Self {
-        Self { volume_blocks: 128, arenas: 4, changes: 8, dense: 0, ..Self::small(seed) }
-    }
-
-    /// Several arenas, two levels, overlapping generations, merged requests.
-    pub const fn large(seed: u64) -> Self {
-        Self {
-            volume_blocks: 256,
-            arenas: 3,
-            slots: 96,
-            levels: 2,
-            commits: 8,
-            changes: 6,
-            overlap: 70,
-            max_segments: 4,
-            reorder: true,
-            ..Self::small(seed)
-        }
-    }
-
-    /// A volume that is kept nearly full.
-    pub const fn full(seed: u64) -> Self {
-        Self { volume_blocks: 48, slots: 70, commits: 10, changes: 12, delete: 15, overlap: 30, ..Self::small(seed) }
-    }
-
-    /// Logs of several blocks.
-    pub const fn long_logs(seed: u64) -> Self {
-        Self {
-            volume_blocks: 320,
-            slots: 280,
-            levels: 2,
-            commits: 4,
-            changes: 2,
-            dense: 0,
-            prelude: Prelude::Fragmented,
-            ..Self::small(seed)
-        }
-    }
-
-    fn mem_options(&self) -> MemOptions {
-        MemOptions { max_segments: self.max_segments, ..MemOptions::default() }
-    }
-}
 
 /// What one commit holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -179,23 +62,30 @@ impl From<Error> for RunError {
     }
 }
 
-impl From<crate::client::LoadError> for RunError {
-    fn from(error: crate::client::LoadError) -> Self {
+impl From<LoadError> for RunError {
+    fn from(error: LoadError) -> Self {
         match error {
-            crate::client::LoadError::Store(error) => Self::Store(error),
-            crate::client::LoadError::Content { .. } => Self::Content,
+            LoadError::Store(error) => Self::Store(error),
+            LoadError::Content { .. } => Self::Content,
         }
     }
 }
 
 /// Runs and records.
 pub fn record(config: &Config) -> Result<Recording, RunError> {
+    let (disk, run) = prepare(config)?;
+    record_from(&disk, &run)
+}
+
+/// Records a run that was prepared, on its disk.
+pub fn record_from(disk: &Arc<Disk>, run: &Run) -> Result<Recording, RunError> {
     let tape = Tape::new();
-    let (disk, mut run) = prepare(config, Arc::clone(&tape))?;
+    let mut run = run.on_tape(&tape);
+    let config = run.config;
     let base = disk.snapshot();
     for _ in 0..config.lives {
         let memory: Box<SmallMemory> = boxed_memory();
-        let device = MemDevice::new(Arc::clone(&disk), config.mem_options());
+        let device = MemDevice::new(Arc::clone(disk), config.mem_options());
         let device = Recorder::new(Faulty::new(device, Vec::new()), Arc::clone(&tape));
         if config.reorder {
             device.inner().reorder(run.rng.next_u64());
@@ -203,17 +93,20 @@ pub fn record(config: &Config) -> Result<Recording, RunError> {
         let Some(resources) = memory.take() else { return Err(Error::NoBuffer.into()) };
         let store = Store::mount(resources, &device, &ImpatientPlatform, MountOptions::default());
         let store = store.map_err(|failed| failed.error)?;
-        run.live(&store)?;
-        store.unmount()?;
+        match run.live(&store)? {
+            End::Unmount => store.unmount()?,
+            // The device carries out all that it was given; nobody hears of it.
+            End::GoDown => while device.poll().is_some() || device.in_flight() {},
+        }
     }
     Ok(Recording { levels: config.levels, trace: tape.trace(base), model: run.model })
 }
 
 /// A disk with the volume that a run begins with, and the run.
-pub fn prepare(config: &Config, tape: Arc<Tape>) -> Result<(Arc<Disk>, Run), RunError> {
+pub fn prepare(config: &Config) -> Result<(Arc<Disk>, Run), RunError> {
     let disk = Arc::new(Disk::zeroed(config.volume_blocks * BlockSize::MIN.len_u64()));
     format(&disk, config.arenas)?;
-    let mut run = Run::new(*config, tape);
+    let mut run = Run::new(*config);
     if config.prelude != Prelude::Empty {
         let memory: Box<SmallMemory> = boxed_memory();
         let device = MemDevice::new(Arc::clone(&disk), MemOptions::default());
@@ -222,6 +115,9 @@ pub fn prepare(config: &Config, tape: Arc<Tape>) -> Result<(Arc<Disk>, Run), Run
         let store = store.map_err(|failed| failed.error)?;
         run.prelude(&store)?;
         store.unmount()?;
+    }
+    if config.prelude == Prelude::Foreign {
+        make_foreign(&disk).map_err(|_| RunError::Content)?;
     }
     Ok((disk, run))
 }
@@ -237,6 +133,7 @@ pub fn format(disk: &Arc<Disk>, arenas: u32) -> Result<(), Error> {
 }
 
 /// A run in progress: the model, and what comes next.
+#[derive(Clone)]
 pub struct Run {
     config: Config,
     rng: Rng,
@@ -244,13 +141,33 @@ pub struct Run {
     next_version: u64,
     /// What each commit holds that was begun.
     pub model: Vec<Snapshot>,
+    /// Number of the newest commit that is known to be durable.
+    pub acknowledged: usize,
+    /// Number of the commit begun last; it may be durable too.
+    pub begun: usize,
+}
+
+/// How a life ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// In good order.
+    Unmount,
+    /// In the middle of a commit, with the device left on.
+    GoDown,
 }
 
 impl Run {
-    /// A run on an empty volume that marks its commits on `tape`.
-    pub fn new(config: Config, tape: Arc<Tape>) -> Self {
+    /// A run on an empty volume, with a tape that nobody reads.
+    pub fn new(config: Config) -> Self {
         let empty = Snapshot { roots: Roots::EMPTY, generation: None, versions: vec![Version::NONE; config.slots] };
-        Self { config, rng: Rng::new(config.seed), tape, next_version: 1, model: vec![empty] }
+        let rng = Rng::new(config.seed);
+        Self { config, rng, tape: Tape::new(), next_version: 1, model: vec![empty], acknowledged: 0, begun: 0 }
+    }
+
+    /// The same run, to go on from here on another tape.
+    #[must_use]
+    pub fn on_tape(&self, tape: &Arc<Tape>) -> Self {
+        Self { tape: Arc::clone(tape), ..self.clone() }
     }
 
     /// Fills the volume before the recording. What it holds then is commit number 0.
@@ -276,12 +193,10 @@ impl Run {
         Ok(())
     }
 
-    /// One life on a mounted store, which must show the last commit.
-    pub fn live(&mut self, store: &Store<'_, '_>) -> Result<(), RunError> {
-        let mut client = Client::load(store, self.config.slots, self.config.levels)?;
-        if self.model.last().is_none_or(|last| last.versions != client.versions()) {
-            return Err(RunError::Content);
-        }
+    /// One life on a mounted store, which must show the last commit, or the one that was in flight.
+    pub fn live(&mut self, store: &Store<'_, '_>) -> Result<End, RunError> {
+        reset_patience();
+        let mut client = self.arrive(store)?;
         for _ in 0..self.config.commits {
             for _ in 0..1 + self.rng.below(self.config.changes) {
                 self.change(&mut client)?;
@@ -289,12 +204,28 @@ impl Run {
                     self.reread(store, &client)?;
                 }
             }
-            self.commit(store, &mut client)?;
+            if self.commit(store, &mut client)? == End::GoDown {
+                return Ok(End::GoDown);
+            }
             if self.happens(self.config.settle) {
                 store.settle()?;
             }
         }
-        Ok(())
+        Ok(End::Unmount)
+    }
+
+    /// Takes what the store shows for durable, if it may show it.
+    fn arrive<'a, 'd, 'm>(&mut self, store: &'a Store<'d, 'm>) -> Result<Client<'a, 'd, 'm>, RunError> {
+        let client = Client::load(store, self.config.slots, self.config.levels)?;
+        let shown = usize::try_from(store.roots().next_qid).map_err(|_| RunError::Content)?;
+        let snapshot = self.model.get(shown).filter(|_| shown == self.acknowledged || shown == self.begun);
+        if snapshot.is_none_or(|snapshot| snapshot.versions != client.versions()) {
+            return Err(RunError::Content);
+        }
+        (self.acknowledged, self.begun) = (shown, shown);
+        self.tape.mark(Mark::Begun(shown));
+        self.tape.mark(Mark::Acknowledged(shown));
+        Ok(client)
     }
 
     fn happens(&mut self, percent: u64) -> bool {
@@ -330,7 +261,7 @@ impl Run {
         }
     }
 
-    fn commit(&mut self, store: &Store<'_, '_>, client: &mut Client<'_, '_, '_>) -> Result<(), Error> {
+    fn commit(&mut self, store: &Store<'_, '_>, client: &mut Client<'_, '_, '_>) -> Result<End, Error> {
         reset_patience();
         let roots = match client.prepare() {
             Err(Error::Full { .. }) => {
@@ -343,7 +274,8 @@ impl Run {
         let number = self.model.len();
         let roots = Roots { next_qid: number as u64, ..roots };
         self.model.push(Snapshot { roots, generation: None, versions: client.versions() });
-        let held = if self.happens(self.config.hold) { store.allocate(Allocate::data()).ok() } else { None };
+        let held = Held(if self.happens(self.config.hold) { store.allocate(Allocate::data()).ok() } else { None });
+        self.begun = number;
         self.tape.mark(Mark::Begun(number));
         let ticket = loop {
             match store.commit_start(roots) {
@@ -351,20 +283,50 @@ impl Run {
                 result => break result?,
             }
         };
+        let end = self.finish(store, client, &ticket, number);
+        drop(held);
+        end
+    }
+
+    /// Steps until a commit is durable, or until the kernel goes down.
+    fn finish(
+        &mut self,
+        store: &Store<'_, '_>,
+        client: &mut Client<'_, '_, '_>,
+        ticket: &CommitTicket,
+        number: usize,
+    ) -> Result<End, Error> {
         let overlap = self.happens(self.config.overlap);
+        let mut steps = if self.happens(self.config.restart) { self.rng.below(12) } else { u64::MAX };
         let generation = loop {
-            if let Some(result) = store.commit_poll(&ticket) {
+            if let Some(result) = store.commit_poll(ticket) {
                 break result?;
             }
+            if steps == 0 {
+                return Ok(End::GoDown);
+            }
+            steps -= 1;
             store.step();
             if overlap && self.rng.chance(1, 2) {
                 self.change(client)?;
             }
         };
         self.model[number].generation = Some(generation);
+        self.acknowledged = number;
         self.tape.mark(Mark::Acknowledged(number));
-        drop(held);
-        Ok(())
+        Ok(End::Unmount)
+    }
+}
+
+/// A block that is being filled meanwhile. While a failed assertion unwinds it is leaked: giving it back could fail the
+/// next one, and two at once end the process before anybody has read the first.
+struct Held<'s>(Option<Filling<'s>>);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::mem::forget(self.0.take());
+        }
     }
 }
 

@@ -72,3 +72,21 @@ fn three_crashes_in_a_row() {
         explore("three crashes", options, seeds(2, |seed| Config { commits: 3, ..Config::arenas(100 + seed) }));
     assert!(counts.deep >= 50, "{counts}");
 }
+
+#[test]
+fn crashes_of_the_kernel_before_that_of_the_power() {
+    let counts = explore("restarts", DEEP, seeds(6, Config::restarts));
+    assert!(counts.mount_images >= 5_000, "{counts}");
+}
+
+#[test]
+fn superblocks_that_can_be_torn() {
+    let counts = explore("many arenas", DEEP, seeds(3, Config::many_arenas));
+    assert!(counts.mount_images >= 500, "{counts}");
+}
+
+#[test]
+fn volumes_of_the_original() {
+    let counts = explore("foreign", DEEP, seeds(6, Config::foreign));
+    assert!(counts.mount_images >= 500, "{counts}");
+}

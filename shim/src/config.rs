@@ -1,0 +1,145 @@
+//! What a recorded run is like.
+#![forbid(unsafe_code)]
+
+use crate::mem::MemOptions;
+
+/// What a run is like. All chances are in percent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Everything random follows from it.
+    pub seed: u64,
+    /// Blocks of the volume, of 2 KiB.
+    pub volume_blocks: u64,
+    /// Arenas.
+    pub arenas: u32,
+    /// Slots of the structure.
+    pub slots: usize,
+    /// Levels of the structure: 1 or 2.
+    pub levels: u32,
+    /// Mounts.
+    pub lives: u32,
+    /// Commits in each life.
+    pub commits: u32,
+    /// Most changes before each commit.
+    pub changes: u64,
+    /// Chance that a change empties its slot.
+    pub delete: u64,
+    /// Chance that new content fills its whole block instead of one sector.
+    pub dense: u64,
+    /// Chance that the next generation begins while a commit is in flight.
+    pub overlap: u64,
+    /// Chance that the store settles after a commit.
+    pub settle: u64,
+    /// Chance that a block is being filled while a commit runs.
+    pub hold: u64,
+    /// Buffers in one request.
+    pub max_segments: u16,
+    /// Completions come late and in any order.
+    pub reorder: bool,
+    /// Chance that a block is read between two changes.
+    pub reread: u64,
+    /// Chance that the kernel goes down in the middle of a commit while the device keeps what it was given, and mounts
+    /// again.
+    pub restart: u64,
+    /// What the volume holds before the recording begins.
+    pub prelude: Prelude,
+}
+
+/// What a volume holds before a recording begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prelude {
+    /// Nothing: it was formatted just now.
+    Empty,
+    /// Every slot.
+    Filled,
+    /// Every other block of a volume that was filled in order, so that its free space is in as many pieces as can be
+    /// and its logs are long.
+    Fragmented,
+    /// The same as `Filled`, in the form in which the original leaves a volume, see [`crate::foreign`].
+    Foreign,
+}
+
+impl Config {
+    /// Small commits of one or two changes: their epochs are enumerated exhaustively.
+    pub const fn small(seed: u64) -> Self {
+        Self {
+            seed,
+            volume_blocks: 64,
+            arenas: 1,
+            slots: 8,
+            levels: 1,
+            lives: 2,
+            commits: 6,
+            changes: 1,
+            delete: 20,
+            dense: 30,
+            overlap: 0,
+            settle: 30,
+            hold: 20,
+            max_segments: 1,
+            reorder: false,
+            reread: 10,
+            restart: 0,
+            prelude: Prelude::Empty,
+        }
+    }
+
+    /// Several arenas of which each commit touches some.
+    pub const fn arenas(seed: u64) -> Self {
+        Self { volume_blocks: 128, arenas: 4, changes: 8, dense: 0, ..Self::small(seed) }
+    }
+
+    /// So many arenas that a superblock is longer than a sector and can be torn.
+    pub const fn many_arenas(seed: u64) -> Self {
+        Self { volume_blocks: 600, arenas: 30, changes: 2, dense: 0, ..Self::small(seed) }
+    }
+
+    /// Crashes of the kernel alone, in the middle of commits.
+    pub const fn restarts(seed: u64) -> Self {
+        Self { arenas: 2, lives: 10, commits: 4, changes: 3, dense: 0, restart: 50, ..Self::small(seed) }
+    }
+
+    /// A volume of the original.
+    pub const fn foreign(seed: u64) -> Self {
+        Self { volume_blocks: 128, arenas: 4, changes: 2, dense: 0, prelude: Prelude::Foreign, ..Self::small(seed) }
+    }
+
+    /// Several arenas, two levels, overlapping generations, merged requests.
+    pub const fn large(seed: u64) -> Self {
+        Self {
+            volume_blocks: 256,
+            arenas: 3,
+            slots: 96,
+            levels: 2,
+            commits: 8,
+            changes: 6,
+            overlap: 70,
+            max_segments: 4,
+            reorder: true,
+            ..Self::small(seed)
+        }
+    }
+
+    /// A volume that is kept nearly full.
+    pub const fn full(seed: u64) -> Self {
+        Self { volume_blocks: 48, slots: 70, commits: 10, changes: 12, delete: 15, overlap: 30, ..Self::small(seed) }
+    }
+
+    /// Logs of several blocks.
+    pub const fn long_logs(seed: u64) -> Self {
+        Self {
+            volume_blocks: 320,
+            slots: 280,
+            levels: 2,
+            commits: 4,
+            changes: 2,
+            dense: 0,
+            prelude: Prelude::Fragmented,
+            ..Self::small(seed)
+        }
+    }
+
+    pub(crate) fn mem_options(&self) -> MemOptions {
+        MemOptions { max_segments: self.max_segments, ..MemOptions::default() }
+    }
+}
