@@ -85,7 +85,26 @@ impl Bench {
         })?;
         progress.finish();
         println!("boot: {label} took {:.1} s; {}", run.elapsed.as_secs_f64(), run.end);
+        run.events.iter().filter_map(remark).for_each(|text| println!("kernel: {text}"));
         Ok(run)
+    }
+}
+
+/// What an event says to people, if it is one of those that they should see.
+fn remark(event: &Event) -> Option<String> {
+    let field = |key| event.text(key).unwrap_or("?");
+    match event.name.as_str() {
+        "repaired" => Some(format!("{} copy {} was not good, and is again", field("what"), field("copy"))),
+        "corrupt" => {
+            let (file, addr) = (field("file"), field("addr"));
+            Some(format!("{file} is damaged at {addr}: hash {}, expected {}", field("found"), field("expected")))
+        }
+        "full" => {
+            let (files, bytes) = (field("files"), field("bytes"));
+            let kept = format!("{files} files, {bytes} bytes are committed");
+            Some(format!("volume full: {} blocks needed, room for {}; {kept}", field("need"), field("room")))
+        }
+        _ => None,
     }
 }
 
@@ -286,11 +305,11 @@ pub fn demonstrate(demo: &mut Demo<'_>, import_words: &[&str], flips: &[Flip]) -
 
     let verify = demo.boot(Phase::Verify, &[])?;
     report.add_run("verify", &verify);
-    report.expect_all("verify", results(&verify).next());
     if let Err(error) = require(&verify, Outcome::Success, verbose) {
         report.fault(format!("verify: {error:#}"));
         return Ok(report);
     }
+    report.expect_all("verify", results(&verify).next());
     report.add_host("host, changed", demo.check_on_host(Expected::AfterChanges), false);
     Ok(report)
 }

@@ -15,6 +15,10 @@
 
 #![forbid(unsafe_code)]
 
+// Sources of the kernel are tested here.
+#[cfg(test)]
+extern crate alloc;
+
 mod accel;
 mod demo;
 mod events;
@@ -26,6 +30,8 @@ mod host;
 #[cfg(all(test, unix))]
 mod judged;
 mod kernel;
+#[cfg(test)]
+mod kernel_parts;
 #[path = "../../kernel-demo/src/outcome.rs"]
 #[allow(dead_code, reason = "the kernel uses the other half of this file")]
 mod outcome;
