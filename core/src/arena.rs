@@ -52,10 +52,24 @@ pub(crate) struct LogState {
     pub(crate) header_hash: u64,
     /// `used` in the header.
     pub(crate) used_bytes: u64,
+    /// Byte address of the last log block, and the digest of the chain in front of it.
+    pub(crate) tail_addr: u64,
+    pub(crate) before_tail: u64,
+    /// Which of the arena's last two blocks the log is in, a bit each.
+    pub(crate) spares: u8,
 }
 
 impl LogState {
-    const NONE: Self = Self { head_addr: 0, blocks: 0, seal: None, header_hash: 0, used_bytes: 0 };
+    const NONE: Self = Self {
+        head_addr: 0,
+        blocks: 0,
+        seal: None,
+        header_hash: 0,
+        used_bytes: 0,
+        tail_addr: 0,
+        before_tail: 0,
+        spares: 0,
+    };
 }
 
 /// What an arena's lock protects, besides the words of its free map.
@@ -67,6 +81,8 @@ pub(crate) struct ArenaState {
     pub(crate) rolled: u64,
     /// The log of the newest commit that was begun and that touched this arena.
     pub(crate) log: LogState,
+    /// Blocks enqueued and freed since the last commit began: so many free ranges more the next log can have.
+    pub(crate) changes: u32,
     /// The log must be written anew although nothing changed: what is behind its end could come alive.
     pub(crate) must_rewrite: bool,
     /// The same, and the volume is not fit for the original until that was done.
@@ -100,6 +116,7 @@ impl ArenaSlot {
                     cursor: 0,
                     rolled: 0,
                     log: LogState::NONE,
+                    changes: 0,
                     must_rewrite: false,
                     unclean: false,
                     touched: false,
@@ -121,6 +138,7 @@ impl ArenaSlot {
             state.bad_copies = 0;
             state.must_rewrite = false;
             state.unclean = false;
+            state.changes = 0;
             state.touched = false;
         });
     }
@@ -222,7 +240,27 @@ impl<'m> Arenas<'m> {
 
     /// Whether a block is one of the last two of its arena, which are never free.
     pub(crate) fn is_spare(&self, place: Place) -> bool {
-        place.index + 2 >= self.blocks(place.arena)
+        self.spare_bit(place) != 0
+    }
+
+    /// The bit that stands for one of the last two blocks of an arena; 0 for all others.
+    pub(crate) fn spare_bit(&self, place: Place) -> u8 {
+        match self.blocks(place.arena) - place.index {
+            2 => 1,
+            1 => 2,
+            _ => 0,
+        }
+    }
+
+    /// Whether one more change leaves enough blocks for the log of the next commit. Always so while the log's reserve is
+    /// whole; volumes of the original may have less.
+    pub(crate) fn log_has_room(&self, arena: usize, state: &ArenaState) -> bool {
+        if state.counts.avail >= self.log_reserve(arena) {
+            return true;
+        }
+        let ranges = state.counts.ranges_flight.saturating_add(state.changes).saturating_add(2);
+        let need = ranges.div_ceil(ranges_per_block(self.size) as u32);
+        need <= state.counts.avail + 2 - state.log.spares.count_ones()
     }
 
     /// The place of a block by arena and number in its free map.

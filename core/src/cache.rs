@@ -73,6 +73,12 @@ impl FrameMeta {
         }
     }
 
+    /// A device dropped the read of this frame instead of completing it: nobody shall wait for it.
+    pub(crate) fn abandon(&self) {
+        let gone = failed_state(DeviceError::Gone);
+        let _ = self.state.compare_exchange(READING, gone, Ordering::Release, Ordering::Relaxed);
+    }
+
     /// Hash of the content, valid once it is final.
     pub(crate) fn hash(&self) -> u64 {
         self.hash.get()
@@ -176,7 +182,17 @@ impl<'m> Cache<'m> {
         &self.pool.frame_at(spread as usize).meta.bucket
     }
 
+    /// The frame that holds a block or is being read for it.
     fn find(&self, block: u32) -> Option<FrameId> {
+        let id = self.find_any(block)?;
+        if self.meta(id).state.load(Ordering::Acquire) >= FAILED {
+            self.remove(id);
+            return None;
+        }
+        Some(id)
+    }
+
+    fn find_any(&self, block: u32) -> Option<FrameId> {
         let mut link = self.bucket(block).load(Ordering::Relaxed);
         while let Some(id) = self.pool.by_link(link) {
             if self.meta(id).block.load(Ordering::Relaxed) == block + 1 {

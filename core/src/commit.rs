@@ -29,8 +29,9 @@
 use crate::device::{FlushTag, Purpose, Request};
 use crate::error::{Damage, Error};
 use crate::format::{
-    chain_digest, encode_superblock, ranges_per_block, set_chain, AddrHash, ArenaHeader, ArenaRef, FormatError,
-    LogBlock, LogEntry, LogSeal, LogWriter, SuperHead, Superblock, CHAIN_DIGEST_START, MAX_GENERATION, NONE,
+    chain_digest, encode_superblock, max_sealed_arenas, ranges_per_block, set_chain, AddrHash, ArenaHeader, ArenaRef,
+    FormatError, LogBlock, LogEntry, LogSeal, LogWriter, SuperHead, Superblock, CHAIN_DIGEST_START, MAX_GENERATION,
+    NONE,
 };
 use crate::hash::hash64;
 use crate::pool::{SharedChain, Slot, SlotChain};
@@ -97,9 +98,9 @@ enum LogPhase {
     /// Look for the next arena that changed.
     Find,
     /// Free the old log: its next block, and how many are left.
-    FreeOld { addr: u64, left: u32 },
+    FreeOld { addr: u64, left: u32, digest: u64 },
     /// The same, waiting for that block to be read.
-    Reading { addr: u64, left: u32 },
+    Reading { addr: u64, left: u32, digest: u64 },
     /// Link fresh blocks behind the last one.
     Link { tail_addr: u64 },
     /// The same, waiting for the last one to be read.
@@ -116,6 +117,8 @@ struct NewLog {
     addr: u64,
     blocks: u32,
     digest: u64,
+    /// The digest without the last block.
+    before_tail: u64,
     /// Everything in front of this block of the arena is encoded.
     position: u32,
     content: Content,
@@ -168,9 +171,10 @@ pub(crate) struct Commit<'m> {
     /// A request or flush that the device had no room for.
     unsent: Option<Request<'m>>,
     read: Option<Slot<'m>>,
-    /// The last of an arena's spare blocks that the log being written took.
-    spare_taken: Option<u64>,
-    flush_tag: u32,
+    /// Which of the arena's last two blocks the log being written took, a bit each.
+    spares_taken: u8,
+    /// The flush that the device has.
+    flush_tag: Option<FlushTag>,
     pub(crate) counters: CommitCounters,
 }
 
@@ -198,8 +202,8 @@ impl<'m> Commit<'m> {
             handed_out: false,
             unsent: None,
             read: None,
-            spare_taken: None,
-            flush_tag: 0,
+            spares_taken: 0,
+            flush_tag: None,
             counters: CommitCounters::default(),
         }
     }
@@ -239,6 +243,7 @@ impl<'m> Commit<'m> {
             for arena in 0..arenas.len() {
                 arenas.with(arena, |state, map| {
                     map.roll(&mut state.counts);
+                    state.changes = 0;
                     state.rolled = generation;
                     state.touched = map.is_moved() || state.must_rewrite;
                 });
@@ -263,6 +268,7 @@ impl<'m> Commit<'m> {
     /// The flush that an action asked for found no room in the device.
     pub(crate) fn flush_refused(&mut self) {
         self.handed_out = false;
+        self.flush_tag = None;
         if let Phase::Flushing(stage) = self.phase {
             self.phase = Phase::Flush(stage);
         }
@@ -279,14 +285,21 @@ impl<'m> Commit<'m> {
         self.outstanding = self.outstanding.saturating_sub(1);
     }
 
-    /// A flush ended well.
-    pub(crate) fn flush_done(&mut self, engine: &Engine<'m>, tag: FlushTag) {
-        let Phase::Flushing(stage) = self.phase else { return };
-        if tag.0 != self.flush_tag {
-            return;
+    /// Whether a completed flush is the one that this machine waits for.
+    pub(crate) fn take_flush(&mut self, tag: FlushTag) -> bool {
+        let ours = self.flush_tag == Some(tag);
+        if ours {
+            self.flush_tag = None;
         }
-        self.counters.flushes += 1;
-        self.after_flush(engine, stage);
+        ours
+    }
+
+    /// The flush ended well.
+    pub(crate) fn flush_done(&mut self, engine: &Engine<'m>) {
+        if let Phase::Flushing(stage) = self.phase {
+            self.counters.flushes += 1;
+            self.after_flush(engine, stage);
+        }
     }
 
     fn after_flush(&mut self, engine: &Engine<'m>, stage: Stage) {
@@ -316,7 +329,8 @@ impl<'m> Commit<'m> {
 
     /// One bounded piece of work.
     pub(crate) fn next(&mut self, engine: &Engine<'m>) -> Result<Action<'m>, Error> {
-        if self.handed_out || self.phase == Phase::Idle {
+        // Asked here, with the machine locked: a caller may have waited for the lock while a write failed.
+        if self.handed_out || self.phase == Phase::Idle || engine.has_failed() {
             return Ok(Action::Wait);
         }
         let action = match self.unsent.take() {
@@ -369,9 +383,10 @@ impl<'m> Commit<'m> {
         if stage == Stage::E2 && sabotaged(Switch::AcknowledgeBeforeFlush) {
             self.acknowledge();
         }
-        self.flush_tag = self.flush_tag.wrapping_add(1);
+        let tag = FlushTag::fresh();
+        self.flush_tag = Some(tag);
         self.phase = Phase::Flushing(stage);
-        Action::Flush(FlushTag(self.flush_tag))
+        Action::Flush(tag)
     }
 
     /// A buffer of the commit's own; `None` while all are in flight.
@@ -472,8 +487,8 @@ impl<'m> Commit<'m> {
     fn log(&mut self, engine: &Engine<'m>, phase: LogPhase) -> Result<Action<'m>, Error> {
         match phase {
             LogPhase::Find => Ok(self.log_find(engine)),
-            LogPhase::FreeOld { addr, left } => self.log_free_old(engine, addr, left),
-            LogPhase::Reading { addr, left } => self.log_read(engine, addr, left),
+            LogPhase::FreeOld { addr, left, digest } => self.log_free_old(engine, addr, left, digest),
+            LogPhase::Reading { addr, left, digest } => self.log_read(engine, addr, left, digest),
             LogPhase::Link { tail_addr } => self.log_link(engine, tail_addr),
             LogPhase::Linking { tail_addr, log } => self.log_linked(engine, tail_addr, log),
             LogPhase::Encode(log) => self.log_encode(engine, log),
@@ -489,11 +504,11 @@ impl<'m> Commit<'m> {
         match self.next_touched(engine) {
             Some(arena) => {
                 self.arena = arena;
-                self.spare_taken = None;
+                self.spares_taken = 0;
                 let log = engine.arenas.with(arena, |state, _| state.log);
                 self.phase = Phase::Log(match self.tail_to_append_to(engine) {
                     Some(tail_addr) => LogPhase::Link { tail_addr },
-                    None => LogPhase::FreeOld { addr: log.head_addr, left: log.blocks },
+                    None => LogPhase::FreeOld { addr: log.head_addr, left: log.blocks, digest: CHAIN_DIGEST_START },
                 });
             }
             None => self.enter(Phase::HeadersA),
@@ -513,6 +528,7 @@ impl<'m> Commit<'m> {
             let changes = map.moves().take(state.counts.ranges_flight as usize + 1).count() as u32;
             let fresh = changes.div_ceil(per_block) + 1;
             let append = whole > 1
+                && engine.arenas.len() as u32 <= max_sealed_arenas(engine.size)
                 && changes <= state.counts.ranges_flight
                 && state.log.blocks < 2 * whole + LOG_SLACK_BLOCKS
                 && state.counts.avail >= reserve + fresh;
@@ -526,7 +542,8 @@ impl<'m> Commit<'m> {
         let old = engine.arenas.with(self.arena, |state, _| state.log);
         let digest = old.seal.map_or(CHAIN_DIGEST_START, |seal| seal.digest);
         let content = Content::Changes { opened: false };
-        let log = NewLog { head_addr: old.head_addr, addr, blocks: old.blocks, digest, position: 0, content };
+        let (head_addr, blocks, before_tail) = (old.head_addr, old.blocks, digest);
+        let log = NewLog { head_addr, addr, blocks, digest, before_tail, position: 0, content };
         self.phase = Phase::Log(LogPhase::Linking { tail_addr, log });
         Ok(self.submit_read(engine, tail_addr, slot))
     }
@@ -536,36 +553,51 @@ impl<'m> Commit<'m> {
     fn log_linked(&mut self, engine: &Engine<'m>, tail_addr: u64, log: NewLog) -> Result<Action<'m>, Error> {
         let Some(mut slot) = self.read.take() else { return Ok(Action::Wait) };
         let fault = |error| Error::format(tail_addr, error);
-        LogBlock::decode(slot.bytes(), engine.size).map_err(fault)?;
+        let sum = LogBlock::decode(slot.bytes(), engine.size).map_err(fault)?.sum();
+        // What is written back in place must be what the durable header vouches for.
+        let old = engine.arenas.with(self.arena, |state, _| state.log);
+        let found = chain_digest(old.before_tail, tail_addr, sum.hash, sum.len_bytes);
+        if found != log.digest {
+            return Err(Error::corrupt(tail_addr, Damage::LogDigest { expected: log.digest, found }));
+        }
         set_chain(slot.bytes_mut(), engine.size, log.addr).map_err(fault)?;
         self.phase = Phase::Log(LogPhase::Encode(log));
         self.counters.block_writes += 1;
         self.submit_write(engine, tail_addr, slot)
     }
 
-    fn log_free_old(&mut self, engine: &Engine<'m>, addr: u64, left: u32) -> Result<Action<'m>, Error> {
+    fn log_free_old(&mut self, engine: &Engine<'m>, addr: u64, left: u32, digest: u64) -> Result<Action<'m>, Error> {
         if left > 1 {
             // Only the block itself says which comes next.
             let Some(slot) = self.buffer(engine) else { return Ok(Action::Wait) };
-            self.phase = Phase::Log(LogPhase::Reading { addr, left });
+            self.phase = Phase::Log(LogPhase::Reading { addr, left, digest });
             return Ok(self.submit_read(engine, addr, slot));
         }
         if left == 1 {
+            // No hash covers a chain pointer; that the way led to the known end by the known blocks does.
+            let old = engine.arenas.with(self.arena, |state, _| state.log);
+            if addr != old.tail_addr || digest != old.before_tail {
+                let (expected, found) = (old.before_tail, digest);
+                return Err(Error::corrupt(addr, Damage::LogDigest { expected, found }));
+            }
             self.free_log_block(engine, addr)?;
         }
         let fresh_addr = self.alloc_log_block(engine)?.0;
         let addr = if sabotaged(Switch::LogInPlace) { addr } else { fresh_addr };
         let content = Content::Ranges;
-        let log = NewLog { head_addr: addr, addr, blocks: 0, digest: CHAIN_DIGEST_START, position: 0, content };
+        let (digest, before_tail) = (CHAIN_DIGEST_START, CHAIN_DIGEST_START);
+        let log = NewLog { head_addr: addr, addr, blocks: 0, digest, before_tail, position: 0, content };
         self.phase = Phase::Log(LogPhase::Encode(log));
         Ok(Action::Worked)
     }
 
-    fn log_read(&mut self, engine: &Engine<'m>, addr: u64, left: u32) -> Result<Action<'m>, Error> {
+    fn log_read(&mut self, engine: &Engine<'m>, addr: u64, left: u32, digest: u64) -> Result<Action<'m>, Error> {
         let Some(slot) = self.read.take() else { return Ok(Action::Wait) };
-        let next = LogBlock::decode(slot.bytes(), engine.size).map_err(|error| Error::format(addr, error))?.chain();
+        let block = LogBlock::decode(slot.bytes(), engine.size).map_err(|error| Error::format(addr, error))?;
+        let (next, sum) = (block.chain(), block.sum());
         self.free_log_block(engine, addr)?;
-        self.phase = Phase::Log(LogPhase::FreeOld { addr: next, left: left - 1 });
+        let digest = chain_digest(digest, addr, sum.hash, sum.len_bytes);
+        self.phase = Phase::Log(LogPhase::FreeOld { addr: next, left: left - 1, digest });
         Ok(Action::Worked)
     }
 
@@ -583,21 +615,18 @@ impl<'m> Commit<'m> {
     fn alloc_log_block(&mut self, engine: &Engine<'m>) -> Result<(u64, u32), Error> {
         let arena = self.arena;
         let addr_of = |index| engine.arenas.addr(engine.arenas.at(arena, index));
-        let taken_before = self.spare_taken;
+        let taken_before = self.spares_taken;
         let taken = engine.arenas.with(arena, |state, map| {
             if let Some(index) = map.log_alloc(&mut state.counts, state.cursor) {
                 state.cursor = index + 1;
                 return Some(index);
             }
             let first = engine.arenas.blocks(arena).checked_sub(2)?;
-            let tail_addr = state.log.seal.map(|seal| seal.tail_addr);
-            (first..first + 2).find(|index| {
-                let addr = addr_of(*index);
-                addr != state.log.head_addr && Some(addr) != tail_addr && Some(addr) != taken_before
-            })
+            let busy = state.log.spares | taken_before;
+            (first..first + 2).find(|index| engine.arenas.spare_bit(engine.arenas.at(arena, *index)) & busy == 0)
         });
-        if let Some(index) = taken.filter(|index| engine.arenas.is_spare(engine.arenas.at(arena, *index))) {
-            self.spare_taken = Some(addr_of(index));
+        if let Some(index) = taken {
+            self.spares_taken |= engine.arenas.spare_bit(engine.arenas.at(arena, index));
         }
         let index = taken.ok_or(Error::Full { room_blocks: 0, free_blocks: 0, pending_blocks: 0 })?;
         Ok((addr_of(index), index))
@@ -632,6 +661,7 @@ impl<'m> Commit<'m> {
         };
         let sum = writer.finish(next_addr).map_err(fault)?;
         let addr = log.addr;
+        log.before_tail = log.digest;
         log.digest = chain_digest(log.digest, addr, sum.hash, sum.len_bytes);
         log.blocks += 1;
         log.addr = next_addr;
@@ -697,6 +727,12 @@ impl<'m> Commit<'m> {
             state.log.head_addr = log.head_addr;
             state.log.blocks = log.blocks;
             state.log.seal = Some(seal);
+            state.log.tail_addr = tail_addr;
+            state.log.before_tail = log.before_tail;
+            state.log.spares = match log.content {
+                Content::Ranges => self.spares_taken,
+                Content::Changes { .. } => state.log.spares | self.spares_taken,
+            };
             state.log.used_bytes = u64::from(used_blocks) << engine.size.shift();
         });
     }
@@ -730,7 +766,8 @@ impl<'m> Commit<'m> {
     fn drain(&mut self, engine: &Engine<'m>) -> Result<Action<'m>, Error> {
         let parity = (self.generation & 1) as usize;
         let pending = engine.pending[parity].load(Ordering::Acquire);
-        if self.outstanding != 0 || (pending != 0 && !sabotaged(Switch::SkipDrain)) {
+        // A failed write is noted before it stops to be pending, so the failure is seen if the count is.
+        if self.outstanding != 0 || (pending != 0 && !sabotaged(Switch::SkipDrain)) || engine.has_failed() {
             return Ok(Action::Wait);
         }
         self.phase = Phase::Flush(Stage::E1);

@@ -22,7 +22,7 @@
 //! None of them may call the store. A driver for DMA implements `Device<'static>` only: the memory that its requests
 //! own then outlives everything.
 
-use crate::pool::{Buffers, BuffersMut, SharedChain, Slot, SlotChain};
+use crate::pool::{Buffers, BuffersMut, Pool, SharedChain, Slot, SlotChain};
 use core::fmt;
 
 /// Why a device could not do what it was asked to.
@@ -131,6 +131,14 @@ impl<'m> Request<'m> {
         }
     }
 
+    /// Whether the buffers are of this pool: a device may deliver what an earlier store has submitted.
+    pub(crate) fn is_of(&self, pool: &Pool<'m>) -> bool {
+        match &self.payload {
+            Payload::Slots(chain) => chain.is_of(pool),
+            Payload::Shares(chain) => chain.is_of(pool),
+        }
+    }
+
     /// The one buffer of a read that mount waits for.
     pub(crate) fn into_slot(self) -> Option<Slot<'m>> {
         match self.payload {
@@ -189,9 +197,18 @@ impl fmt::Debug for Request<'_> {
     }
 }
 
-/// Names one flush, so that its completion is told from that of an earlier one.
+/// Names one flush, so that its completion is told from that of any other, of this store or an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlushTag(pub u32);
+
+/// The last tag given out. For all stores together, because a device may still hold a flush of a store that is gone.
+static LAST_TAG: core::sync::atomic::AtomicU32 = core::sync::atomic::AtomicU32::new(0);
+
+impl FlushTag {
+    pub(crate) fn fresh() -> Self {
+        Self(LAST_TAG.fetch_add(1, core::sync::atomic::Ordering::Relaxed).wrapping_add(1))
+    }
+}
 
 /// The end of one request or flush.
 #[derive(Debug)]

@@ -51,6 +51,10 @@ pub enum Damage {
         /// Digest of the blocks.
         found: u64,
     },
+    /// Replaying a log is more work than any honest log is.
+    ReplayWork,
+    /// The superblock points to a block that is free, or outside every arena.
+    RootFree,
     /// A log does not end with the barrier that the arena header names.
     LogEnd,
     /// A barrier's generation does not ascend, or is above what its log may carry.
@@ -178,6 +182,8 @@ impl fmt::Display for Damage {
             Self::LogDigest { expected, found } => {
                 write!(f, "log digest {found:016x} found, {expected:016x} expected: a log write was lost or misplaced")
             }
+            Self::ReplayWork => f.write_str("log frees and allocates large ranges over and over"),
+            Self::RootFree => f.write_str("the superblock points to a block that is not in use"),
             Self::LogEnd => f.write_str("log does not end with the barrier that its arena header names"),
             Self::BarrierOrder => f.write_str("log barriers do not ascend"),
             Self::CacheConflict => f.write_str("cache and free map contradict each other"),

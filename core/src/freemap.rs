@@ -54,6 +54,21 @@ fn place(block: u32) -> (usize, Word) {
     (block as usize / WORD_BITS, 1 << (block as usize % WORD_BITS))
 }
 
+/// The words of a run of blocks, with the bits of those of its blocks that are in each.
+fn masks(first: u32, count: u32) -> impl Iterator<Item = (usize, Word)> {
+    let (mut block, end) = (first, first + count);
+    core::iter::from_fn(move || {
+        if block >= end {
+            return None;
+        }
+        let (at, bit) = place(block);
+        let in_word = (end - block).min(WORD_BITS as u32 - block % WORD_BITS as u32);
+        let ones = if in_word as usize == WORD_BITS { Word::MAX } else { (1 << in_word) - 1 };
+        block += in_word;
+        Some((at, ones * bit))
+    })
+}
+
 fn load(words: &[AtomicUsize], at: usize) -> Word {
     words.get(at).map_or(0, |word| word.load(Ordering::Relaxed))
 }
@@ -345,16 +360,19 @@ impl<'a> FreeMap<'a> {
 
     /// While loading: notes that a run of blocks was freed, or is in use again, since the last barrier.
     pub(crate) fn load_doubt(&self, first: u32, count: u32, doubtful: bool) {
-        for block in first..first + count {
-            let (at, bit) = place(block);
+        for (at, mask) in masks(first, count) {
             let old = load(self.durable, at);
-            store(self.durable, at, if doubtful { old | bit } else { old & !bit });
+            store(self.durable, at, if doubtful { old | mask } else { old & !mask });
+            self.changed.set(at, true);
         }
     }
 
     /// While loading: what was freed up to here is certain.
     pub(crate) fn load_certain(&self) {
-        self.durable.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        while let Some(at) = self.changed.next(0) {
+            store(self.durable, at, 0);
+            self.changed.set(at, false);
+        }
     }
 
     /// At the end of loading: makes what was freed since the last barrier be in use. Returns the number of blocks.
@@ -464,20 +482,13 @@ impl<'a> FreeMap<'a> {
 
     /// While loading: marks a run of blocks free or in use. `Err` with the first block that is so already.
     pub(crate) fn load_range(&self, first: u32, count: u32, free: bool) -> Result<(), u32> {
-        let end = first + count;
-        let mut block = first;
-        while block < end {
-            let (at, bit) = place(block);
-            let in_word = (end - block).min(WORD_BITS as u32 - block % WORD_BITS as u32);
-            let ones = if in_word as usize == WORD_BITS { Word::MAX } else { (1 << in_word) - 1 };
-            let mask: Word = ones * bit;
+        for (at, mask) in masks(first, count) {
             let old = load(self.flight, at);
             let conflict = if free { old & mask } else { !old & mask };
             if conflict != 0 {
                 return Err((at * WORD_BITS) as u32 + conflict.trailing_zeros());
             }
             store(self.flight, at, if free { old | mask } else { old & !mask });
-            block += in_word;
         }
         Ok(())
     }
@@ -491,6 +502,7 @@ impl<'a> FreeMap<'a> {
             store(self.durable, at, flight);
             store(self.next, at, flight);
             self.avail.set(at, flight != 0);
+            self.changed.set(at, false);
             counts.avail += flight.count_ones();
             counts.ranges_flight += (flight & !((flight << 1) | before)).count_ones();
             before = flight >> (WORD_BITS - 1);

@@ -97,6 +97,7 @@ impl<const PAGES: usize, const FRAMES: usize, const WORDS: usize, const ARENAS: 
 
     /// Takes the memory for one store. `None` if it was taken before: it never comes back.
     pub fn take(&self) -> Option<Resources<'_>> {
+        const { assert!(QUEUE > 0 && FRAMES > 0 && ARENAS > 0, "a memory needs buffers, arenas and a queue") };
         if self.taken.swap(true, Ordering::AcqRel) {
             return None;
         }

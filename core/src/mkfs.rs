@@ -97,24 +97,25 @@ impl<'m> Direct<'_, 'm> {
         }
         loop {
             match self.device.poll() {
-                Some(Completion::Transfer(done, Ok(()))) => return Ok(done.into_slot()),
-                Some(Completion::Transfer(_, Err(cause))) => return Err(Error::Device { op, addr, cause }),
-                Some(Completion::Flush(..)) | None => self.platform.relax(),
+                Some(Completion::Transfer(done, result)) if done.is_of(&self.pool) => {
+                    return result.map(|()| done.into_slot()).map_err(|cause| Error::Device { op, addr, cause });
+                }
+                Some(_) | None => self.platform.relax(),
             }
         }
     }
 
     fn flush(&self) -> Result<(), Error> {
-        while self.device.flush(FlushTag(0)).is_err() {
+        let tag = FlushTag::fresh();
+        while self.device.flush(tag).is_err() {
             self.platform.relax();
         }
         loop {
             match self.device.poll() {
-                Some(Completion::Flush(_, Ok(()))) => return Ok(()),
-                Some(Completion::Flush(_, Err(cause))) => {
-                    return Err(Error::Device { op: DeviceOp::Flush, addr: 0, cause });
+                Some(Completion::Flush(done, result)) if done == tag => {
+                    return result.map_err(|cause| Error::Device { op: DeviceOp::Flush, addr: 0, cause });
                 }
-                Some(Completion::Transfer(..)) | None => self.platform.relax(),
+                Some(_) | None => self.platform.relax(),
             }
         }
     }
@@ -183,11 +184,12 @@ impl<'d, 'm> Store<'d, 'm> {
         match Self::prepare(&memory, device, platform, &options) {
             Ok(blocks) => Self::write_new(memory, device, platform, &options, blocks)
                 .map_err(|error| Failed { error, memory: None }),
+            // Nothing was written so far.
             Err(error) => Err(Failed { error, memory: Some(memory) }),
         }
     }
 
-    /// Checks everything, and erases old superblocks; returns the blocks of each arena.
+    /// Checks everything; returns the blocks of each arena.
     fn prepare(
         memory: &Resources<'m>,
         device: &'d dyn Device<'m>,
@@ -205,7 +207,6 @@ impl<'d, 'm> Store<'d, 'm> {
             direct.check_blank(0, BLANK_FRONT_LEN.min(geometry.len_bytes))?;
             direct.check_blank(geometry.len_bytes.saturating_sub(BLANK_BACK_LEN), geometry.len_bytes)?;
         }
-        direct.erase_superblocks()?;
         Ok(blocks)
     }
 
@@ -216,6 +217,8 @@ impl<'d, 'm> Store<'d, 'm> {
         options: &FormatOptions,
         blocks: u32,
     ) -> Result<Self, Error> {
+        let len_bytes = device.geometry().len_bytes;
+        Direct { device, platform, pool: memory.probe, len_bytes }.erase_superblocks()?;
         let second = Mounting::second_superblock_addr(device.geometry().len_bytes, options.block_size);
         let engine = build_engine(memory, options.block_size, options.arenas, second, platform);
         lay_out(&engine, blocks);

@@ -40,11 +40,12 @@ use crate::pool::{Pool, Slot, SlotChain};
 use crate::roots::Roots;
 use crate::sabotage::{sabotaged, Switch};
 use crate::store::{Engine, Store};
-use crate::sync::AtomicU32;
+use crate::sync::{AtomicBool, AtomicU32};
 
-/// Block sizes that a superblock at the end of the device may have, when the one at its start does not tell: most
-/// likely first.
-const GUESSES: [u32; 6] = [16384, 4096, 8192, 32768, 65536, 2048];
+/// Block sizes that a superblock at the end of the device may have, when the one at its start does not tell. Ascending: the
+/// place for a size smaller than the right one lies inside or behind the superblock, that for a larger one among the
+/// blocks of callers, who may have put anything there.
+const GUESSES: [u32; 6] = [2048, 4096, 8192, 16384, 32768, 65536];
 
 /// How to mount.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -169,6 +170,8 @@ struct Walk {
     blocks: u32,
     digest: u64,
     last_barrier: u64,
+    /// Words of free map that entries touched, beyond one each.
+    extra_words: u64,
     /// Something was freed since that barrier.
     doubtful: bool,
     /// Allocations and frees so far.
@@ -188,6 +191,7 @@ pub struct Mounting<'d, 'm> {
     engine: Option<Engine<'m>>,
     stage: Stage,
     reading: bool,
+    flush_tag: FlushTag,
     unsent: Option<Request<'m>>,
     supers: [CopyState; 2],
     head: Option<SuperHead>,
@@ -195,6 +199,8 @@ pub struct Mounting<'d, 'm> {
     bad_header_copies: u32,
     log_blocks: u64,
     doubtful_blocks: u32,
+    /// Some log is in doubt, and the mount is for reading only.
+    in_doubt: bool,
     words_used: usize,
 }
 
@@ -216,6 +222,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
             engine: None,
             stage: Stage::Superblock { candidate: 0 },
             reading: false,
+            flush_tag: FlushTag::fresh(),
             unsent: None,
             supers: [none; 2],
             head: None,
@@ -223,6 +230,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
             bad_header_copies: 0,
             log_blocks: 0,
             doubtful_blocks: 0,
+            in_doubt: false,
             words_used: 0,
         }
     }
@@ -261,20 +269,26 @@ impl<'d, 'm> Mounting<'d, 'm> {
             return Ok(false);
         }
         match self.device.poll() {
-            Some(Completion::Transfer(request, result)) => {
+            // Whatever is not ours was asked for by an earlier store.
+            Some(Completion::Transfer(request, result)) if self.is_ours(&request) => {
                 self.reading = false;
                 let slot = request.into_slot();
                 self.take(slot, result)?;
                 Ok(self.stage == Stage::Done)
             }
-            Some(Completion::Flush(_, Err(cause))) => Err(Error::Device { op: DeviceOp::Flush, addr: 0, cause }),
-            Some(Completion::Flush(_, Ok(()))) => {
+            Some(Completion::Flush(tag, result)) if self.stage == Stage::Flush && tag == self.flush_tag => {
                 self.reading = false;
+                result.map_err(|cause| Error::Device { op: DeviceOp::Flush, addr: 0, cause })?;
                 self.stage = Stage::Done;
                 Ok(true)
             }
-            None => Ok(false),
+            Some(_) | None => Ok(false),
         }
+    }
+
+    fn is_ours(&self, request: &Request<'m>) -> bool {
+        self.engine.as_ref().is_some_and(|engine| request.is_of(&engine.pool))
+            || self.memory.as_ref().is_some_and(|memory| request.is_of(&memory.probe))
     }
 
     fn read_only(&self) -> bool {
@@ -288,7 +302,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
             self.stage = Stage::Done;
             return Ok(());
         }
-        self.reading = self.device.flush(FlushTag(0)).is_ok();
+        self.reading = self.device.flush(self.flush_tag).is_ok();
         Ok(())
     }
 
@@ -301,7 +315,10 @@ impl<'d, 'm> Mounting<'d, 'm> {
         };
         let end = addr.saturating_add(pool.block_size().len_u64());
         if end > self.geometry.len_bytes {
-            return self.take(None, Err(DeviceError::Unsupported));
+            return match self.stage {
+                Stage::Superblock { candidate } => self.take_short_device(candidate),
+                _ => Err(Error::corrupt(addr, Damage::ArenaExtent)),
+            };
         }
         let slot = (0..pool.len()).find_map(|index| pool.claim(pool.id(index)?)).ok_or(Error::NoBuffer)?;
         let request = Request::read(addr, pool.block_size().len_bytes(), SlotChain::new(slot), Purpose::Private);
@@ -353,6 +370,13 @@ impl<'d, 'm> Mounting<'d, 'm> {
         }
     }
 
+    /// The device is too small for what mount would read.
+    fn take_short_device(&mut self, candidate: usize) -> Result<(), Error> {
+        let (got_bytes, want_bytes) = (self.geometry.len_bytes as usize, PROBE_LEN_BYTES);
+        self.supers[usize::from(candidate > 0)] = CopyState::Bad(FormatError::BufferLen { got_bytes, want_bytes });
+        self.superblocks_read()
+    }
+
     fn take_superblock(
         &mut self,
         candidate: usize,
@@ -369,7 +393,13 @@ impl<'d, 'm> Mounting<'d, 'm> {
                     self.adopt(copy, &superblock)?;
                 }
                 Ok(_) => {}
-                Err(error) => self.supers[copy] = CopyState::Bad(error),
+                // Among several guesses the first reason counts that is not just that something else is there.
+                Err(error) => {
+                    if let CopyState::Bad(FormatError::Magic { .. } | FormatError::BufferLen { .. }) = self.supers[copy]
+                    {
+                        self.supers[copy] = CopyState::Bad(error);
+                    }
+                }
             },
             (_, Err(error)) => self.supers[copy] = CopyState::Unreadable(error),
             (None, Ok(())) => {}
@@ -429,6 +459,10 @@ impl<'d, 'm> Mounting<'d, 'm> {
             let have_bytes = u64::from(u32::MAX) << size.shift();
             return Err(Error::Geometry { need_bytes: self.geometry.len_bytes, have_bytes });
         }
+        let most = u64::from(self.geometry.max_transfer_len_bytes);
+        if most < size.len_u64() {
+            return Err(Error::Geometry { need_bytes: size.len_u64(), have_bytes: most });
+        }
         let have = self.memory.as_ref().map_or(0, |memory| memory.area.capacity(size));
         if have < MIN_FRAMES {
             return Err(too_small(MemoryPart::Buffers, u64::from(MIN_FRAMES), u64::from(have)));
@@ -468,6 +502,7 @@ pub(crate) fn build_engine<'m>(
         platform,
         second_superblock_addr,
         pending: [AtomicU32::new(0), AtomicU32::new(0)],
+        read_only: AtomicBool::new(false),
     }
 }
 
@@ -518,7 +553,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
         let unit = engine.size.len_u64();
         let end = header.size_bytes.checked_add(2 * unit).and_then(|len| base.checked_add(len)).ok_or(misplaced)?;
         let limit = match arena + 1 < engine.arenas.len() {
-            true => engine.arenas.base_addr(arena + 1),
+            true => engine.arenas.base_addr(arena + 1).min(engine.second_superblock_addr),
             false => engine.second_superblock_addr,
         };
         let blocks = header.size_bytes >> engine.size.shift();
@@ -551,7 +586,8 @@ impl<'d, 'm> Mounting<'d, 'm> {
         let addr = engine.arenas.with(arena, |state, _| state.log.head_addr);
         let unborn = self.head.is_some_and(|head| head.qgen == 0);
         let digest = CHAIN_DIGEST_START;
-        let walk = Walk { addr, blocks: 0, digest, last_barrier: 0, doubtful: false, entries: 0, unborn };
+        let walk =
+            Walk { addr, blocks: 0, digest, last_barrier: 0, extra_words: 0, doubtful: false, entries: 0, unborn };
         self.stage = Stage::Log { arena, walk };
     }
 }
@@ -595,6 +631,11 @@ impl<'d, 'm> Mounting<'d, 'm> {
         };
         let block = LogBlock::decode(slot.bytes(), engine.size).map_err(|error| Error::format(addr, error))?;
         let stop_at = seal.map_or(head.qgen, |_| u64::MAX);
+        engine.arenas.with(arena, |state, _| {
+            state.log.spares |= engine.arenas.spare_bit(place);
+            state.log.tail_addr = addr;
+            state.log.before_tail = walk.digest;
+        });
         let replayed = replay(engine, arena, &block, stop_at, &mut walk)?;
         walk.blocks += 1;
         walk.digest = chain_digest(walk.digest, addr, block.sum().hash, block.sum().len_bytes);
@@ -617,7 +658,8 @@ impl<'d, 'm> Mounting<'d, 'm> {
                 let (expected, found) = (seal.digest, walk.digest);
                 return Err(Error::corrupt(addr, Damage::LogDigest { expected, found }));
             }
-            if !replayed.ends_with_barrier || walk.last_barrier != seal.gen || seal.gen > head.qgen {
+            let ends = replayed.ends_with_barrier && walk.last_barrier == seal.gen && addr == seal.tail_addr;
+            if !ends || seal.gen > head.qgen {
                 return Err(Error::corrupt(addr, Damage::LogEnd));
             }
         }
@@ -636,7 +678,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
 
     fn end_log(&mut self, arena: usize, walk: &Walk) -> Result<(), Error> {
         let (Some(engine), Some(head)) = (&self.engine, &self.head) else { return Err(Error::NoBuffer) };
-        let (sealed, read_only, mut doubtful_blocks) = (self.sealed, self.read_only(), 0);
+        let (sealed, read_only, mut doubtful_blocks, mut in_doubt) = (self.sealed, self.read_only(), 0, false);
         engine.arenas.with(arena, |state, map| {
             if let Some(index) = map.load_free_log_block() {
                 let addr = engine.arenas.addr(engine.arenas.at(arena, index));
@@ -645,6 +687,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
             // A log of the original without the committed barrier: it was killed while it wrote over it, and what it freed
             // after the barrier before may still be part of the committed state. Lost space is better than lost data.
             let torn = state.log.seal.is_none() && !sealed && (walk.last_barrier != head.qgen || head.qgen == 0);
+            in_doubt = walk.doubtful && torn && read_only;
             if walk.doubtful && torn && !read_only {
                 doubtful_blocks = map.load_keep_doubtful();
                 state.must_rewrite = true;
@@ -659,6 +702,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
             Ok(())
         })?;
         self.doubtful_blocks += doubtful_blocks;
+        self.in_doubt |= in_doubt;
         self.stage = match arena + 1 < engine.arenas.len() {
             true => Stage::Header { arena: arena + 1, copy: 0 },
             false => Stage::Flush,
@@ -666,8 +710,25 @@ impl<'d, 'm> Mounting<'d, 'm> {
         Ok(())
     }
 
+    /// What the superblock points to must be in use. (Read without keeping what a killed original may still need, it may
+    /// not seem so.)
+    fn check_roots(&self, engine: &Engine<'m>, head: &SuperHead) -> Result<(), Error> {
+        for addr in [head.root_addr, head.deadlist_head.addr, head.deadlist_tail.addr] {
+            if addr == NONE {
+                continue;
+            }
+            let place = engine.arenas.locate(addr).map_err(|_| Error::corrupt(addr, Damage::RootFree))?;
+            let free = engine.arenas.with(place.arena, |_, map| map.is_free_in_flight(place.index));
+            if free && !self.in_doubt {
+                return Err(Error::corrupt(addr, Damage::RootFree));
+            }
+        }
+        Ok(())
+    }
+
     fn finish(&mut self) -> Result<Store<'d, 'm>, Error> {
         let (Some(engine), Some(head)) = (self.engine.take(), self.head.take()) else { return Err(Error::NoBuffer) };
+        self.check_roots(&engine, &head)?;
         let bad = |copy: usize| u8::from(self.supers[copy] != CopyState::Good) << copy;
         let commit = Commit::new(head.qgen, Roots::from(&head), bad(0) | bad(1));
         let report = MountReport {
@@ -746,6 +807,11 @@ fn apply(
     if place.arena != arena || place.index.checked_add(count).is_none_or(|end| end > usable) {
         return Err(foreign);
     }
+    // A log that lists every block a few times over is possible, one that does so over and over is not.
+    walk.extra_words += u64::from(count) / 32;
+    if walk.extra_words > u64::from(usable) {
+        return Err(Error::corrupt(walk.addr, Damage::ReplayWork));
+    }
     let twice = if free { Damage::FreeTwice } else { Damage::AllocTwice };
     // Before its first barrier a log says what the arena began with; on a volume without any commit that is one entry.
     let begun = walk.last_barrier != 0 || (walk.unborn && walk.entries > 0);
@@ -781,6 +847,27 @@ impl<'d, 'm> Store<'d, 'm> {
             }
             if mounting.reading {
                 platform.relax();
+            }
+        }
+    }
+}
+
+/// Relaxations without any completion after which a mount that is dropped gives up on its device.
+const DROP_RELAXATIONS: u32 = u32::MAX;
+
+impl Drop for Mounting<'_, '_> {
+    /// Waits, like a store that is dropped, until the device has given the buffer back.
+    fn drop(&mut self) {
+        let mut idle = 0;
+        while self.reading && self.unsent.is_none() && idle < DROP_RELAXATIONS {
+            match self.device.poll() {
+                Some(Completion::Transfer(request, _)) if self.is_ours(&request) => self.reading = false,
+                Some(Completion::Flush(tag, _)) if tag == self.flush_tag => self.reading = false,
+                Some(_) => idle = 0,
+                None => {
+                    self.platform.relax();
+                    idle += 1;
+                }
             }
         }
     }

@@ -340,6 +340,10 @@ impl<'m> Links<'m> {
         self.count += 1;
     }
 
+    fn is_of(&self, pool: &Pool<'m>) -> bool {
+        core::ptr::eq(self.pool.frames, pool.frames)
+    }
+
     fn after(&self, id: FrameId) -> Option<FrameId> {
         self.pool.by_link(self.pool.frame(id).next.load(Ordering::Relaxed))
     }
@@ -378,6 +382,11 @@ impl<'m> SlotChain<'m> {
         self.0.count
     }
 
+    /// Whether the buffers are of this pool.
+    pub(crate) fn is_of(&self, pool: &Pool<'m>) -> bool {
+        self.0.is_of(pool)
+    }
+
     /// The buffers in order, each for writing.
     pub(crate) fn iter_mut(&mut self) -> BuffersMut<'_, 'm> {
         BuffersMut { at: self.0.head, links: &self.0, _exclusive: PhantomData }
@@ -386,7 +395,9 @@ impl<'m> SlotChain<'m> {
 
 impl Drop for SlotChain<'_> {
     fn drop(&mut self) {
-        while self.pop().is_some() {}
+        while let Some(slot) = self.pop() {
+            slot.meta().abandon();
+        }
     }
 }
 
@@ -416,6 +427,11 @@ impl<'m> SharedChain<'m> {
 
     pub(crate) fn len(&self) -> u32 {
         self.0.count
+    }
+
+    /// Whether the buffers are of this pool.
+    pub(crate) fn is_of(&self, pool: &Pool<'m>) -> bool {
+        self.0.is_of(pool)
     }
 
     /// The buffers in order.

@@ -22,7 +22,7 @@ use crate::arena::{Arenas, Class, Place, Space};
 use crate::block::{Block, BlockPtr, Filling};
 use crate::cache::{Cache, Lookup, Ticket};
 use crate::commit::{Action, Commit, CommitCounters, CommitTicket};
-use crate::device::{Completion, Device, DeviceError, DeviceGeometry, FlushTag, Payload, Purpose, Request};
+use crate::device::{Completion, Device, DeviceError, DeviceGeometry, Payload, Purpose, Request, RequestKind};
 use crate::error::{Damage, DeviceOp, Error};
 use crate::format::{BlockSize, BlockType};
 use crate::freemap::State;
@@ -53,6 +53,20 @@ pub(crate) struct Engine<'m> {
     pub(crate) second_superblock_addr: u64,
     /// Blocks that are part of a generation and not yet written, by the low bit of the generation.
     pub(crate) pending: [AtomicU32; 2],
+    /// Nothing is written any more: the volume was mounted so, or a write or flush failed.
+    pub(crate) read_only: AtomicBool,
+}
+
+impl Engine<'_> {
+    /// Whether a commit must not go on.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.read_only.load(Ordering::Acquire)
+    }
+
+    /// Blocks that are enqueued and not yet written.
+    fn pending(&self) -> u32 {
+        self.pending.iter().map(|pending| pending.load(Ordering::Acquire)).sum()
+    }
 }
 
 /// What to allocate.
@@ -124,7 +138,6 @@ pub struct Store<'d, 'm> {
     unsent: Lock<Unsent<'m>>,
     /// Requests and flushes that the device has.
     in_flight: AtomicU32,
-    read_only: AtomicBool,
     failure: Lock<Option<Error>>,
     written_blocks: AtomicU32,
     written_requests: AtomicU32,
@@ -133,6 +146,7 @@ pub struct Store<'d, 'm> {
 
 impl<'d, 'm> Store<'d, 'm> {
     pub(crate) fn new(engine: Engine<'m>, device: &'d dyn Device<'m>, commit: Commit<'m>, report: MountReport) -> Self {
+        engine.read_only.store(report.read_only, Ordering::Release);
         Self {
             engine,
             device,
@@ -140,7 +154,6 @@ impl<'d, 'm> Store<'d, 'm> {
             commit: Lock::new(commit),
             unsent: Lock::new(Unsent { requests: heapless::Vec::new(), promised: 0 }),
             in_flight: AtomicU32::new(0),
-            read_only: AtomicBool::new(report.read_only),
             failure: Lock::new(None),
             written_blocks: AtomicU32::new(0),
             written_requests: AtomicU32::new(0),
@@ -202,6 +215,10 @@ impl<'d, 'm> Store<'d, 'm> {
     /// [`Error::ReadOnly`]; [`Error::Corrupt`] if the content is not of the block's type. The address is given back.
     pub fn enqueue<'s>(&'s self, mut filling: Filling<'s>) -> Result<Block<'s>, Error> {
         self.check_writable()?;
+        if !core::ptr::eq(core::ptr::from_ref(filling.engine).cast::<()>(), core::ptr::from_ref(&self.engine).cast()) {
+            // Of another store; dropping it gives the address back there.
+            return Err(Error::BadAddress { addr: filling.addr() });
+        }
         let (place, birth) = (filling.place, filling.birth);
         let addr = self.engine.arenas.addr(place);
         let Some(bytes) = filling.slot.as_ref().map(|slot| slot.bytes()) else {
@@ -210,13 +227,15 @@ impl<'d, 'm> Store<'d, 'm> {
         crate::mount::check_type(bytes, filling.block_type).map_err(|error| Error::format(addr, error))?;
         let hash = hash64(bytes);
         let Some(slot) = filling.slot.take() else { return Err(Error::BadAddress { addr }) };
-        let (share, generation) = self.engine.arenas.with(place.arena, |state, map| {
+        let published = self.engine.arenas.with(place.arena, |state, map| {
             let generation = state.rolled + 1;
             map.enqueue(&mut state.counts, place.index).map_err(|_| Error::corrupt(addr, Damage::CacheConflict))?;
+            state.changes += 1;
             let share = self.engine.cache.publish(slot, place.block, hash, addr)?;
             self.engine.pending[(generation & 1) as usize].fetch_add(1, Ordering::AcqRel);
             Ok((share, generation))
-        })?;
+        });
+        let (share, generation) = published.inspect_err(|error| self.fail(*error))?;
         self.push(&share, Entry { generation, block: place.block, frame_link: share.id().link() });
         Ok(Block { share, ptr: BlockPtr { addr, hash, gen: birth } })
     }
@@ -278,16 +297,24 @@ impl<'d, 'm> Store<'d, 'm> {
     /// store's business: not before no state that a crash could expose reaches it.
     ///
     /// # Errors
-    /// [`Error::NotAllocated`] for a block that is free, was freed before, or is only being filled;
-    /// [`Error::BadAddress`]; [`Error::ReadOnly`].
+    /// [`Error::NotAllocated`] for a block that is free, was freed before, is only being filled, or is not a caller's;
+    /// [`Error::BadAddress`]; [`Error::ReadOnly`]; [`Error::Full`] if the log of the next commit would have no room for
+    /// one more change (only on volumes that the original filled up): commit first.
     pub fn free(&self, ptr: BlockPtr) -> Result<(), Error> {
         self.check_writable()?;
         let place = self.engine.arenas.locate(ptr.addr)?;
         self.engine.arenas.with(place.arena, |state, map| {
-            let is_log =
-                ptr.addr == state.log.head_addr || state.log.seal.is_some_and(|seal| seal.tail_addr == ptr.addr);
+            if !self.engine.arenas.log_has_room(place.arena, state) {
+                let free_blocks = u64::from(state.counts.avail);
+                return Err(Error::Full { room_blocks: 0, free_blocks, pending_blocks: 0 });
+            }
+            let is_log = ptr.addr == state.log.head_addr
+                || ptr.addr == state.log.tail_addr
+                || self.engine.arenas.is_spare(place);
             let freed = if is_log { Err(State::InUse) } else { map.free(&mut state.counts, place.index) };
-            match freed.map_err(|_| Error::NotAllocated { addr: ptr.addr })? {
+            let freed = freed.map_err(|_| Error::NotAllocated { addr: ptr.addr })?;
+            state.changes += 1;
+            match freed {
                 // No commit has it. Its write may still be under way; then `written` gives the block back.
                 State::Reserved => {
                     if !self.engine.cache.cancel(place.block) {
@@ -316,7 +343,7 @@ impl<'d, 'm> Store<'d, 'm> {
     /// The outcome of a commit, if there is one yet: its generation once it is durable.
     pub fn commit_poll(&self, ticket: &CommitTicket) -> Option<Result<u64, Error>> {
         let (durable, idle) = self.commit.with(self.engine.platform, |commit| (commit.durable().0, commit.is_idle()));
-        if durable >= ticket.generation && (idle || !ticket.repairs) {
+        if durable > ticket.generation || (durable == ticket.generation && (idle || !ticket.repairs)) {
             return Some(Ok(ticket.generation));
         }
         self.failure().map(Err)
@@ -351,7 +378,7 @@ impl<'d, 'm> Store<'d, 'm> {
     pub fn settle(&self) -> Result<(), Error> {
         loop {
             let idle = self.commit.with(self.engine.platform, |commit| commit.is_idle());
-            if self.in_flight.load(Ordering::Acquire) == 0 && self.queue_is_empty() {
+            if !self.is_busy() {
                 match self.failure() {
                     Some(error) => return Err(error),
                     None if idle => return Ok(()),
@@ -396,7 +423,7 @@ impl<'d, 'm> Store<'d, 'm> {
             if !matches!(result, Err(Error::NoBuffer)) {
                 return result;
             }
-            let waiting = self.in_flight.load(Ordering::Acquire) != 0 || !self.queue_is_empty();
+            let waiting = self.is_busy();
             if !self.step() {
                 if !waiting {
                     return attempt();
@@ -406,12 +433,14 @@ impl<'d, 'm> Store<'d, 'm> {
         }
     }
 
-    fn queue_is_empty(&self) -> bool {
-        self.engine.queue.with(self.engine.platform, |queue| queue.is_empty())
+    /// Whether something is queued, waits to be submitted, or is with the device.
+    fn is_busy(&self) -> bool {
+        let unsent = || self.unsent.with(self.engine.platform, |unsent| unsent.promised + unsent.requests.len());
+        self.engine.pending() != 0 || self.in_flight.load(Ordering::Acquire) != 0 || unsent() != 0
     }
 
     fn check_writable(&self) -> Result<(), Error> {
-        if self.read_only.load(Ordering::Acquire) {
+        if self.engine.has_failed() {
             return Err(Error::ReadOnly);
         }
         Ok(())
@@ -422,7 +451,7 @@ impl<'d, 'm> Store<'d, 'm> {
         self.failure.with(self.engine.platform, |failure| {
             failure.get_or_insert(error);
         });
-        self.read_only.store(true, Ordering::Release);
+        self.engine.read_only.store(true, Ordering::Release);
     }
 }
 
@@ -469,6 +498,12 @@ impl<'d, 'm> Store<'d, 'm> {
                 Some(request)
             });
             let Some(request) = next else { break };
+            if self.engine.has_failed() && request.kind() == RequestKind::Write {
+                // Nothing is written any more.
+                self.complete_transfer(request, Err(DeviceError::Gone));
+                self.keep_promise(None);
+                continue;
+            }
             let refused = self.submit(request);
             let full = refused.is_some();
             self.keep_promise(refused);
@@ -484,7 +519,8 @@ impl<'d, 'm> Store<'d, 'm> {
     fn submit_queued(&self) -> bool {
         let mut worked = false;
         for _ in 0..SUBMIT_BUDGET {
-            if self.in_flight.load(Ordering::Relaxed) >= u32::from(self.geometry.queue_depth) || !self.promise() {
+            if self.in_flight.load(Ordering::Relaxed) >= u32::from(self.geometry.queue_depth.max(1)) || !self.promise()
+            {
                 break;
             }
             let request = self.next_queued();
@@ -511,7 +547,7 @@ impl<'d, 'm> Store<'d, 'm> {
             else {
                 continue;
             };
-            if !self.engine.cache.is_cancelled(&share) && !self.read_only.load(Ordering::Acquire) {
+            if !self.engine.cache.is_cancelled(&share) && !self.engine.has_failed() {
                 return Some((entry, share));
             }
             self.written(share, entry.block, (entry.generation & 1) as u8);
@@ -552,19 +588,30 @@ impl<'d, 'm> Store<'d, 'm> {
     }
 
     fn complete(&self, completion: Completion<'m>) {
+        // A device may still deliver what an earlier store has asked for; that is none of our business.
         match completion {
-            Completion::Flush(tag, result) => self.complete_flush(tag, result),
-            Completion::Transfer(request, result) => self.complete_transfer(request, result),
+            Completion::Flush(tag, result) => {
+                if !self.commit.with(self.engine.platform, |commit| commit.take_flush(tag)) {
+                    return;
+                }
+                self.complete_flush(result);
+            }
+            Completion::Transfer(request, result) => {
+                if !request.is_of(&self.engine.pool) {
+                    return;
+                }
+                self.complete_transfer(request, result);
+            }
         }
         self.in_flight.fetch_sub(1, Ordering::AcqRel);
     }
 
-    fn complete_flush(&self, tag: FlushTag, result: Result<(), DeviceError>) {
+    fn complete_flush(&self, result: Result<(), DeviceError>) {
         match result {
             Err(cause) if !sabotaged(Switch::IgnoreFlushError) => {
                 self.fail(Error::Device { op: DeviceOp::Flush, addr: 0, cause });
             }
-            _ => self.commit.with(self.engine.platform, |commit| commit.flush_done(&self.engine, tag)),
+            _ => self.commit.with(self.engine.platform, |commit| commit.flush_done(&self.engine)),
         }
     }
 
@@ -608,9 +655,6 @@ impl<'d, 'm> Store<'d, 'm> {
     fn step_commit(&self) -> bool {
         let mut worked = false;
         for _ in 0..SUBMIT_BUDGET {
-            if self.read_only.load(Ordering::Acquire) {
-                break;
-            }
             let platform = self.engine.platform;
             match self.commit.with(platform, |commit| commit.next(&self.engine)) {
                 Ok(Action::Wait) => break,
@@ -662,7 +706,7 @@ impl Store<'_, '_> {
 
     /// Whether the store refuses to write: it was mounted so, or a write or flush failed.
     pub fn is_read_only(&self) -> bool {
-        self.read_only.load(Ordering::Acquire)
+        self.engine.has_failed()
     }
 
     /// The failure that ended all writing, if there was one.
@@ -754,6 +798,30 @@ impl<'s> Reading<'s> {
             return Some(Err(Error::corrupt(addr, Damage::Hash { expected, found })));
         }
         Some(Ok(Block { share, ptr: self.ptr }))
+    }
+}
+
+/// Relaxations without any completion after which a store that is dropped gives up on its device.
+const DROP_RELAXATIONS: u32 = u32::MAX;
+
+impl Drop for Store<'_, '_> {
+    /// Waits until the device has given every buffer back, and submits nothing more: a write that is still on its way
+    /// must not land on what the next store puts there. Every request ends in finite time (rule 5 of the contract); a
+    /// device that breaks that rule is given up after a bounded wait.
+    fn drop(&mut self) {
+        let mut idle = 0;
+        while self.in_flight.load(Ordering::Acquire) != 0 && idle < DROP_RELAXATIONS {
+            match self.device.poll() {
+                Some(completion) => {
+                    self.complete(completion);
+                    idle = 0;
+                }
+                None => {
+                    self.engine.platform.relax();
+                    idle += 1;
+                }
+            }
+        }
     }
 }
 

@@ -37,7 +37,8 @@ pub use deadlist::{addrs_per_block, DeadListBlock, DeadListWriter};
 pub use error::FormatError;
 pub use log::{ranges_per_block, restore_sealed, LogBlock, LogEntries, LogEntry, LogWriter};
 pub use superblock::{
-    encode_superblock, max_arenas, probe_block_size, ArenaRef, Extension, SuperHead, Superblock, SUPERBLOCK_FRONT_LEN,
+    encode_superblock, max_arenas, max_sealed_arenas, probe_block_size, ArenaRef, Extension, SuperHead, Superblock,
+    SUPERBLOCK_FRONT_LEN,
 };
 pub use tree::{Child, Leaf, LeafBuilder, Message, Pivot, PivotBuilder};
 

@@ -117,6 +117,17 @@ pub const fn max_arenas(size: BlockSize) -> u32 {
     }
 }
 
+/// Most arenas for which a superblock of blocks of this size has room for the extension.
+#[must_use]
+pub const fn max_sealed_arenas(size: BlockSize) -> u32 {
+    let fit = ((size.len_bytes() - AT_ARENAS - HASH_LEN - EXTENSION_LEN) / ARENA_LEN) as u32;
+    if fit < MAX_ARENAS {
+        fit
+    } else {
+        MAX_ARENAS
+    }
+}
+
 /// Reads the block size out of the first bytes of what may be a superblock, before a whole block can be read.
 /// Nothing is verified but the magic and the size's bounds. Needs 12 bytes.
 pub fn probe_block_size(front: &[u8]) -> Result<BlockSize, FormatError> {
