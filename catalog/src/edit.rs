@@ -22,9 +22,9 @@
 //! the slack keeps a following insertion from splitting them again.
 //!
 //! # Memory
-//! At most four blocks are held at a time. A removal holds an old node, its parent, the neighbour that it is merged with,
-//! and the one being filled. An insertion holds an old node, the right one of two new nodes below it (whose key goes into
-//! the parent), and the one being filled. On the stack: the way down, and the lists of new and old blocks.
+//! At most four blocks are held at a time. A removal holds an old node, its parent, the neighbour that it is merged
+//! with, and the one being filled. An insertion holds an old node, the right one of two new nodes below it (whose key
+//! goes into the parent), and the one being filled. On the stack: the way down, and the lists of new and old blocks.
 
 use crate::error::{Error, Result};
 use crate::node::{area, block_type, build, child_for, parse_pivot, Item, Node, Value, MAX_HEIGHT};

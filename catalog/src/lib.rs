@@ -32,14 +32,14 @@
 //! - Blocks are allocated, filled, queued, and named by blocks that are queued later, up to the root.
 //! - Whatever a new block replaces is freed after the new one is queued, never before: a change that fails half-way
 //!   frees what it made, and nothing has happened.
-//! - Changes that free more than they take use the class of allocations with a reserve, so a full volume can be emptied.
+//! - Changes that free more than they take use the class of allocations with a reserve: a full volume can be emptied.
 //! - A block is trusted because of the hash in the pointer to it, and its content is checked all the same.
 //!
 //! # Memory
 //! No heap. At most four buffers of the cache are held inside any operation on the tree or walk over its blocks, one
-//! while content is freed, and as many as the file has levels by a [`FileWriter`] between its calls (one for a file of one
-//! block, two up to `B / 24` blocks, three up to the square of that, at most [`MAX_CONTENT_HEIGHT`]). A reader holds one,
-//! and what it was told to read ahead. Everything but that works with the smallest cache that a store accepts.
+//! while content is freed. Between its calls, a [`FileWriter`] holds as many as the file has levels (one for a file of
+//! one block, two up to `B / 24` blocks, three up to the square of that, at most [`MAX_CONTENT_HEIGHT`]), a reader one,
+//! and what it was told to read ahead, a [`Cursor`] one. All of it works with the smallest cache that a store accepts.
 #![no_std]
 #![forbid(unsafe_code)]
 

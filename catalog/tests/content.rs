@@ -39,7 +39,7 @@ fn reading_ahead_gives_the_same_bytes() {
     for roomy in [false, true] {
         let mut disk = Disk::new(2048, 2000, 2);
         disk.roomy = roomy;
-        let bytes = Rng(11).bytes(2048 * 300 + 5);
+        let bytes = Rng::new(11).bytes(2048 * 300 + 5);
         let mut catalog_entry = None;
         disk.format(|store| {
             let mut catalog = Catalog::open(store).unwrap();
@@ -83,7 +83,7 @@ const SHAPES: [(u64, u8, u64); 12] = [
 fn every_shape_of_tree() {
     let disk = Disk::new(2048, 16 << 10, 2);
     disk.format(|store| {
-        let mut rng = Rng(5);
+        let mut rng = Rng::new(5);
         for (blocks, height, all) in SHAPES {
             let full = blocks as usize * 2048;
             for size in [full, full.saturating_sub(1), full.saturating_sub(2047)] {
@@ -120,7 +120,7 @@ fn every_shape_of_tree() {
 fn reading_from_any_place() {
     let disk = Disk::new(2048, 16 << 10, 2);
     disk.format(|store| {
-        let mut rng = Rng(6);
+        let mut rng = Rng::new(6);
         let size = 2048 * (85 * 85 + 100) + 77;
         let bytes = rng.bytes(size);
         let content = write(store, &bytes, &mut rng);
@@ -191,7 +191,7 @@ fn a_file_that_does_not_fit_leaves_nothing() {
 
 /// A catalogue with a large file and two small ones; returns the pointers to the large one's blocks.
 fn victim(disk: &Disk) -> (Vec<BlockPtr>, Vec<u8>) {
-    let bytes = Rng(8).bytes(2048 * 200);
+    let bytes = Rng::new(8).bytes(2048 * 200);
     let blocks = disk.format(|store| {
         let mut catalog = Catalog::open(store).unwrap();
         catalog.put_bytes(b"/a", Kind::File, 0, b"before").unwrap();

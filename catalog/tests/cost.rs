@@ -44,7 +44,7 @@ fn costs(block_len_bytes: u32, expected_height: u8) {
     let disk = Disk::new(block_len_bytes, 8 << 10, 2);
     disk.format(|store| {
         let mut catalog = Catalog::open(store).unwrap();
-        let mut rng = Rng(7);
+        let mut rng = Rng::new(7);
         for number in 0..FILES {
             // An order without any order: a bijection of the numbers.
             catalog.put_bytes(&name(number * 7919 % FILES), Kind::File, 0o644, b"").unwrap();
@@ -118,7 +118,7 @@ fn nodes_stay_filled() {
         let ideal = FILES.div_ceil(per_leaf);
         assert!(leaves <= ideal + 1, "in order: {leaves} leaves, {ideal} would do");
         // Nine of ten go, at random.
-        let mut rng = Rng(3);
+        let mut rng = Rng::new(3);
         let mut left = names.clone();
         while left.len() as u64 > FILES / 10 {
             let path = left.swap_remove(rng.below(left.len() as u64) as usize);

@@ -3,9 +3,15 @@
 mod common;
 
 use arenite_catalog::{Catalog, Error, FileReader, Kind};
-use arenite_core::{Error as StoreError, Store};
-use common::{check, Disk, Fault, Rng};
+use arenite_core::{DeviceError, Error as StoreError};
+use arenite_shim::crash::{CrashSpace, Limits};
+use arenite_shim::faulty::{Effect, Fault, Op};
+use arenite_shim::record::Tape;
+use arenite_shim::trace::Mark;
+use common::{check, Disk, Rng};
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
 
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -20,7 +26,7 @@ fn prepared() -> (Disk, Model) {
     disk.format(|store| {
         let mut catalog = Catalog::open(store).unwrap();
         for number in 0..200 {
-            let bytes = Rng(number).bytes(number as usize * 40);
+            let bytes = Rng::new(number).bytes(number as usize * 40);
             catalog.put_bytes(&name(number), Kind::File, 0, &bytes).unwrap();
             model.insert(name(number), bytes);
         }
@@ -43,7 +49,7 @@ fn content(catalog: &Catalog<'_, '_, '_>) -> Model {
 type Change = (Vec<u8>, Option<Vec<u8>>);
 
 fn changes(seed: u64, count: usize) -> Vec<Change> {
-    let mut rng = Rng(seed);
+    let mut rng = Rng::new(seed);
     let one = |_| {
         let path = name(rng.below(250));
         let len = rng.below(7000) as usize;
@@ -66,23 +72,30 @@ fn make(catalog: &mut Catalog<'_, '_, '_>, (path, bytes): &Change) -> Result<boo
     }
 }
 
+fn refuse(op: Op, index: u64) -> Vec<Fault> {
+    vec![Fault { op, index, sticky: false, effect: Effect::Refuse(DeviceError::Io) }]
+}
+
 #[test]
 fn a_failed_read_fails_one_change_and_leaves_nothing_behind() {
     let (disk, model) = prepared();
+    let snapshot = disk.inner.snapshot();
     let mut failures = 0;
-    for fuse in 0..80 {
-        let disk = disk.copy(Fault::ReadError, fuse + 20);
-        disk.mount(|store| failures += usize::from(one_failed_read(store, &disk, model.clone(), fuse as u64)));
+    for number in 0..80 {
+        disk.over(&snapshot).mount_faulty(Vec::new(), |store, device| {
+            let mut catalog = Catalog::open(store).unwrap();
+            device.set_faults(refuse(Op::Read, device.calls(Op::Read) + number));
+            failures += usize::from(one_failed_read(&mut catalog, model.clone(), number, || device.set_faults(vec![])));
+        });
     }
     assert!(failures > 40, "{failures}");
 }
 
-fn one_failed_read(store: &Store<'_, '_>, disk: &Disk, mut model: Model, seed: u64) -> bool {
-    let Ok(mut catalog) = Catalog::open(store) else { return false };
+fn one_failed_read(catalog: &mut Catalog<'_, '_, '_>, mut model: Model, seed: u64, repair: impl FnOnce()) -> bool {
     let mut failed = false;
     let mut lost = false;
     for change in changes(seed, 60) {
-        match make(&mut catalog, &change) {
+        match make(catalog, &change) {
             Ok(was_there) => assert_eq!(was_there, apply(&mut model, &change)),
             Err(Error::Unfreed { cause: StoreError::Device { .. } }) => {
                 // The change is made; what lay under the block that could not be read is lost to the volume.
@@ -91,29 +104,30 @@ fn one_failed_read(store: &Store<'_, '_>, disk: &Disk, mut model: Model, seed: u
             }
             Err(Error::Store(StoreError::Device { .. })) => {
                 failed = true;
-                assert_eq!(make(&mut catalog, &change), Ok(apply(&mut model, &change)));
+                assert_eq!(make(catalog, &change), Ok(apply(&mut model, &change)));
             }
             Err(error) => panic!("{error}"),
         }
     }
     assert!(!(failed && lost), "there was one fault");
-    disk.defuse();
+    repair();
     catalog.commit().unwrap();
     if !lost {
-        check(store);
+        check(catalog.store());
     }
-    assert!(content(&catalog) == model);
+    assert!(content(catalog) == model);
     failed
 }
 
 #[test]
 fn after_a_failed_write_the_last_commit_stays() {
     let (disk, old) = prepared();
+    let snapshot = disk.inner.snapshot();
     let mut failures = 0;
-    for fuse in 0..100 {
-        let disk = disk.copy(Fault::WriteError, fuse);
+    for number in 0..100 {
+        let disk = disk.over(&snapshot);
         let mut new = old.clone();
-        let outcome = disk.mount(|store| {
+        let outcome = disk.mount_faulty(refuse(Op::Write, number), |store, _| {
             let mut catalog = Catalog::open(store)?;
             for change in changes(1, 15) {
                 make(&mut catalog, &change)?;
@@ -125,85 +139,88 @@ fn after_a_failed_write_the_last_commit_stays() {
         disk.mount(|store| {
             check(store);
             let found = content(&Catalog::open(store).unwrap());
-            assert!(found == new && outcome.is_ok() || found == old || found == new && outcome.is_err());
+            assert!(found == new || found == old && outcome.is_err());
         });
     }
     assert!(failures > 20, "{failures}");
 }
 
-/// Power is lost after each block that is written, in a session with two commits.
-#[test]
-fn power_loss_at_any_block_leaves_a_whole_catalogue() {
-    let (disk, old) = prepared();
-    let (first, second) = (changes(2, 12), changes(3, 12));
-    let mut states = vec![old];
-    for part in [&first, &second] {
-        let mut model = states.last().unwrap().clone();
-        for change in part {
-            apply(&mut model, change);
-        }
-        states.push(model);
-    }
-    let mut seen = [0; 3];
-    for fuse in 0.. {
-        let disk = disk.copy(Fault::PowerLoss, fuse);
-        let acknowledged = disk.mount(|store| session(store, &disk, &[&first, &second]));
-        let found = disk.mount(|store| {
-            check(store);
-            let found = content(&Catalog::open(store).unwrap());
-            states.iter().position(|state| *state == found).expect("no state that ever was")
-        });
-        assert!(found == acknowledged || found == acknowledged + 1, "{acknowledged} acknowledged, {found} found");
-        seen[found] += 1;
-        if disk.is_sound() {
-            break;
-        }
-    }
-    assert!(seen.iter().all(|count| *count > 0), "{seen:?}");
-}
-
-/// Makes changes and commits after each part, until the power is gone; returns the commits that were acknowledged.
-fn session(store: &Store<'_, '_>, disk: &Disk, parts: &[&[Change]]) -> usize {
-    let mut catalog = Catalog::open(store).unwrap();
-    for (number, part) in parts.iter().enumerate() {
-        for change in *part {
-            if let Err(error) = make(&mut catalog, change) {
-                assert!(!disk.is_sound(), "{error}");
-                return number;
-            }
-        }
-        catalog.commit().unwrap();
-        if !disk.is_sound() {
-            return number;
-        }
-    }
-    parts.len()
-}
-
 #[test]
 fn a_read_ahead_that_fails_is_made_good() {
-    let disk = Disk::new(2048, 400, 1);
-    let bytes = Rng(4).bytes(2048 * 80);
+    let mut disk = Disk::new(2048, 400, 1);
+    disk.roomy = true;
+    let bytes = Rng::new(4).bytes(2048 * 80);
     let content = disk.format(|store| {
         let mut catalog = Catalog::open(store).unwrap();
         catalog.put_bytes(b"f", Kind::File, 0, &bytes).unwrap();
         catalog.commit().unwrap();
         catalog.get(b"f").unwrap().unwrap().content
     });
-    for fuse in 1..40 {
-        let mut disk = disk.copy(Fault::ReadError, i64::MAX);
-        disk.roomy = true;
-        disk.mount(|store| {
+    for index in 1..40 {
+        disk.mount_faulty(Vec::new(), |store, device| {
             let mut reader = FileReader::new(store, content).with_read_ahead(8);
             assert!(reader.next_block().unwrap().is_some());
-            disk.fuse.store(fuse, std::sync::atomic::Ordering::Relaxed);
+            let fault = device.calls(Op::Read) + index;
+            device.set_faults(refuse(Op::Read, fault));
             let mut number = 1;
             while let Some(block) = reader.next_block().unwrap() {
                 assert!(*block == bytes[number * 2048..][..2048]);
                 number += 1;
             }
             assert_eq!(number, 80);
-            assert!(!disk.is_sound());
+            assert!(device.calls(Op::Read) > fault);
         });
     }
+}
+
+/// Two commits, everything that happens at the device, and every crash that could follow: each shows a commit, whole,
+/// the acknowledged one or the one under way, and its space is exact.
+#[test]
+fn any_crash_leaves_a_whole_catalogue() {
+    let (disk, old) = prepared();
+    let (tape, snapshot) = (Tape::new(), disk.inner.snapshot());
+    let mut states = vec![old];
+    disk.mount_recorded(&tape, |store| {
+        let mut catalog = Catalog::open(store).unwrap();
+        for number in 1..=2 {
+            let mut model = states.last().unwrap().clone();
+            for change in changes(1 + number as u64, 10) {
+                assert_eq!(make(&mut catalog, &change), Ok(apply(&mut model, &change)));
+            }
+            states.push(model);
+            tape.mark(Mark::Begun(number));
+            catalog.commit().unwrap();
+            tape.mark(Mark::Acknowledged(number));
+        }
+    });
+    let limits = Limits { exhaustive_writes: 3, exhaustive_states: 600, samples: 300 };
+    let (mut seen, mut images) = ([0; 3], 0);
+    for epoch in tape.trace(Arc::clone(&snapshot)).epochs(0) {
+        let space = CrashSpace::new(&epoch, limits);
+        let mut count = 0;
+        let _ = space.visit(1, |_| {
+            count += 1;
+            ControlFlow::Continue(())
+        });
+        // Epochs with many writes have thousands of states: some hundreds of them, evenly.
+        let (stride, mut number) = (count / 400 + 1, 0);
+        let _ = space.visit(1, |choice| {
+            number += 1;
+            if number % stride != 0 {
+                return ControlFlow::Continue(());
+            }
+            let crashed = disk.over(&snapshot);
+            space.apply(&choice, &crashed.inner).unwrap();
+            let found = crashed.mount(|store| {
+                check(store);
+                let found = content(&Catalog::open(store).unwrap());
+                states.iter().position(|state| *state == found).expect("a state that never was")
+            });
+            assert!((epoch.acknowledged..=epoch.begun).contains(&found), "{found} in epoch {}", epoch.index);
+            seen[found] += 1;
+            images += 1;
+            ControlFlow::Continue(())
+        });
+    }
+    assert!(images > 1000 && seen.iter().all(|count| *count >= 5), "{seen:?}");
 }

@@ -103,7 +103,7 @@ fn session(store: &Store<'_, '_>, committed: &Model, rng: &mut Rng, ops: usize, 
 }
 
 fn run(seed: u64, block_len_bytes: u32, sessions: usize, ops: usize) {
-    let mut rng = Rng(seed);
+    let mut rng = Rng::new(seed);
     let mut disk = Disk::new(block_len_bytes, 8 << 10, 3);
     disk.roomy = seed.is_multiple_of(2);
     let mut model = Model::new();

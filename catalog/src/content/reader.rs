@@ -125,8 +125,8 @@ impl<'s, 'd, 'm> FileReader<'s, 'd, 'm> {
         Ok(FileBlock { block: self.store.read(ptr)?, len_bytes: rest_bytes.min(block_len) as usize })
     }
 
-    /// Copies bytes from `offset_bytes` on into `buffer`; returns how many, fewer than its length only at the end of the
-    /// file.
+    /// Copies bytes from `offset_bytes` on into `buffer`; returns how many, fewer than its length only at the end of
+    /// the file.
     pub fn read_at(&mut self, offset_bytes: u64, buffer: &mut [u8]) -> Result<usize> {
         let size = self.store.block_size();
         let mut done = 0;

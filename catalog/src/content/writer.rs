@@ -39,8 +39,8 @@ enum End<'s> {
 /// it, from the first byte to that, has to happen between two commits: if a commit comes in between and the machine
 /// stops before the next one, the blocks are in use on disk with nothing leading to them.
 ///
-/// Dropping a writer frees what it wrote, which may read blocks; [`FileWriter::abort`] does the same and tells of errors.
-/// After an error the file cannot be completed: all further calls fail. (With [`StoreError::Full`]: drop the writer,
+/// Dropping a writer frees what it wrote, which may read blocks; [`FileWriter::abort`] does the same and tells of
+/// errors. After an error the file cannot be completed: all further calls fail. (With [`StoreError::Full`]: drop the writer,
 /// free something, commit, begin anew.)
 pub struct FileWriter<'s, 'd, 'm> {
     store: &'s Store<'d, 'm>,

@@ -1,18 +1,16 @@
-//! What the tests share: a disk in memory, stores on it, a source of random numbers, and the check of a whole volume.
+//! What the tests share: stores on a disk in memory, and the check of a whole volume.
 #![allow(dead_code, missing_docs)]
 
 use arenite_catalog::{visit_blocks, Depth, VisitedBlock};
 use arenite_core::format::{BlockSize, Pivot};
 use arenite_core::memory::{map_words, pages_for};
-use arenite_core::{
-    Completion, Device, DeviceError, DeviceGeometry, FlushTag, FormatOptions, Memory, MountOptions, NoInterrupts,
-    Request, RequestKind, Resources, Store,
-};
-use std::collections::{BTreeSet, VecDeque};
-use std::mem::ManuallyDrop;
+use arenite_core::{Device, FormatOptions, Memory, MountOptions, NoInterrupts, Resources, Store};
+use arenite_shim::faulty::{Fault, Faulty};
+use arenite_shim::record::{Recorder, Tape};
+use arenite_shim::{boxed_memory, MemDevice, MemOptions, ReadAt};
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::Mutex;
+use std::sync::Arc;
 
 /// The least memory that a store accepts: four buffers for the commit, four for the cache.
 pub type TinyMemory = Memory<{ pages_for(8, 65536) }, 8, { map_words(1 << 17, 8) }, 8, 16>;
@@ -20,199 +18,114 @@ pub type TinyMemory = Memory<{ pages_for(8, 65536) }, 8, { map_words(1 << 17, 8)
 pub type RoomyMemory = Memory<{ pages_for(256, 2048) }, 256, { map_words(1 << 17, 8) }, 8, 16>;
 
 pub struct Disk {
-    pub bytes: Mutex<Vec<u8>>,
+    pub inner: Arc<arenite_shim::Disk>,
     pub size: BlockSize,
     pub arenas: u32,
     /// Use the larger memory.
     pub roomy: bool,
-    /// Requests that are carried out before the device changes its behaviour for one request, or for good.
-    pub fuse: AtomicI64,
-    pub fault: Fault,
-}
-
-/// What happens when the fuse has burnt down.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// Power is lost: writes and flushes succeed and do nothing. The fuse counts written blocks.
-    PowerLoss,
-    /// One read fails. The fuse counts reads.
-    ReadError,
-    /// One write fails. The fuse counts writes.
-    WriteError,
 }
 
 impl Disk {
-    pub fn new(block_len_bytes: u32, blocks: usize, arenas: u32) -> Self {
+    pub fn new(block_len_bytes: u32, blocks: u64, arenas: u32) -> Self {
         let size = BlockSize::new(block_len_bytes).unwrap();
-        Self::over(vec![0; blocks * size.len_bytes()], size, arenas)
+        let inner = Arc::new(arenite_shim::Disk::zeroed(blocks * size.len_u64()));
+        Self { inner, size, arenas, roomy: false }
     }
 
-    pub fn over(bytes: Vec<u8>, size: BlockSize, arenas: u32) -> Self {
-        let (fuse, fault) = (AtomicI64::new(i64::MAX), Fault::PowerLoss);
-        Self { bytes: Mutex::new(bytes), size, arenas, roomy: false, fuse, fault }
+    /// A disk with this content.
+    pub fn over(&self, bytes: &Arc<[u8]>) -> Self {
+        let inner = Arc::new(arenite_shim::Disk::over(Arc::clone(bytes)));
+        Self { inner, size: self.size, arenas: self.arenas, roomy: self.roomy }
     }
 
-    /// The same bytes on another disk, which fails after `fuse` requests.
-    pub fn copy(&self, fault: Fault, fuse: i64) -> Self {
-        let bytes = self.bytes.lock().unwrap().clone();
-        Self { fuse: AtomicI64::new(fuse), fault, roomy: self.roomy, ..Self::over(bytes, self.size, self.arenas) }
-    }
-
-    /// Whether the fault has not happened yet.
-    pub fn is_sound(&self) -> bool {
-        self.fuse.load(Ordering::Relaxed) >= 0
-    }
-
-    /// No faults from now on.
-    pub fn defuse(&self) {
-        self.fuse.store(i64::MAX, Ordering::Relaxed);
-    }
-
-    pub fn flip(&self, addr: u64, at: usize) {
-        self.bytes.lock().unwrap()[addr as usize + at] ^= 1;
+    pub fn flip(&self, addr: u64, at: u64) {
+        let mut byte = [0];
+        self.inner.read_at(addr + at, &mut byte).unwrap();
+        self.inner.write_at(addr + at, &[byte[0] ^ 1]).unwrap();
     }
 
     fn with_memory<R>(&self, work: impl FnOnce(Resources<'_>) -> R) -> R {
         if self.roomy {
-            let memory = Box::new(RoomyMemory::new());
+            let memory: Box<RoomyMemory> = boxed_memory();
             work(memory.take().unwrap())
         } else {
-            let memory = Box::new(TinyMemory::new());
+            let memory: Box<TinyMemory> = boxed_memory();
             work(memory.take().unwrap())
         }
+    }
+
+    fn device<'m>(&self) -> MemDevice<'m> {
+        MemDevice::new(Arc::clone(&self.inner), MemOptions::default())
     }
 
     /// Formats and mounts; unmounts in the end.
     pub fn format<R>(&self, work: impl FnOnce(&Store<'_, '_>) -> R) -> R {
         self.with_memory(|memory| {
-            let device = TestDevice { disk: self, queue: Mutex::default() };
+            let device = self.device();
             let options = FormatOptions { block_size: self.size, arenas: self.arenas, force: true };
             let store = Store::format(memory, &device, &NoInterrupts, options);
-            run(store.map_err(|failed| failed.error).unwrap(), self.fault, work)
+            run(store.map_err(|failed| failed.error).unwrap(), work)
         })
     }
 
     /// Mounts; unmounts in the end.
     pub fn mount<R>(&self, work: impl FnOnce(&Store<'_, '_>) -> R) -> R {
+        self.with_memory(|memory| mount(memory, &self.device(), work))
+    }
+
+    /// Mounts, with everything that happens at the device written down.
+    pub fn mount_recorded<R>(&self, tape: &Arc<Tape>, work: impl FnOnce(&Store<'_, '_>) -> R) -> R {
+        self.with_memory(|memory| mount(memory, &Recorder::new(self.device(), Arc::clone(tape)), work))
+    }
+
+    /// Mounts on a device with faults; unmounts in the end, whether that succeeds or not.
+    pub fn mount_faulty<R>(
+        &self,
+        faults: Vec<Fault>,
+        work: impl for<'m> FnOnce(&Store<'_, 'm>, &Faulty<'m, MemDevice<'m>>) -> R,
+    ) -> R {
         self.with_memory(|memory| {
-            let device = TestDevice { disk: self, queue: Mutex::default() };
+            let device = Faulty::new(self.device(), faults);
             let store = Store::mount(memory, &device, &NoInterrupts, MountOptions::default());
-            run(store.map_err(|failed| failed.error).unwrap(), self.fault, work)
+            let store = store.map_err(|failed| failed.error).unwrap();
+            let result = work(&store, &device);
+            let _ = store.unmount();
+            result
         })
     }
 }
 
-fn run<R>(store: Store<'_, '_>, fault: Fault, work: impl FnOnce(&Store<'_, '_>) -> R) -> R {
+fn mount<'m, R>(memory: Resources<'m>, device: &dyn Device<'m>, work: impl FnOnce(&Store<'_, '_>) -> R) -> R {
+    let store = Store::mount(memory, device, &NoInterrupts, MountOptions::default());
+    run(store.map_err(|failed| failed.error).unwrap(), work)
+}
+
+fn run<R>(store: Store<'_, '_>, work: impl FnOnce(&Store<'_, '_>) -> R) -> R {
     let result = work(&store);
-    let outcome = store.unmount();
-    assert!(outcome.is_ok() || fault == Fault::WriteError, "{outcome:?}");
+    store.unmount().unwrap();
     result
 }
 
-enum Job<'m> {
-    Transfer(Request<'m>),
-    Flush(FlushTag),
-}
-
-struct TestDevice<'k, 'm> {
-    disk: &'k Disk,
-    queue: Mutex<VecDeque<ManuallyDrop<Job<'m>>>>,
-}
-
-impl<'m> TestDevice<'_, 'm> {
-    /// Counts the fuse down by `count`; whether it is at its end, or past it.
-    fn burn(&self, count: usize) -> (bool, bool) {
-        let left = self.disk.fuse.fetch_sub(count as i64, Ordering::Relaxed) - count as i64;
-        (left == -1, left < 0)
-    }
-
-    fn transfer(&self, request: &mut Request<'m>) -> Result<(), DeviceError> {
-        let mut bytes = self.disk.bytes.lock().unwrap();
-        let mut at = request.addr() as usize;
-        if at as u64 + request.len_bytes() > bytes.len() as u64 {
-            return Err(DeviceError::Io);
-        }
-        match request.kind() {
-            RequestKind::Write => {
-                if self.disk.fault == Fault::WriteError && self.burn(1).0 {
-                    return Err(DeviceError::Io);
-                }
-                for buffer in request.buffers().into_iter().flatten() {
-                    if self.disk.fault != Fault::PowerLoss || !self.burn(1).1 {
-                        bytes[at..at + buffer.len()].copy_from_slice(buffer);
-                    }
-                    at += buffer.len();
-                }
-            }
-            _ => {
-                if self.disk.fault == Fault::ReadError && self.burn(1).0 {
-                    return Err(DeviceError::Io);
-                }
-                for buffer in request.buffers_mut().into_iter().flatten() {
-                    buffer.copy_from_slice(&bytes[at..at + buffer.len()]);
-                    at += buffer.len();
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-impl<'m> Device<'m> for TestDevice<'_, 'm> {
-    fn geometry(&self) -> DeviceGeometry {
-        DeviceGeometry {
-            len_bytes: self.disk.bytes.lock().unwrap().len() as u64,
-            logical_sector_len_bytes: 512,
-            physical_sector_len_bytes: 512,
-            max_transfer_len_bytes: 1 << 20,
-            max_segments: 8,
-            queue_depth: 8,
-            read_only: false,
-            volatile_cache: true,
-            discard: false,
-        }
-    }
-
-    fn submit(&self, request: Request<'m>) -> Result<(), Request<'m>> {
-        self.queue.lock().unwrap().push_back(ManuallyDrop::new(Job::Transfer(request)));
-        Ok(())
-    }
-
-    fn flush(&self, tag: FlushTag) -> Result<(), FlushTag> {
-        self.queue.lock().unwrap().push_back(ManuallyDrop::new(Job::Flush(tag)));
-        Ok(())
-    }
-
-    fn poll(&self) -> Option<Completion<'m>> {
-        let job = self.queue.lock().unwrap().pop_front()?;
-        Some(match ManuallyDrop::into_inner(job) {
-            Job::Transfer(mut request) => {
-                let result = self.transfer(&mut request);
-                Completion::Transfer(request, result)
-            }
-            Job::Flush(tag) => Completion::Flush(tag, Ok(())),
-        })
-    }
-}
-
-/// SplitMix64: the same numbers for the same seed.
-pub struct Rng(pub u64);
+/// The shim's generator, with a name for bytes.
+pub struct Rng(arenite_shim::rng::Rng);
 
 impl Rng {
+    pub fn new(seed: u64) -> Self {
+        Self(arenite_shim::rng::Rng::new(seed))
+    }
+
     pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0.next_u64()
     }
 
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
+        self.0.below(bound)
     }
 
     pub fn bytes(&mut self, len: usize) -> Vec<u8> {
-        (0..len).map(|_| self.next() as u8).collect()
+        let mut bytes = vec![0; len];
+        arenite_shim::rng::fill(self.next(), &mut bytes);
+        bytes
     }
 }
 
