@@ -16,7 +16,7 @@ use crate::report::{Meter, Progress, Tally};
 use crate::volume::{blocks_for, Volume, DATA_HINT};
 
 /// Bytes of content after which there is a commit.
-const COMMIT_EVERY_BYTES: u64 = 32 << 20;
+const COMMIT_EVERY_BYTES: u64 = 16 << 20;
 /// Bytes of content after which the disk gets what is queued. Not less: nodes of the catalogue that the next file
 /// replaces are then never written.
 const STEP_EVERY_BYTES: usize = 1 << 20;

@@ -2,8 +2,8 @@
 //! The words `phase=`, `format=` and `partial=`: what the demonstration does in this boot.
 //!
 //! `phase=import` puts the archive on the disk with the serial number `input` into the store on the disk `store`, which
-//! is formatted if it is blank; `format=force` formats it whatever it holds. `phase=verify` compares the two and changes
-//! some files; with `partial=yes` the store may lack some.
+//! is formatted if it is blank; `format=force` formats it whatever it holds. `phase=verify` compares the two and
+//! changes some files; with `partial=yes` the store may lack some.
 
 use alloc::vec::Vec;
 

@@ -3,8 +3,8 @@
 //! and what is there now is right again.
 //!
 //! A pass goes through the archive from front to back, looks each path up in the catalogue, and compares the content
-//! through verified pointers. That the catalogue holds nothing else is seen by counting. With `partial=yes` files of the
-//! archive may be missing: the import ended before them.
+//! through verified pointers. That the catalogue holds nothing else is seen by counting. With `partial=yes` files of
+//! the archive may be missing: the import ended before them.
 
 use core::ops::ControlFlow;
 

@@ -28,8 +28,8 @@ arenite_core::memory! {
 /// Blocks of a new volume for which it gets one more arena: 64 MiB.
 const BLOCKS_PER_ARENA: u64 = 4096;
 
-/// Where content goes: not into the arena that nodes of the catalogue go into, which has the hint 0, so that the blocks of
-/// files lie side by side and are written in few requests.
+/// Where content goes: not into the arena that nodes of the catalogue go into, which has the hint 0, so that the blocks
+/// of files lie side by side and are written in few requests.
 pub const DATA_HINT: u32 = 1;
 
 /// What may be done with a disk that holds no volume.

@@ -20,6 +20,9 @@ use std::time::Duration;
 /// How many lines of the kernel's output a failure shows.
 const TAIL_LINES: usize = 40;
 
+/// What a line begins with in which the kernel says why it gives up.
+const KERNEL_ERROR: &str = "kernel-demo: error: ";
+
 /// A whole run may last this many times the limit on silence.
 const WHOLE_RUN_FACTOR: u32 = 20;
 
@@ -274,9 +277,11 @@ pub fn require(run: &Run, outcome: Outcome, verbose: bool) -> Result<()> {
         let skip = run.log.len().saturating_sub(TAIL_LINES);
         run.log.iter().skip(skip).for_each(|line| println!("  | {line}"));
     }
+    let reason = run.log.iter().rev().find_map(|line| line.strip_prefix(KERNEL_ERROR));
+    let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
     match outcome {
-        Outcome::Success => bail!("{}", run.end),
-        other => bail!("{}, not with `{}`", run.end, other.name()),
+        Outcome::Success => bail!("{}{reason}", run.end),
+        other => bail!("{}, not with `{}`{reason}", run.end, other.name()),
     }
 }
 

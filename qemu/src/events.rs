@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! @progress 1048576 4194304                 done and total, in bytes
-//! @result phase=import files=7 bytes=12345  figures at the end of a phase: also blocks commits flushes micros
-//!                                           read_bytes write_bytes
+//! @result phase=import files=7 bytes=12345  figures at the end of a phase: also links blocks commits flushes micros,
+//!                                           and read_bytes write_bytes of the store's disk
 //! @datablock addr=0x84000                   where a block of some file's content lies
 //! @corrupt file=a/b addr=0x84000 expected=0x1 found=0x2     content whose hash is wrong
 //! @repaired what=superblock copy=0          a damaged copy (superblock, header) that the other one made good

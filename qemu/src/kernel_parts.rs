@@ -1,5 +1,5 @@
-//! Tests of those parts of the kernel that run anywhere: its reader of tar headers, against the `tar` crate, and what it
-//! does to the files.
+//! Tests of those parts of the kernel that run anywhere: its reader of tar headers, against the `tar` crate, and what
+//! it does to the files.
 
 #[path = "../../kernel-demo/src/archive/header.rs"]
 mod header;

@@ -3,15 +3,15 @@
 //! It is called through two cargo aliases, `cargo demo` and `cargo verify`. Exit status: 0 if all is well, 1 if
 //! something failed, 2 if the command line is wrong or something is missing that could not be installed.
 //!
-//! | module                          | what                                                    |
-//! |---------------------------------|---------------------------------------------------------|
-//! | `setup`, `tools`, `kernel`      | what is installed and built before anything runs        |
-//! | `pack`, `generate`, `work`      | input, archive, disks, the work directory and its locks |
-//! | `vm`, `events`, `accel`         | one run of QEMU                                         |
-//! | `demo`, `flip`, `host`, `report`| the demonstration                                       |
-//! | `scenarios`, `refusals`, `platform` | what else the kernel has to show                    |
-//! | `verify`                        | all checks                                              |
-//! | `progress`, `table`, `size`     | what the user sees                                      |
+//! | module                              | what                                                    |
+//! |-------------------------------------|---------------------------------------------------------|
+//! | `setup`, `tools`, `kernel`          | what is installed and built before anything runs        |
+//! | `pack`, `generate`, `work`          | input, archive, disks, the work directory and its locks |
+//! | `vm`, `events`, `accel`             | one run of QEMU                                         |
+//! | `demo`, `flip`, `host`, `report`    | the demonstration                                       |
+//! | `scenarios`, `refusals`, `platform` | what else the kernel has to show                        |
+//! | `verify`                            | all checks                                              |
+//! | `progress`, `table`, `size`         | what the user sees                                      |
 
 #![forbid(unsafe_code)]
 

@@ -83,8 +83,8 @@ fn too_small(bench: &Bench) -> Result<u32> {
 
 /// Devices that fail. What was committed before stays, and is found by the next machine.
 pub fn io_errors(bench: &Bench) -> Result<String> {
-    // Commits come every 32 MiB. The disk has three arenas of 64 MiB; content goes into the second one first, and after
-    // 32 MiB into the third. So the failing sector is met after one commit at least.
+    // Commits come every 16 MiB. The disk has three arenas of 64 MiB; content goes into the second one first, and after
+    // 32 MiB into the third. So the failing sector is met after two commits at least.
     const LATE_SECTOR: u64 = (128 + 16) * MIB / 512;
     let fill = |dir: &Path| generate::large(dir, SEED, 80, MIB);
     let demo = prepare(bench, "io-errors", Plan { size: 192 * MIB, ..PLAN }, fill)?;

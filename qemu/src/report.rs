@@ -92,8 +92,8 @@ impl Report {
     }
 }
 
-/// The cells of one result; what the kernel did not tell is a dash. The rate is that of the files' content, the last two
-/// cells are what went over the wire.
+/// The cells of one result; what the kernel did not tell is a dash. The rate is that of the files' content, the last
+/// two cells are what went over the wire.
 fn row(name: &str, event: &Event) -> Vec<String> {
     let micros = event.number("micros");
     let cell = |key| event.number(key).map_or("-".into(), |number| number.to_string());

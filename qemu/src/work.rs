@@ -71,8 +71,8 @@ pub fn open_disk(path: &Path, size_bytes: u64) -> Result<File> {
 
 /// Runs `body` while others may lock the file for reading, and locks it for us alone again.
 pub fn while_shared<R>(file: &File, path: &Path, body: impl FnOnce() -> R) -> Result<R> {
-    // Whether a lock can be changed in place depends on the system, so it is given up first. Whoever takes it in between
-    // is noticed, here or below.
+    // Whether a lock can be changed in place depends on the system, so it is given up first. Whoever takes it in
+    // between is noticed, here or below.
     file.unlock()?;
     locked(file.try_lock_shared(), path)?;
     let result = body();

@@ -60,8 +60,8 @@ impl Window {
         (self.front, self.next) = (0, 0);
     }
 
-    /// The bytes from `offset` on, up to `max_bytes` and the end of the chunk, at least one. `offset` is not before that
-    /// of an earlier call, unless there was a [`Window::rewind`].
+    /// The bytes from `offset` on, up to `max_bytes` and the end of the chunk, at least one. `offset` is not before
+    /// that of an earlier call, unless there was a [`Window::rewind`].
     pub fn bytes(&mut self, offset: u64, max_bytes: u64) -> Result<&[u8], ArchiveError> {
         if offset >= self.len_bytes {
             return Err(ArchiveError::Bad { offset, what: "beyond the end of the disk" });

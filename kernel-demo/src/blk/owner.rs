@@ -127,8 +127,8 @@ pub struct Prefix {
     pub len_bytes: usize,
 }
 
-// SAFETY: the bytes stay where they are when the reference moves, and live for ever; the exclusive reference forbids any
-// other access and is in the driver's hands.
+// SAFETY: the bytes stay where they are when the reference moves, and live for ever; the exclusive reference forbids
+// any other access and is in the driver's hands.
 unsafe impl Owner for Prefix {
     fn segments(&mut self, segments: &mut Segments) {
         segments.push_mut(self.bytes.get_mut(..self.len_bytes).unwrap_or_default());
