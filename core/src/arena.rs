@@ -23,6 +23,9 @@ use crate::freemap::{Counts, FreeMap, State};
 use crate::platform::Platform;
 use crate::sync::{const_new, AtomicU32, AtomicUsize, Lock, Ordering};
 
+/// Fewest blocks of an arena that this code makes: what its log needs at worst, the reserve of reclaim, and something to
+/// use.
+pub(crate) const MIN_ARENA_BLOCKS: u64 = 16;
 /// Allocations after which the next arena gets its turn.
 const ROTATE_ALLOCATIONS: u32 = 2048;
 
@@ -157,6 +160,8 @@ pub(crate) struct Place {
 /// All arenas of one store.
 pub(crate) struct Arenas<'m> {
     slots: &'m [ArenaSlot],
+    /// How many of the slots are in use; grows only.
+    count: AtomicUsize,
     words: &'m [AtomicUsize],
     size: BlockSize,
     rotation: AtomicU32,
@@ -166,15 +171,52 @@ pub(crate) struct Arenas<'m> {
 impl<'m> Arenas<'m> {
     pub(crate) fn new(
         slots: &'m [ArenaSlot],
+        count: usize,
         words: &'m [AtomicUsize],
         size: BlockSize,
         platform: &'m dyn Platform,
     ) -> Self {
-        Self { slots, words, size, rotation: AtomicU32::new(0), platform }
+        let count = AtomicUsize::new(count.min(slots.len()));
+        Self { slots, count, words, size, rotation: AtomicU32::new(0), platform }
     }
 
     pub(crate) fn len(&self) -> usize {
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// Arenas that there can be.
+    pub(crate) fn most(&self) -> usize {
         self.slots.len()
+    }
+
+    /// Words of free map that the arenas have taken.
+    pub(crate) fn words_used(&self) -> usize {
+        self.len().checked_sub(1).map_or(0, |last| {
+            self.slots[last].words_at.load(Ordering::Relaxed) + FreeMap::words_needed(self.blocks(last))
+        })
+    }
+
+    /// Adds arenas in which every block is free, behind the last one, as part of the commit of `generation`.
+    pub(crate) fn append(&self, arenas: usize, first_block: u32, blocks: u32, generation: u64) {
+        let old = self.len();
+        for index in 0..arenas {
+            let arena = old + index;
+            let words_at = self.words_used() + index * FreeMap::words_needed(blocks);
+            let base_block = first_block + index as u32 * (blocks + 2);
+            self.note(arena, u64::from(base_block), 0);
+            self.place(arena, base_block, blocks, words_at);
+            self.with(arena, |state, map| {
+                map.clear();
+                let loaded = map.load_range(0, blocks - 2, true);
+                debug_assert!(loaded.is_ok());
+                state.counts = map.load_done();
+                state.must_rewrite = true;
+                state.touched = true;
+                state.rolled = generation;
+                state.cursor = 0;
+            });
+        }
+        self.count.store(old + arenas, Ordering::Release);
     }
 
     /// See [`ArenaSlot::note`].
@@ -228,7 +270,7 @@ impl<'m> Arenas<'m> {
             return Err(bad);
         }
         let block = u32::try_from(addr >> self.size.shift()).map_err(|_| bad)?;
-        let behind = self.slots.partition_point(|slot| slot.base_block.load(Ordering::Relaxed) <= block);
+        let behind = self.slots[..self.len()].partition_point(|slot| slot.base_block.load(Ordering::Relaxed) <= block);
         let arena = behind.checked_sub(1).ok_or(bad)?;
         let index = (block - self.slots[arena].base_block.load(Ordering::Relaxed)).checked_sub(2).ok_or(bad)?;
         if index < self.blocks(arena) {
@@ -298,7 +340,7 @@ impl<'m> Arenas<'m> {
 
     /// The same with an explicit number of blocks to be left in each arena.
     pub(crate) fn allocate_leaving(&self, reserve: impl Fn(usize) -> u32, hint: u32) -> Result<Place, Error> {
-        let count = self.slots.len();
+        let count = self.len();
         let turn = self.rotation.fetch_add(1, Ordering::Relaxed) / ROTATE_ALLOCATIONS;
         let start = hint.wrapping_add(turn) as usize % count.max(1);
         for attempt in 0..2 * count {

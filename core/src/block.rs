@@ -10,7 +10,7 @@
 //! Changing a block after it is final, or queueing one before, does not compile.
 
 use crate::arena::Place;
-use crate::format::{BlockType, RawPtr};
+use crate::format::{BlockSize, BlockType, DeadListBlock, FormatError, Leaf, Pivot, RawPtr};
 use crate::pool::{Shared, Slot};
 use crate::store::Engine;
 
@@ -123,5 +123,17 @@ impl core::ops::Deref for Block<'_> {
 impl core::fmt::Debug for Block<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("Block").field("ptr", &self.ptr).finish_non_exhaustive()
+    }
+}
+
+/// The content of a final block must be of the type that it was allocated for.
+pub(crate) fn check_type(bytes: &[u8], block_type: BlockType) -> Result<(), FormatError> {
+    let size = u32::try_from(bytes.len()).ok().and_then(BlockSize::new).unwrap_or(BlockSize::MIN);
+    match block_type {
+        BlockType::Data => Ok(()),
+        BlockType::Leaf => Leaf::parse(bytes, size).map(drop),
+        BlockType::Pivot => Pivot::parse(bytes, size).map(drop),
+        BlockType::DeadList => DeadListBlock::decode(bytes, size).map(drop),
+        other => Err(FormatError::BlockType { found: other as u16, want: Some(BlockType::Data) }),
     }
 }

@@ -6,6 +6,7 @@
 // Without a heap there is nothing to box a large error in, and it is the memory itself that comes back.
 #![allow(clippy::result_large_err)]
 
+use crate::arena::MIN_ARENA_BLOCKS;
 use crate::commit::Commit;
 use crate::device::{Completion, Device, DeviceGeometry, FlushTag, Purpose, Request};
 use crate::error::{DeviceOp, Error, MemoryPart};
@@ -16,15 +17,12 @@ use crate::mount::{build_engine, CopyState, Failed, MountReport, Mounting, MIN_F
 use crate::platform::Platform;
 use crate::pool::{Pool, SharedChain, Slot, SlotChain};
 use crate::roots::Roots;
-use crate::store::{Engine, Store};
+use crate::store::Store;
 
 /// Bytes at the start and at the end of a device that must be zero for it to count as blank. Every common file system
 /// and partition table has something in one of them.
 const BLANK_FRONT_LEN: u64 = 1 << 20;
 const BLANK_BACK_LEN: u64 = 64 << 10;
-/// Fewest blocks of an arena: what its log needs at worst, the reserve of reclaim, and something to use.
-const MIN_ARENA_BLOCKS: u64 = 16;
-
 /// What a new volume is to be like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FormatOptions {
@@ -153,22 +151,6 @@ impl<'m> Direct<'_, 'm> {
     }
 }
 
-/// Every block free, every header and log still to be written.
-fn lay_out(engine: &Engine<'_>, blocks: u32) {
-    for arena in 0..engine.arenas.len() {
-        let base_block = 1 + arena as u32 * (blocks + 2);
-        engine.arenas.note(arena, u64::from(base_block), 0);
-        engine.arenas.place(arena, base_block, blocks, arena * FreeMap::words_needed(blocks));
-        engine.arenas.with(arena, |state, map| {
-            map.clear();
-            let loaded = map.load_range(0, blocks - 2, true);
-            debug_assert!(loaded.is_ok());
-            state.counts = map.load_done();
-            state.must_rewrite = true;
-        });
-    }
-}
-
 impl<'d, 'm> Store<'d, 'm> {
     /// Makes a new volume on a device and mounts it. Waits until that is durable.
     ///
@@ -220,8 +202,8 @@ impl<'d, 'm> Store<'d, 'm> {
         let len_bytes = device.geometry().len_bytes;
         Direct { device, platform, pool: memory.probe, len_bytes }.erase_superblocks()?;
         let second = Mounting::second_superblock_addr(device.geometry().len_bytes, options.block_size);
-        let engine = build_engine(memory, options.block_size, options.arenas, second, platform);
-        lay_out(&engine, blocks);
+        let engine = build_engine(memory, options.block_size, 0, platform);
+        engine.arenas.append(options.arenas as usize, 1, blocks, 0);
         let report = MountReport {
             superblocks: [CopyState::Good; 2],
             bad_header_copies: 0,
@@ -231,7 +213,7 @@ impl<'d, 'm> Store<'d, 'm> {
             doubtful_blocks: 0,
             read_only: false,
         };
-        let store = Self::new(engine, device, Commit::of_new_volume(), report);
+        let store = Self::new(engine, device, Commit::of_new_volume(second), report);
         store.commit(Roots::EMPTY)?;
         store.settle()?;
         Ok(store)

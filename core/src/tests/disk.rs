@@ -34,6 +34,10 @@ impl<'m> Disk<'m> {
         core::mem::take(&mut self.inner.lock().unwrap().log)
     }
 
+    pub(crate) fn grow(&self, len_bytes: usize) {
+        self.inner.lock().unwrap().bytes.resize(len_bytes, 0);
+    }
+
     pub(crate) fn fail(&self, error: Option<DeviceError>) {
         self.inner.lock().unwrap().fail = error;
     }

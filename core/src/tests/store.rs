@@ -286,3 +286,38 @@ fn an_arena_without_a_free_block_commits() {
     assert_eq!(store.roots(), roots);
     assert_eq!(store.space(), space);
 }
+
+#[test]
+fn a_volume_grows_in_place_while_it_is_used() {
+    let memories: Vec<_> = (0..2).map(|_| memory()).collect();
+    let disk = Disk::new(vec![0; 512 << 10]);
+    let store = Store::format(memories[0].take().unwrap(), &disk, &NoInterrupts, options(2)).unwrap();
+    let mut kept = vec![write(&store, 1).unwrap()];
+    store.commit(store.roots().with_root(Some(kept[0]), 1)).unwrap();
+    let error = store.grow().unwrap_err();
+    assert!(matches!(error, Error::Geometry { .. }), "{error}");
+    kept.push(write(&store, 2).unwrap());
+    store.free(kept[0]).unwrap();
+    let before = store.space();
+    disk.grow(1 << 20);
+    store.grow().unwrap();
+    assert_eq!(store.roots().root.addr, kept[0].addr, "the change of the caller is not in it");
+    store.settle().unwrap();
+    let after = store.space();
+    assert!(after.total_blocks > before.total_blocks + 240, "{before:?} {after:?}");
+    store.commit(store.roots().with_root(Some(kept[1]), 2)).unwrap();
+    kept.remove(0);
+    while let Ok(ptr) = write(&store, 3) {
+        kept.push(ptr);
+    }
+    assert!(kept.len() > 400);
+    store.commit(store.roots().with_root(Some(kept[0]), 3)).unwrap();
+    store.unmount().unwrap();
+    let store = Store::mount(memories[1].take().unwrap(), &disk, &NoInterrupts, MountOptions::default()).unwrap();
+    assert_eq!(store.report().superblocks, [CopyState::Good; 2]);
+    assert_eq!((store.report().arenas, store.report().bad_header_copies), (4, 0));
+    check_space(&store, &kept);
+    for ptr in &kept {
+        store.read(*ptr).unwrap();
+    }
+}

@@ -1,0 +1,90 @@
+//! Growing a volume in place, while it is in use: a commit that changes nothing but the number of arenas.
+//!
+//! ```text
+//!   E0  superblock (old state) to its new place at the end of the device                         flush
+//!   E1  logs and header copies A of the new arenas, behind the old ones                          flush
+//!   E2  superblock 0, with the longer arena table                                                flush -> acknowledged
+//!   E3  header copies B of the new arenas, superblock 1 at its new place                         flush
+//! ```
+//!
+//! What other callers have changed meanwhile stays with the next commit: their roots do not know of it yet. Only the
+//! generation moves on, so that their blocks are counted with the right one.
+
+use super::{Commit, CommitTicket};
+use crate::arena::{Arenas, MIN_ARENA_BLOCKS};
+use crate::error::{Error, MemoryPart};
+use crate::format::{max_sealed_arenas, MAX_GENERATION};
+use crate::freemap::FreeMap;
+use crate::mount::Mounting;
+use crate::store::Engine;
+
+/// Arenas that the original is known to handle; growing goes beyond only if there are more already.
+const USUAL_ARENAS_MAX: usize = 32;
+
+/// New arenas: how many, and blocks of each one's free map.
+struct Plan {
+    arenas: usize,
+    blocks: u32,
+    first_block: u32,
+}
+
+fn plan(arenas: &Arenas<'_>, size_shift: u32, second_addr: u64, most: usize) -> Result<Plan, Error> {
+    let have = arenas.len();
+    let last = have.saturating_sub(1);
+    let first_block = (arenas.base_addr(last) >> size_shift) as u32 + arenas.blocks(last) + 2;
+    let extra = u64::from(((second_addr >> size_shift) as u32).saturating_sub(first_block));
+    let like_the_first = u64::from(arenas.blocks(0) + 2);
+    let limit = most.max(have + 1).min(arenas.most());
+    if limit <= have {
+        let (need, have) = (have as u64 + 1, arenas.most() as u64);
+        return Err(Error::MemoryTooSmall { part: MemoryPart::Arenas, need, have });
+    }
+    let count = (extra / like_the_first).clamp(1, (limit - have) as u64);
+    let blocks = (extra / count).saturating_sub(2);
+    if blocks < MIN_ARENA_BLOCKS {
+        let end = u64::from(first_block) + MIN_ARENA_BLOCKS + 3;
+        let (need_bytes, have_bytes) = (end << size_shift, second_addr + (1 << size_shift));
+        return Err(Error::Geometry { need_bytes, have_bytes });
+    }
+    let need = (arenas.words_used() + count as usize * FreeMap::words_needed(blocks as u32)) as u64;
+    if need > arenas.words_len() as u64 {
+        let have = arenas.words_len() as u64;
+        return Err(Error::MemoryTooSmall { part: MemoryPart::MapWords, need, have });
+    }
+    Ok(Plan { arenas: count as usize, blocks: blocks as u32, first_block })
+}
+
+impl<'m> Commit<'m> {
+    /// Begins to grow the volume to a device of `len_bytes`. Only while idle.
+    pub(crate) fn start_grow(&mut self, engine: &Engine<'m>, len_bytes: u64) -> Result<CommitTicket, Error> {
+        if !self.is_idle() {
+            return Err(Error::CommitInFlight);
+        }
+        let generation = self.durable + 1;
+        if generation > MAX_GENERATION {
+            return Err(Error::BadParameter { name: "generation", found: generation });
+        }
+        if len_bytes >> engine.size.shift() > u64::from(u32::MAX) {
+            let have_bytes = u64::from(u32::MAX) << engine.size.shift();
+            return Err(Error::Geometry { need_bytes: len_bytes, have_bytes });
+        }
+        let second_addr = Mounting::second_superblock_addr(len_bytes, engine.size);
+        let most = USUAL_ARENAS_MAX.min(max_sealed_arenas(engine.size) as usize);
+        let plan = plan(&engine.arenas, engine.size.shift(), second_addr, most)?;
+        let old = engine.arenas.len();
+        for arena in 0..old {
+            engine.arenas.with(arena, |state, _| {
+                state.rolled = generation;
+                state.touched = false;
+            });
+        }
+        engine.arenas.append(plan.arenas, plan.first_block, plan.blocks, generation);
+        if second_addr != self.second_superblock_addr {
+            self.second_superblock_addr = second_addr;
+            self.bad_superblocks |= 2;
+        }
+        (self.generation, self.roots, self.repair_only) = (generation, self.durable_roots, false);
+        self.enter_first();
+        Ok(CommitTicket { generation, repairs: false })
+    }
+}

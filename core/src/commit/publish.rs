@@ -1,0 +1,98 @@
+//! Headers, superblocks, and the end of a commit.
+
+use super::{Action, Commit, Phase, Stage};
+use crate::error::Error;
+use crate::format::{encode_superblock, AddrHash, ArenaHeader, ArenaRef, SuperHead, NONE};
+use crate::hash::hash64;
+use crate::sabotage::{sabotaged, Switch};
+use crate::store::Engine;
+use crate::sync::Ordering;
+
+impl<'m> Commit<'m> {
+    pub(super) fn headers(&mut self, engine: &Engine<'m>, which: u8, then: Phase) -> Result<Action<'m>, Error> {
+        let Some(arena) = self.next_touched(engine) else {
+            self.enter(then);
+            return Ok(Action::Worked);
+        };
+        let Some(mut slot) = self.buffer(engine) else { return Ok(Action::Wait) };
+        let base = engine.arenas.base_addr(arena);
+        let log = engine.arenas.with(arena, |state, _| state.log);
+        let header = ArenaHeader {
+            log_head: AddrHash { addr: log.head_addr, hash: NONE },
+            size_bytes: u64::from(engine.arenas.blocks(arena)) << engine.size.shift(),
+            used_bytes: log.used_bytes,
+            seal: log.seal,
+        };
+        header.encode(slot.bytes_mut(), engine.size, base).map_err(|error| Error::format(base, error))?;
+        let hash = hash64(slot.bytes());
+        engine.arenas.with(arena, |state, _| state.log.header_hash = hash);
+        self.arena = arena + 1;
+        self.counters.block_writes += 1;
+        self.submit_write(engine, base + u64::from(which) * engine.size.len_u64(), slot)
+    }
+
+    /// Waits until every block of the generation and everything that this machine wrote is complete.
+    pub(super) fn drain(&mut self, engine: &Engine<'m>) -> Result<Action<'m>, Error> {
+        let parity = (self.generation & 1) as usize;
+        let pending = engine.pending[parity].load(Ordering::Acquire);
+        // A failed write is noted before it stops to be pending, so the failure is seen if the count is.
+        if self.outstanding != 0 || (pending != 0 && !sabotaged(Switch::SkipDrain)) || engine.has_failed() {
+            return Ok(Action::Wait);
+        }
+        self.phase = Phase::Flush(Stage::E1);
+        Ok(Action::Worked)
+    }
+
+    pub(super) fn superblock(&mut self, engine: &Engine<'m>, which: u8, stage: Stage) -> Result<Action<'m>, Error> {
+        let Some(mut slot) = self.buffer(engine) else { return Ok(Action::Wait) };
+        let size = engine.size;
+        let roots = self.roots;
+        let head = SuperHead {
+            block_size: size,
+            bufspc: size.bufspc(),
+            narena: engine.arenas.len() as u32,
+            root_height: roots.height,
+            root_addr: roots.root.addr,
+            root_hash: roots.root.hash,
+            deadlist_head: roots.deadlist_head,
+            deadlist_tail: roots.deadlist_tail,
+            flag: roots.flag,
+            next_qid: roots.next_qid,
+            next_gen: roots.next_gen,
+            qgen: self.generation,
+        };
+        let mut entry = |index: u32| {
+            let arena = index as usize;
+            let header_hash = engine.arenas.with(arena, |state, _| state.log.header_hash);
+            ArenaRef { header_addr: engine.arenas.base_addr(arena), header_hash }
+        };
+        let addr = if which == 0 { 0 } else { self.second_superblock_addr };
+        // With very small blocks and very many arenas there is no room for the extension.
+        encode_superblock(slot.bytes_mut(), &head, &mut entry, true)
+            .or_else(|_| encode_superblock(slot.bytes_mut(), &head, &mut entry, false))
+            .map_err(|error| Error::format(addr, error))?;
+        let together = sabotaged(Switch::SuperblocksTogether) && stage == Stage::E2 && which == 0;
+        self.phase = if together { Phase::Superblock1 } else { Phase::Flush(stage) };
+        self.counters.block_writes += 1;
+        self.submit_write(engine, addr, slot)
+    }
+
+    /// Both copies of everything are durable: what the commit freed may be handed out again.
+    pub(super) fn settle(&mut self, engine: &Engine<'m>) -> Action<'m> {
+        if self.arena < engine.arenas.len() {
+            engine.arenas.with(self.arena, |state, map| {
+                map.settle(&mut state.counts);
+                if core::mem::take(&mut state.touched) {
+                    state.must_rewrite = false;
+                    state.unclean = false;
+                    state.bad_copies = 0;
+                }
+            });
+            self.arena += 1;
+        } else {
+            self.bad_superblocks = 0;
+            self.enter(Phase::Idle);
+        }
+        Action::Worked
+    }
+}

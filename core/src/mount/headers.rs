@@ -1,0 +1,97 @@
+//! Which copy of each arena header counts, and where the arenas lie.
+
+use super::logs::Walk;
+use super::{too_small, Mounting, Stage};
+use crate::device::DeviceError;
+use crate::error::{Damage, Error, MemoryPart};
+use crate::format::{ArenaHeader, CHAIN_DIGEST_START};
+use crate::freemap::FreeMap;
+use crate::hash::hash64;
+use crate::pool::Slot;
+use crate::sabotage::{sabotaged, Switch};
+
+impl<'d, 'm> Mounting<'d, 'm> {
+    pub(super) fn take_header(
+        &mut self,
+        arena: usize,
+        copy: u8,
+        slot: Option<Slot<'m>>,
+        result: Result<(), DeviceError>,
+    ) -> Result<(), Error> {
+        let Some(engine) = &self.engine else { return Err(Error::NoBuffer) };
+        let expected = engine.arenas.with(arena, |state, _| state.log.header_hash);
+        let base = engine.arenas.base_addr(arena);
+        let matching = match (&slot, result) {
+            (Some(slot), Ok(())) => {
+                hash64(slot.bytes()) == expected || (sabotaged(Switch::SkipHeaderHash) && copy == 0)
+            }
+            _ => false,
+        };
+        let first_good = copy == 1 && engine.arenas.with(arena, |state, _| state.bad_copies & 1 == 0);
+        if !matching {
+            engine.arenas.with(arena, |state, _| state.bad_copies |= 1 << copy);
+            self.bad_header_copies += 1;
+            if copy == 1 && !first_good {
+                return Err(Error::corrupt(base, Damage::Header { expected }));
+            }
+        }
+        if let (true, false, Some(slot)) = (matching, first_good, &slot) {
+            let header =
+                ArenaHeader::decode(slot.bytes(), engine.size, base).map_err(|error| Error::format(base, error))?;
+            self.place_arena(arena, base, &header)?;
+        }
+        drop(slot);
+        if copy == 0 {
+            self.stage = Stage::Header { arena, copy: 1 };
+            return Ok(());
+        }
+        self.begin_log(arena);
+        Ok(())
+    }
+
+    /// Gives the arena its words, and checks that its extent is where it may be.
+    pub(super) fn place_arena(&mut self, arena: usize, base: u64, header: &ArenaHeader) -> Result<(), Error> {
+        let Some(engine) = &self.engine else { return Err(Error::NoBuffer) };
+        let misplaced = Error::corrupt(base, Damage::ArenaExtent);
+        let unit = engine.size.len_u64();
+        let end = header.size_bytes.checked_add(2 * unit).and_then(|len| base.checked_add(len)).ok_or(misplaced)?;
+        let second = Self::second_superblock_addr(self.geometry.len_bytes, engine.size);
+        let limit = match arena + 1 < engine.arenas.len() {
+            true => engine.arenas.base_addr(arena + 1).min(second),
+            false => second,
+        };
+        let blocks = header.size_bytes >> engine.size.shift();
+        if end > limit || blocks < 3 {
+            return Err(misplaced);
+        }
+        let blocks = u32::try_from(blocks).map_err(|_| misplaced)?;
+        let words_at = self.words_used;
+        let need = words_at + FreeMap::words_needed(blocks);
+        if need > engine.arenas.words_len() {
+            // How much the rest needs is not known yet; what is known is told.
+            return Err(too_small(MemoryPart::MapWords, need as u64, engine.arenas.words_len() as u64));
+        }
+        self.words_used = need;
+        engine.arenas.place(arena, (base >> engine.size.shift()) as u32, blocks, words_at);
+        let sealed = self.sealed;
+        engine.arenas.with(arena, |state, map| {
+            map.clear();
+            state.log.head_addr = header.log_head.addr;
+            state.log.used_bytes = header.used_bytes;
+            state.log.seal = header.seal.filter(|_| sealed);
+            // A seal that does not count now would count again once the superblock is ours.
+            state.must_rewrite = header.seal.is_some() && !sealed;
+        });
+        Ok(())
+    }
+
+    pub(super) fn begin_log(&mut self, arena: usize) {
+        let Some(engine) = &self.engine else { return };
+        let addr = engine.arenas.with(arena, |state, _| state.log.head_addr);
+        let unborn = self.head.is_some_and(|head| head.qgen == 0);
+        let digest = CHAIN_DIGEST_START;
+        let walk =
+            Walk { addr, blocks: 0, digest, last_barrier: 0, extra_words: 0, doubtful: false, entries: 0, unborn };
+        self.stage = Stage::Log { arena, walk };
+    }
+}

@@ -1,0 +1,229 @@
+//! Replay of the allocation logs.
+
+use super::{Mounting, Stage};
+use crate::device::DeviceError;
+use crate::error::{Damage, DeviceOp, Error};
+use crate::format::{chain_digest, restore_sealed, BlockSize, LogBlock, LogEntry, LogSeal, NONE};
+use crate::pool::Slot;
+use crate::sabotage::{sabotaged, Switch};
+use crate::store::Engine;
+
+/// How far the replay of one log got.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Walk {
+    pub(super) addr: u64,
+    pub(super) blocks: u32,
+    pub(super) digest: u64,
+    pub(super) last_barrier: u64,
+    /// Words of free map that entries touched, beyond one each.
+    pub(super) extra_words: u64,
+    /// Something was freed since that barrier.
+    pub(super) doubtful: bool,
+    /// Allocations and frees so far.
+    pub(super) entries: u64,
+    /// The volume is as the original formats it, without a commit.
+    pub(super) unborn: bool,
+}
+
+/// What the replay of one log block came to.
+#[derive(Clone, Copy)]
+struct Replayed {
+    /// The stopping barrier was met.
+    stopped: bool,
+    /// Something is behind it in the block.
+    trailing: bool,
+    /// The last entry was a barrier.
+    ends_with_barrier: bool,
+}
+
+impl<'d, 'm> Mounting<'d, 'm> {
+    pub(super) fn take_log(
+        &mut self,
+        arena: usize,
+        mut walk: Walk,
+        slot: Option<Slot<'m>>,
+        result: Result<(), DeviceError>,
+    ) -> Result<(), Error> {
+        let addr = walk.addr;
+        let (Some(engine), Some(head)) = (&self.engine, &self.head) else { return Err(Error::NoBuffer) };
+        let mut slot = match (slot, result) {
+            (Some(slot), Ok(())) => slot,
+            (_, Err(cause)) => return Err(Error::Device { op: DeviceOp::Read, addr, cause }),
+            (None, Ok(())) => return Err(Error::NoBuffer),
+        };
+        let place = engine.arenas.locate(addr).ok().filter(|place| place.arena == arena);
+        let place = place.ok_or(Error::corrupt(addr, Damage::ForeignRange))?;
+        if !engine.arenas.with(arena, |_, map| map.load_log_block(place.index)) {
+            return Err(Error::corrupt(addr, Damage::ChainLoop));
+        }
+        let seal = engine.arenas.with(arena, |state, _| state.log.seal);
+        let restored = match seal.filter(|seal| walk.blocks + 1 >= seal.blocks) {
+            Some(seal) => restore_tail(slot.bytes_mut(), engine.size, &walk, &seal),
+            None => false,
+        };
+        let block = LogBlock::decode(slot.bytes(), engine.size).map_err(|error| Error::format(addr, error))?;
+        let stop_at = seal.map_or(head.qgen, |_| u64::MAX);
+        engine.arenas.with(arena, |state, _| {
+            state.log.spares |= engine.arenas.spare_bit(place);
+            state.log.tail_addr = addr;
+            state.log.before_tail = walk.digest;
+        });
+        let replayed = replay(engine, arena, &block, stop_at, &mut walk)?;
+        walk.blocks += 1;
+        walk.digest = chain_digest(walk.digest, addr, block.sum().hash, block.sum().len_bytes);
+        self.log_blocks += 1;
+        let next = block.chain();
+        let at_end = match seal {
+            Some(seal) => walk.blocks >= seal.blocks,
+            None => replayed.stopped || next == NONE,
+        };
+        if !at_end {
+            if next == NONE {
+                return Err(Error::corrupt(addr, Damage::LogEnd));
+            }
+            walk.addr = next;
+            self.stage = Stage::Log { arena, walk };
+            return Ok(());
+        }
+        if let Some(seal) = seal {
+            if walk.digest != seal.digest && !sabotaged(Switch::SkipLogDigest) {
+                let (expected, found) = (seal.digest, walk.digest);
+                return Err(Error::corrupt(addr, Damage::LogDigest { expected, found }));
+            }
+            let ends = replayed.ends_with_barrier && walk.last_barrier == seal.gen && addr == seal.tail_addr;
+            if !ends || seal.gen > head.qgen {
+                return Err(Error::corrupt(addr, Damage::LogEnd));
+            }
+        }
+        // Something behind the end: a link of a commit that was cut off, or what the original had not committed.
+        let trailing = match seal {
+            Some(_) => restored || next != NONE,
+            None => replayed.stopped && (replayed.trailing || next != NONE),
+        };
+        engine.arenas.with(arena, |state, _| {
+            state.must_rewrite |= trailing;
+            state.unclean = trailing && seal.is_some();
+        });
+        drop(slot);
+        self.end_log(arena, &walk)
+    }
+
+    pub(super) fn end_log(&mut self, arena: usize, walk: &Walk) -> Result<(), Error> {
+        let (Some(engine), Some(head)) = (&self.engine, &self.head) else { return Err(Error::NoBuffer) };
+        let (sealed, read_only, mut doubtful_blocks, mut in_doubt) = (self.sealed, self.read_only(), 0, false);
+        engine.arenas.with(arena, |state, map| {
+            if let Some(index) = map.load_free_log_block() {
+                let addr = engine.arenas.addr(engine.arenas.at(arena, index));
+                return Err(Error::corrupt(addr, Damage::LogNotInUse));
+            }
+            // A log of the original without the committed barrier: it was killed while it wrote over it, and what it freed
+            // after the barrier before may still be part of the committed state. Lost space is better than lost data.
+            let torn = state.log.seal.is_none() && !sealed && (walk.last_barrier != head.qgen || head.qgen == 0);
+            in_doubt = walk.doubtful && torn && read_only;
+            if walk.doubtful && torn && !read_only {
+                doubtful_blocks = map.load_keep_doubtful();
+                state.must_rewrite = true;
+            }
+            state.counts = map.load_done();
+            state.log.blocks = walk.blocks;
+            state.rolled = head.qgen;
+            state.cursor = 0;
+            if sabotaged(Switch::SkipLogRewrite) {
+                state.must_rewrite = false;
+            }
+            Ok(())
+        })?;
+        self.doubtful_blocks += doubtful_blocks;
+        self.in_doubt |= in_doubt;
+        self.stage = match arena + 1 < engine.arenas.len() {
+            true => Stage::Header { arena: arena + 1, copy: 0 },
+            false => Stage::Flush,
+        };
+        Ok(())
+    }
+}
+
+/// Brings the last block of a sealed log back to what the seal vouches for, if the original has added to it since.
+/// Whether it had to be.
+fn restore_tail(page: &mut [u8], size: BlockSize, walk: &Walk, seal: &LogSeal) -> bool {
+    let as_sealed = LogBlock::decode(page, size).is_ok_and(|block| {
+        let sum = block.sum();
+        chain_digest(walk.digest, walk.addr, sum.hash, sum.len_bytes) == seal.digest
+    });
+    !as_sealed && restore_sealed(page, size, walk.digest, walk.addr, seal)
+}
+
+/// Applies the entries of one log block to the free map, up to the first barrier of generation `stop_at` or later.
+fn replay(
+    engine: &Engine<'_>,
+    arena: usize,
+    block: &LogBlock<'_>,
+    stop_at: u64,
+    walk: &mut Walk,
+) -> Result<Replayed, Error> {
+    let addr = walk.addr;
+    let mut out = Replayed { stopped: false, trailing: false, ends_with_barrier: false };
+    let mut entries = block.entries();
+    while let Some(entry) = entries.next() {
+        let entry = entry.map_err(|error| Error::format(addr, error))?;
+        out.ends_with_barrier = matches!(entry, LogEntry::Barrier { .. });
+        match entry {
+            LogEntry::Alloc { addr: first, len_bytes } => apply(engine, arena, walk, first, len_bytes, false)?,
+            LogEntry::Free { addr: first, len_bytes } => apply(engine, arena, walk, first, len_bytes, true)?,
+            LogEntry::Barrier { gen } => {
+                // Logs that end at a stopping barrier belong to the original, which may write what it likes behind it.
+                if stop_at == u64::MAX && gen < walk.last_barrier {
+                    return Err(Error::corrupt(addr, Damage::BarrierOrder));
+                }
+                if gen <= stop_at && core::mem::take(&mut walk.doubtful) {
+                    engine.arenas.with(arena, |_, map| map.load_certain());
+                }
+                walk.last_barrier = gen;
+                if gen >= stop_at {
+                    out.stopped = true;
+                    out.trailing = entries.next().is_some();
+                    return Ok(out);
+                }
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// Applies one range of a log entry. The last two blocks of an arena are never free.
+fn apply(
+    engine: &Engine<'_>,
+    arena: usize,
+    walk: &mut Walk,
+    first_addr: u64,
+    len_bytes: u64,
+    free: bool,
+) -> Result<(), Error> {
+    let foreign = Error::corrupt(walk.addr, Damage::ForeignRange);
+    let place = engine.arenas.locate(first_addr).map_err(|_| foreign)?;
+    let count = u32::try_from(len_bytes >> engine.size.shift()).map_err(|_| foreign)?;
+    let usable = engine.arenas.blocks(arena).saturating_sub(2);
+    if place.arena != arena || place.index.checked_add(count).is_none_or(|end| end > usable) {
+        return Err(foreign);
+    }
+    // A log that lists every block a few times over is possible, one that does so over and over is not.
+    walk.extra_words += u64::from(count) / 32;
+    if walk.extra_words > u64::from(usable) {
+        return Err(Error::corrupt(walk.addr, Damage::ReplayWork));
+    }
+    let twice = if free { Damage::FreeTwice } else { Damage::AllocTwice };
+    // Before its first barrier a log says what the arena began with; on a volume without any commit that is one entry.
+    let begun = walk.last_barrier != 0 || (walk.unborn && walk.entries > 0);
+    let doubt = begun && (free || walk.doubtful);
+    walk.entries += 1;
+    walk.doubtful |= doubt;
+    engine
+        .arenas
+        .with(arena, |_, map| {
+            if doubt {
+                map.load_doubt(place.index, count, free);
+            }
+            map.load_range(place.index, count, free)
+        })
+        .map_err(|_| Error::corrupt(walk.addr, twice))
+}

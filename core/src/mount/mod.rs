@@ -1,0 +1,427 @@
+//! Mount: from the bytes of a device to the state of the last durable commit, one block at a time. Writes nothing; it
+//! ends with a flush, unless it is for reading only.
+//!
+//! ```text
+//!   superblock at 0, superblock at the end   -> the valid one of the higher generation wins
+//!     each arena: header copy A, copy B      -> the one whose hash the superblock names
+//!       each log block, head to end          -> free map
+//! ```
+//!
+//! If the newest valid superblock's headers or logs do not resolve, the volume is damaged, and mount says where; it
+//! never falls back to older state by itself. A bad or lagging second copy is noted, and repaired by the first commit.
+//!
+//! # Where a log ends
+//! If the superblock's extension says that the last commit was ours, a sealed header tells how many blocks its log
+//! has, and their digest; anything else is damage. Otherwise the rule of the original holds: replay stops at the first
+//! barrier of the committed generation or a later one, or at the end of the chain. What is behind the stop never
+//! happened; but a later commit of the same number could make it so, so the first commit writes such a log anew.
+//!
+//! # Bounds
+//! At most 9 reads of superblocks, two of headers for each arena, and one of each log block; a log cannot have more
+//! blocks than its arena, because a block that comes twice is damage.
+
+// Without a heap there is nothing to box a large error in, and it is the memory itself that comes back.
+#![allow(clippy::result_large_err)]
+
+mod headers;
+mod logs;
+mod superblocks;
+
+use crate::arena::Arenas;
+use crate::cache::Cache;
+use crate::commit::Commit;
+use crate::device::{Completion, Device, DeviceError, DeviceGeometry, FlushTag, Purpose, Request};
+use crate::error::{Damage, DeviceOp, Error, MemoryPart};
+use crate::format::{BlockSize, FormatError, SuperHead, NONE};
+use crate::memory::{Resources, COMMIT_FRAMES, PROBE_LEN_BYTES};
+use crate::platform::Platform;
+use crate::pool::{Pool, Slot, SlotChain};
+use crate::roots::Roots;
+use crate::sabotage::{sabotaged, Switch};
+use crate::store::{Engine, Store};
+use crate::sync::{AtomicBool, AtomicU32};
+use logs::Walk;
+
+/// How to mount.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MountOptions {
+    /// Refuse everything that would write.
+    pub read_only: bool,
+}
+
+/// What mount found of one copy of the superblock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CopyState {
+    /// Valid and of the newest generation.
+    Good,
+    /// Valid, of this older generation: a commit was cut off before it wrote this copy.
+    Lagging {
+        /// Its generation.
+        generation: u64,
+    },
+    /// Not a superblock.
+    Bad(FormatError),
+    /// The device could not read it.
+    Unreadable(DeviceError),
+}
+
+impl core::fmt::Display for CopyState {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Good => f.write_str("ok"),
+            Self::Lagging { generation } => write!(f, "lags behind at generation {generation}"),
+            Self::Bad(error) => error.fmt(f),
+            Self::Unreadable(error) => error.fmt(f),
+        }
+    }
+}
+
+/// What mount found, as far as it is not an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MountReport {
+    /// The superblock at the start and the one at the end.
+    pub superblocks: [CopyState; 2],
+    /// Arena headers of which one copy is not good.
+    pub bad_header_copies: u32,
+    /// Whether this code wrote the last commit, so that lost and stale log writes were looked for.
+    pub sealed: bool,
+    /// Log blocks that mount read.
+    pub log_blocks: u64,
+    /// Number of arenas.
+    pub arenas: u32,
+    /// Blocks that count as in use because the original was killed while it wrote a log, so that nobody can tell. The
+    /// logs say that they are free; mounted for reading only, they count as free.
+    pub doubtful_blocks: u32,
+    /// Mounted for reading only.
+    pub read_only: bool,
+}
+
+/// One arena, as [`Store::arena`] shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ArenaInfo {
+    /// Byte address of its first header.
+    pub addr: u64,
+    /// Bytes behind its two headers.
+    pub size_bytes: u64,
+    /// Bytes that are free in the newest commit that was begun.
+    pub free_bytes: u64,
+    /// Pieces that these bytes are in.
+    pub free_ranges: u32,
+    /// Byte address of the first log block.
+    pub log_addr: u64,
+    /// Blocks of its log.
+    pub log_blocks: u32,
+    /// Which header copies, first and second, are known to be good.
+    pub copies_good: [bool; 2],
+}
+
+/// A volume that could not be mounted.
+#[derive(Debug)]
+pub struct Failed<'m> {
+    /// Why.
+    pub error: Error,
+    /// The memory, if no part of it was used yet: so it is when the device holds no volume, or one that needs more.
+    pub memory: Option<Resources<'m>>,
+}
+
+/// The block that mount waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// A superblock: its number among the candidates (0 is the one at the start).
+    Superblock {
+        candidate: usize,
+    },
+    /// Copy 0 or 1 of an arena header.
+    Header {
+        arena: usize,
+        copy: u8,
+    },
+    /// A block of an arena's log.
+    Log {
+        arena: usize,
+        walk: Walk,
+    },
+    /// What was read may be in the device's cache alone; it must be durable before anything is written.
+    Flush,
+    Done,
+}
+
+/// A mount in progress: the form for executors. [`Store::mount`] is a loop over it.
+pub struct Mounting<'d, 'm> {
+    device: &'d dyn Device<'m>,
+    platform: &'m dyn Platform,
+    options: MountOptions,
+    geometry: DeviceGeometry,
+    /// Taken when the superblock is found to fit.
+    memory: Option<Resources<'m>>,
+    engine: Option<Engine<'m>>,
+    stage: Stage,
+    reading: bool,
+    flush_tag: FlushTag,
+    unsent: Option<Request<'m>>,
+    supers: [CopyState; 2],
+    head: Option<SuperHead>,
+    sealed: bool,
+    bad_header_copies: u32,
+    log_blocks: u64,
+    doubtful_blocks: u32,
+    /// Some log is in doubt, and the mount is for reading only.
+    in_doubt: bool,
+    words_used: usize,
+}
+
+impl<'d, 'm> Mounting<'d, 'm> {
+    /// Prepares a mount; [`Mounting::step`] does it.
+    pub fn new(
+        memory: Resources<'m>,
+        device: &'d dyn Device<'m>,
+        platform: &'m dyn Platform,
+        options: MountOptions,
+    ) -> Self {
+        let none = CopyState::Bad(FormatError::BufferLen { got_bytes: 0, want_bytes: PROBE_LEN_BYTES });
+        Self {
+            device,
+            platform,
+            options,
+            geometry: device.geometry(),
+            memory: Some(memory),
+            engine: None,
+            stage: Stage::Superblock { candidate: 0 },
+            reading: false,
+            flush_tag: FlushTag::fresh(),
+            unsent: None,
+            supers: [none; 2],
+            head: None,
+            sealed: false,
+            bad_header_copies: 0,
+            log_blocks: 0,
+            doubtful_blocks: 0,
+            in_doubt: false,
+            words_used: 0,
+        }
+    }
+
+    /// Does a bounded piece of work. `Ok(None)` means: call again (after [`Platform::relax`], if nothing else is to be
+    /// done).
+    ///
+    /// # Errors
+    /// The volume cannot be mounted, see [`Failed`]. Calling again after an error or a store gives an error.
+    pub fn step(&mut self) -> Result<Option<Store<'d, 'm>>, Failed<'m>> {
+        match self.try_step() {
+            Ok(false) => Ok(None),
+            Ok(true) => match self.finish() {
+                Ok(store) => Ok(Some(store)),
+                Err(error) => Err(Failed { error, memory: None }),
+            },
+            Err(error) => {
+                self.stage = Stage::Done;
+                Err(Failed { error, memory: self.memory.take() })
+            }
+        }
+    }
+
+    fn try_step(&mut self) -> Result<bool, Error> {
+        if self.stage == Stage::Done {
+            return Ok(true);
+        }
+        if !self.reading {
+            return match self.stage {
+                Stage::Flush => self.flush().map(|()| self.stage == Stage::Done),
+                _ => self.submit().map(|()| false),
+            };
+        }
+        if let Some(request) = self.unsent.take() {
+            self.unsent = self.device.submit(request).err();
+            return Ok(false);
+        }
+        match self.device.poll() {
+            // Whatever is not ours was asked for by an earlier store.
+            Some(Completion::Transfer(request, result)) if self.is_ours(&request) => {
+                self.reading = false;
+                let slot = request.into_slot();
+                self.take(slot, result)?;
+                Ok(self.stage == Stage::Done)
+            }
+            Some(Completion::Flush(tag, result)) if self.stage == Stage::Flush && tag == self.flush_tag => {
+                self.reading = false;
+                result.map_err(|cause| Error::Device { op: DeviceOp::Flush, addr: 0, cause })?;
+                self.stage = Stage::Done;
+                Ok(true)
+            }
+            Some(_) | None => Ok(false),
+        }
+    }
+
+    fn is_ours(&self, request: &Request<'m>) -> bool {
+        self.engine.as_ref().is_some_and(|engine| request.is_of(&engine.pool))
+            || self.memory.as_ref().is_some_and(|memory| request.is_of(&memory.probe))
+    }
+
+    fn read_only(&self) -> bool {
+        self.options.read_only || self.geometry.read_only
+    }
+
+    /// After a crash of the kernel alone the device still has its cache: what mount saw need not be durable, and the
+    /// first commit would overwrite the copies that are.
+    fn flush(&mut self) -> Result<(), Error> {
+        if self.read_only() || sabotaged(Switch::SkipFlushAtMount) {
+            self.stage = Stage::Done;
+            return Ok(());
+        }
+        self.reading = self.device.flush(self.flush_tag).is_ok();
+        Ok(())
+    }
+
+    /// Reads the block that the stage wants.
+    fn submit(&mut self) -> Result<(), Error> {
+        let (pool, addr) = match (&self.engine, &self.memory) {
+            (Some(engine), _) => (engine.pool, self.stage_addr(engine)),
+            (None, Some(memory)) => (memory.probe, self.superblock_addr()),
+            (None, None) => return Err(Error::ReadOnly),
+        };
+        let end = addr.saturating_add(pool.block_size().len_u64());
+        if end > self.geometry.len_bytes {
+            return match self.stage {
+                Stage::Superblock { candidate } => self.take_short_device(candidate),
+                _ => Err(Error::corrupt(addr, Damage::ArenaExtent)),
+            };
+        }
+        let slot = (0..pool.len()).find_map(|index| pool.claim(pool.id(index)?)).ok_or(Error::NoBuffer)?;
+        let request = Request::read(addr, pool.block_size().len_bytes(), SlotChain::new(slot), Purpose::Private);
+        self.reading = true;
+        self.unsent = self.device.submit(request).err();
+        Ok(())
+    }
+
+    fn stage_addr(&self, engine: &Engine<'m>) -> u64 {
+        match self.stage {
+            Stage::Header { arena, copy } => engine.arenas.base_addr(arena) + u64::from(copy) * engine.size.len_u64(),
+            Stage::Log { walk, .. } => walk.addr,
+            Stage::Superblock { .. } | Stage::Flush | Stage::Done => 0,
+        }
+    }
+
+    /// The block is here, or cannot be read.
+    fn take(&mut self, slot: Option<Slot<'m>>, result: Result<(), DeviceError>) -> Result<(), Error> {
+        match self.stage {
+            Stage::Superblock { candidate } => self.take_superblock(candidate, slot, result),
+            Stage::Header { arena, copy } => self.take_header(arena, copy, slot, result),
+            Stage::Log { arena, walk } => self.take_log(arena, walk, slot, result),
+            Stage::Flush | Stage::Done => Ok(()),
+        }
+    }
+}
+
+impl<'d, 'm> Mounting<'d, 'm> {
+    /// What the superblock points to must be in use. (Read without keeping what a killed original may still need, it may
+    /// not seem so.)
+    fn check_roots(&self, engine: &Engine<'m>, head: &SuperHead) -> Result<(), Error> {
+        for addr in [head.root_addr, head.deadlist_head.addr, head.deadlist_tail.addr] {
+            if addr == NONE {
+                continue;
+            }
+            let place = engine.arenas.locate(addr).map_err(|_| Error::corrupt(addr, Damage::RootFree))?;
+            let free = engine.arenas.with(place.arena, |_, map| map.is_free_in_flight(place.index));
+            if free && !self.in_doubt {
+                return Err(Error::corrupt(addr, Damage::RootFree));
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<Store<'d, 'm>, Error> {
+        let (Some(engine), Some(head)) = (self.engine.take(), self.head.take()) else { return Err(Error::NoBuffer) };
+        self.check_roots(&engine, &head)?;
+        let bad = |copy: usize| u8::from(self.supers[copy] != CopyState::Good) << copy;
+        let second = Self::second_superblock_addr(self.geometry.len_bytes, engine.size);
+        let commit = Commit::new(head.qgen, Roots::from(&head), second, bad(0) | bad(1));
+        let report = MountReport {
+            superblocks: self.supers,
+            bad_header_copies: self.bad_header_copies,
+            sealed: self.sealed,
+            log_blocks: self.log_blocks,
+            arenas: head.narena,
+            doubtful_blocks: self.doubtful_blocks,
+            read_only: self.read_only(),
+        };
+        Ok(Store::new(engine, self.device, commit, report))
+    }
+}
+
+/// Fewest buffers: those of the commit, and as many for callers.
+pub(crate) const MIN_FRAMES: u32 = 2 * COMMIT_FRAMES;
+
+pub(crate) fn too_small(part: MemoryPart, need: u64, have: u64) -> Error {
+    Error::MemoryTooSmall { part, need, have }
+}
+
+/// The parts of a store over memory that was found to suffice.
+pub(crate) fn build_engine<'m>(
+    memory: Resources<'m>,
+    size: BlockSize,
+    arenas: u32,
+    platform: &'m dyn Platform,
+) -> Engine<'m> {
+    let pool = Pool::new(memory.area, size);
+    let cache = Cache::new(pool, pool.len().saturating_sub(COMMIT_FRAMES), platform);
+    Engine {
+        size,
+        pool,
+        cache,
+        arenas: Arenas::new(memory.arenas, arenas as usize, memory.words, size, platform),
+        queue: memory.queue,
+        platform,
+        pending: [AtomicU32::new(0), AtomicU32::new(0)],
+        read_only: AtomicBool::new(false),
+    }
+}
+
+impl<'d, 'm> Store<'d, 'm> {
+    /// Mounts the volume on a device, writing nothing.
+    ///
+    /// # Errors
+    /// [`Error::NotAVolume`], [`Error::Corrupt`], [`Error::MemoryTooSmall`], [`Error::Geometry`], [`Error::Device`].
+    pub fn mount(
+        memory: Resources<'m>,
+        device: &'d dyn Device<'m>,
+        platform: &'m dyn Platform,
+        options: MountOptions,
+    ) -> Result<Self, Failed<'m>> {
+        let mut mounting = Mounting::new(memory, device, platform, options);
+        loop {
+            if let Some(store) = mounting.step()? {
+                return Ok(store);
+            }
+            if mounting.reading {
+                platform.relax();
+            }
+        }
+    }
+}
+
+/// Relaxations without any completion after which a mount that is dropped gives up on its device.
+const DROP_RELAXATIONS: u32 = u32::MAX;
+
+impl Drop for Mounting<'_, '_> {
+    /// Waits, like a store that is dropped, until the device has given the buffer back.
+    fn drop(&mut self) {
+        let mut idle = 0;
+        while self.reading && self.unsent.is_none() && idle < DROP_RELAXATIONS {
+            match self.device.poll() {
+                Some(Completion::Transfer(request, _)) if self.is_ours(&request) => self.reading = false,
+                Some(Completion::Flush(tag, _)) if tag == self.flush_tag => self.reading = false,
+                Some(_) => idle = 0,
+                None => {
+                    self.platform.relax();
+                    idle += 1;
+                }
+            }
+        }
+    }
+}
+
+impl core::fmt::Debug for Mounting<'_, '_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Mounting").field("stage", &self.stage).finish_non_exhaustive()
+    }
+}

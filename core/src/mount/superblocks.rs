@@ -1,0 +1,142 @@
+//! Which of the two superblocks a volume is mounted by.
+
+#![allow(clippy::result_large_err)]
+
+use super::{build_engine, too_small, CopyState, Mounting, Stage, MIN_FRAMES};
+use crate::device::DeviceError;
+use crate::error::{DeviceOp, Error, MemoryPart};
+use crate::format::{BlockSize, Extension, FormatError, Superblock};
+use crate::memory::PROBE_LEN_BYTES;
+use crate::pool::Slot;
+
+/// Block sizes that a superblock at the end of the device may have, when the one at its start does not tell. Ascending: the
+/// place for a size smaller than the right one lies inside or behind the superblock, that for a larger one among the
+/// blocks of callers, who may have put anything there.
+const GUESSES: [u32; 6] = [2048, 4096, 8192, 16384, 32768, 65536];
+
+impl<'d, 'm> Mounting<'d, 'm> {
+    /// Where the second superblock of a device of this size is.
+    pub(crate) fn second_superblock_addr(len_bytes: u64, size: BlockSize) -> u64 {
+        (len_bytes - len_bytes % size.len_u64()).saturating_sub(size.len_u64())
+    }
+
+    /// The block size that the candidate has: that of the first superblock, if it is one, and guesses otherwise.
+    pub(super) fn candidate_size(&self, candidate: usize) -> BlockSize {
+        let guess = GUESSES.get(candidate.wrapping_sub(1)).copied().and_then(BlockSize::new);
+        self.head.map_or(guess.unwrap_or(BlockSize::ORIGINAL), |head| head.block_size)
+    }
+
+    /// Where to read; a superblock near the end of the device is read with what is in front of it.
+    pub(super) fn superblock_addr(&self) -> u64 {
+        match self.stage {
+            Stage::Superblock { candidate } if candidate > 0 => {
+                let addr = Self::second_superblock_addr(self.geometry.len_bytes, self.candidate_size(candidate));
+                addr.min(self.geometry.len_bytes.saturating_sub(PROBE_LEN_BYTES as u64))
+            }
+            _ => 0,
+        }
+    }
+
+    /// The device is too small for what mount would read.
+    pub(super) fn take_short_device(&mut self, candidate: usize) -> Result<(), Error> {
+        let (got_bytes, want_bytes) = (self.geometry.len_bytes as usize, PROBE_LEN_BYTES);
+        self.supers[usize::from(candidate > 0)] = CopyState::Bad(FormatError::BufferLen { got_bytes, want_bytes });
+        self.superblocks_read()
+    }
+
+    pub(super) fn take_superblock(
+        &mut self,
+        candidate: usize,
+        slot: Option<Slot<'m>>,
+        result: Result<(), DeviceError>,
+    ) -> Result<(), Error> {
+        let size = self.candidate_size(candidate);
+        let addr = if candidate == 0 { 0 } else { Self::second_superblock_addr(self.geometry.len_bytes, size) };
+        let skip = addr.saturating_sub(self.superblock_addr()) as usize;
+        let copy = usize::from(candidate > 0);
+        match (slot, result) {
+            (Some(slot), Ok(())) => match Superblock::decode_front(slot.bytes().get(skip..).unwrap_or(&[])) {
+                Ok(superblock) if candidate == 0 || superblock.head().block_size == size => {
+                    self.adopt(copy, &superblock)?;
+                }
+                Ok(_) => {}
+                // Among several guesses the first reason counts that is not just that something else is there.
+                Err(error) => {
+                    if let CopyState::Bad(FormatError::Magic { .. } | FormatError::BufferLen { .. }) = self.supers[copy]
+                    {
+                        self.supers[copy] = CopyState::Bad(error);
+                    }
+                }
+            },
+            (_, Err(error)) => self.supers[copy] = CopyState::Unreadable(error),
+            (None, Ok(())) => {}
+        }
+        let found = matches!(self.supers[1], CopyState::Good | CopyState::Lagging { .. });
+        let last = if self.supers[0] == CopyState::Good { 1 } else { GUESSES.len() };
+        if candidate < last && !(candidate > 0 && found) {
+            self.stage = Stage::Superblock { candidate: candidate + 1 };
+            return Ok(());
+        }
+        self.superblocks_read()
+    }
+
+    /// Notes a valid superblock; the newest one's arenas are remembered.
+    pub(super) fn adopt(&mut self, copy: usize, superblock: &Superblock<'_>) -> Result<(), Error> {
+        let head = *superblock.head();
+        if let Some(other) = self.head {
+            if head.qgen <= other.qgen {
+                let same = head.qgen == other.qgen;
+                self.supers[copy] = if same { CopyState::Good } else { CopyState::Lagging { generation: head.qgen } };
+                return Ok(());
+            }
+            self.supers[copy ^ 1] = CopyState::Lagging { generation: other.qgen };
+        }
+        self.supers[copy] = CopyState::Good;
+        self.head = Some(head);
+        self.sealed = matches!(superblock.extension(), Extension::Ours { .. });
+        let Some(memory) = &self.memory else { return Ok(()) };
+        let have = memory.arenas.len() as u64;
+        if u64::from(head.narena) > have {
+            return Err(too_small(MemoryPart::Arenas, u64::from(head.narena), have));
+        }
+        for (index, arena) in superblock.arenas().enumerate() {
+            let Some(slot) = memory.arenas.get(index) else { break };
+            slot.note(arena.header_addr >> head.block_size.shift(), arena.header_hash, self.platform);
+        }
+        Ok(())
+    }
+
+    /// Builds everything whose size depends on the block size.
+    pub(super) fn superblocks_read(&mut self) -> Result<(), Error> {
+        let Some(head) = self.head else {
+            let why = |copy: CopyState| match copy {
+                CopyState::Bad(error) => Ok(error),
+                CopyState::Unreadable(cause) => Err(Error::Device { op: DeviceOp::Read, addr: 0, cause }),
+                CopyState::Good | CopyState::Lagging { .. } => Ok(FormatError::Full),
+            };
+            let second = why(self.supers[1]).ok();
+            return Err(Error::NotAVolume { first: why(self.supers[0])?, second });
+        };
+        let size = head.block_size;
+        let sector = u64::from(self.geometry.physical_sector_len_bytes);
+        if sector > size.len_u64() {
+            return Err(Error::Geometry { need_bytes: sector, have_bytes: size.len_u64() });
+        }
+        if self.geometry.len_bytes >> size.shift() > u64::from(u32::MAX) {
+            let have_bytes = u64::from(u32::MAX) << size.shift();
+            return Err(Error::Geometry { need_bytes: self.geometry.len_bytes, have_bytes });
+        }
+        let most = u64::from(self.geometry.max_transfer_len_bytes);
+        if most < size.len_u64() {
+            return Err(Error::Geometry { need_bytes: size.len_u64(), have_bytes: most });
+        }
+        let have = self.memory.as_ref().map_or(0, |memory| memory.area.capacity(size));
+        if have < MIN_FRAMES {
+            return Err(too_small(MemoryPart::Buffers, u64::from(MIN_FRAMES), u64::from(have)));
+        }
+        let Some(memory) = self.memory.take() else { return Err(Error::NoBuffer) };
+        self.engine = Some(build_engine(memory, size, head.narena, self.platform));
+        self.stage = Stage::Header { arena: 0, copy: 0 };
+        Ok(())
+    }
+}

@@ -1,0 +1,106 @@
+//! What there is to know about a mounted volume.
+
+use super::Store;
+use crate::arena::{Class, Space};
+use crate::commit::CommitCounters;
+use crate::error::Error;
+use crate::format::BlockSize;
+use crate::mount::{ArenaInfo, MountReport};
+use crate::roots::Roots;
+use crate::sync::Ordering;
+
+/// Sums since mount.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// What commits have cost.
+    pub commit: CommitCounters,
+    /// Blocks written from the sync queue.
+    pub queued_block_writes: u32,
+    /// Requests by which they were written.
+    pub queued_requests: u32,
+    /// Blocks asked of the cache.
+    pub cache_lookups: u32,
+    /// Blocks that it had.
+    pub cache_hits: u32,
+}
+
+impl Store<'_, '_> {
+    /// Size of a block.
+    pub fn block_size(&self) -> BlockSize {
+        self.engine.size
+    }
+
+    /// The newest durable generation.
+    pub fn generation(&self) -> u64 {
+        self.commit.with(self.engine.platform, |commit| commit.durable().0)
+    }
+
+    /// What the newest durable commit holds.
+    pub fn roots(&self) -> Roots {
+        self.commit.with(self.engine.platform, |commit| commit.durable().1)
+    }
+
+    /// Whether the store refuses to write: it was mounted so, or a write or flush failed.
+    pub fn is_read_only(&self) -> bool {
+        self.engine.has_failed()
+    }
+
+    /// The failure that ended all writing, if there was one.
+    pub fn failure(&self) -> Option<Error> {
+        self.failure.with(self.engine.platform, |failure| *failure)
+    }
+
+    /// How the space is used.
+    pub fn space(&self) -> Space {
+        self.engine.arenas.space()
+    }
+
+    /// Blocks that an allocation of this class can still get.
+    pub fn room_blocks(&self, class: Class) -> u64 {
+        self.engine.arenas.room(class)
+    }
+
+    /// Sums since mount.
+    pub fn counters(&self) -> Counters {
+        Counters {
+            commit: self.commit.with(self.engine.platform, |commit| commit.counters),
+            queued_block_writes: self.written_blocks.load(Ordering::Relaxed),
+            queued_requests: self.written_requests.load(Ordering::Relaxed),
+            cache_lookups: self.engine.cache.counters.lookups.load(Ordering::Relaxed),
+            cache_hits: self.engine.cache.counters.hits.load(Ordering::Relaxed),
+        }
+    }
+
+    /// What mount found.
+    pub fn report(&self) -> MountReport {
+        self.report
+    }
+
+    /// One arena, by number; `None` behind the last.
+    pub fn arena(&self, index: usize) -> Option<ArenaInfo> {
+        if index >= self.engine.arenas.len() {
+            return None;
+        }
+        let len = |blocks: u32| u64::from(blocks) << self.engine.size.shift();
+        let (counts, log, bad_copies) =
+            self.engine.arenas.with(index, |state, _| (state.counts, state.log, state.bad_copies));
+        Some(ArenaInfo {
+            addr: self.engine.arenas.base_addr(index),
+            size_bytes: len(self.engine.arenas.blocks(index)),
+            free_bytes: len(counts.free_flight),
+            free_ranges: counts.ranges_flight,
+            log_addr: log.head_addr,
+            log_blocks: log.blocks,
+            copies_good: [bad_copies & 1 == 0, bad_copies & 2 == 0],
+        })
+    }
+
+    /// Whether the block at a byte address is free in the newest commit that was begun. For checks.
+    ///
+    /// # Errors
+    /// [`Error::BadAddress`] for headers, superblocks, and what is outside the volume.
+    pub fn is_free(&self, addr: u64) -> Result<bool, Error> {
+        let place = self.engine.arenas.locate(addr)?;
+        Ok(self.engine.arenas.with(place.arena, |_, map| map.is_free_in_flight(place.index)))
+    }
+}

@@ -1,0 +1,410 @@
+//! The store: the one type that most users import.
+//!
+//! ```text
+//!   allocate -> fill -> enqueue --> sync queue --\
+//!   read <----- cache <----------------------------> device
+//!   free -----> free map            commit ------/
+//!                  \____________________^
+//! ```
+//!
+//! Everything that waits is a loop over [`Store::step`], which does a bounded piece of work: it takes completions from
+//! the device, submits queued writes, and advances a commit. Any number of CPUs may call it, from an idle loop, an
+//! executor, or inside a blocking call; one CPU alone makes progress by the steps that its own calls take.
+//!
+//! # Rule of use
+//! All calls that belong to one change of the caller's structure come before [`Store::commit_start`], or all after it.
+//!
+//! # Failure
+//! After a failed write or flush nothing more is written until the volume is mounted anew: what the device has done
+//! with the blocks of the failed request is unknown. Everything that was committed stays readable.
+
+mod info;
+mod io;
+mod reading;
+
+pub use info::Counters;
+pub use reading::Reading;
+
+use crate::arena::{Arenas, Class, Place};
+use crate::block::{check_type, Block, BlockPtr, Filling};
+use crate::cache::Cache;
+use crate::commit::{Commit, CommitTicket};
+use crate::device::{Device, DeviceGeometry};
+use crate::error::{Damage, Error};
+use crate::format::{BlockSize, BlockType};
+use crate::freemap::State;
+use crate::hash::hash64;
+use crate::mount::MountReport;
+use crate::platform::Platform;
+use crate::pool::{Pool, Shared};
+use crate::queue::{Entry, QueueView};
+use crate::roots::Roots;
+use crate::sabotage::{sabotaged, Switch};
+use crate::sync::{AtomicBool, AtomicU32, Lock, Ordering};
+use io::Unsent;
+
+/// What all handles share: everything of the store but the device and the commit.
+pub(crate) struct Engine<'m> {
+    pub(crate) size: BlockSize,
+    pub(crate) pool: Pool<'m>,
+    pub(crate) cache: Cache<'m>,
+    pub(crate) arenas: Arenas<'m>,
+    pub(crate) queue: &'m Lock<QueueView>,
+    pub(crate) platform: &'m dyn Platform,
+    /// Blocks that are part of a generation and not yet written, by the low bit of the generation.
+    pub(crate) pending: [AtomicU32; 2],
+    /// Nothing is written any more: the volume was mounted so, or a write or flush failed.
+    pub(crate) read_only: AtomicBool,
+}
+
+impl Engine<'_> {
+    /// Whether a commit must not go on.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.read_only.load(Ordering::Acquire)
+    }
+
+    /// Blocks that are enqueued and not yet written.
+    fn pending(&self) -> u32 {
+        self.pending.iter().map(|pending| pending.load(Ordering::Acquire)).sum()
+    }
+}
+
+/// What to allocate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allocate {
+    /// What the block will hold: data, pivot, leaf or dead list.
+    pub block_type: BlockType,
+    /// What it is for, and so how much of the volume it may use up.
+    pub class: Class,
+    /// Allocations with equal hints tend to share an arena.
+    pub hint: u32,
+}
+
+impl Allocate {
+    /// A block of this type, for new content.
+    pub const fn new(block_type: BlockType) -> Self {
+        Self { block_type, class: Class::Normal, hint: 0 }
+    }
+
+    /// A data block, for new content.
+    pub const fn data() -> Self {
+        Self::new(BlockType::Data)
+    }
+
+    /// The same for another class.
+    #[must_use]
+    pub const fn class(self, class: Class) -> Self {
+        Self { class, ..self }
+    }
+
+    /// The same with a hint.
+    #[must_use]
+    pub const fn hint(self, hint: u32) -> Self {
+        Self { hint, ..self }
+    }
+}
+
+/// A mounted volume. Shared by reference among any number of threads or CPUs.
+///
+/// `'m` is the life of the memory, `'d` that of the device, which may own requests with buffers of that memory and so
+/// ends first. In a kernel both are `'static`.
+pub struct Store<'d, 'm> {
+    engine: Engine<'m>,
+    device: &'d dyn Device<'m>,
+    geometry: DeviceGeometry,
+    commit: Lock<Commit<'m>>,
+    unsent: Lock<Unsent<'m>>,
+    /// Requests and flushes that the device has.
+    in_flight: AtomicU32,
+    failure: Lock<Option<Error>>,
+    written_blocks: AtomicU32,
+    written_requests: AtomicU32,
+    report: MountReport,
+}
+
+impl<'d, 'm> Store<'d, 'm> {
+    pub(crate) fn new(engine: Engine<'m>, device: &'d dyn Device<'m>, commit: Commit<'m>, report: MountReport) -> Self {
+        engine.read_only.store(report.read_only, Ordering::Release);
+        Self {
+            engine,
+            device,
+            geometry: device.geometry(),
+            commit: Lock::new(commit),
+            unsent: Lock::new(Unsent::new()),
+            in_flight: AtomicU32::new(0),
+            failure: Lock::new(None),
+            written_blocks: AtomicU32::new(0),
+            written_requests: AtomicU32::new(0),
+            report,
+        }
+    }
+
+    /// Hands out a block to be filled, with all bytes zero. Waits for a buffer if need be.
+    ///
+    /// # Errors
+    /// [`Error::Full`]; [`Error::NoBuffer`] if callers hold all buffers; [`Error::ReadOnly`]; [`Error::BadParameter`]
+    /// for a block type that only the store writes.
+    pub fn allocate(&self, what: Allocate) -> Result<Filling<'_>, Error> {
+        self.check_writable()?;
+        if !matches!(what.block_type, BlockType::Data | BlockType::Pivot | BlockType::Leaf | BlockType::DeadList) {
+            return Err(Error::BadParameter { name: "block type", found: what.block_type as u64 });
+        }
+        let place = self.engine.arenas.allocate(what.class, what.hint)?;
+        // From here on the address goes back by itself if no buffer can be had.
+        let mut filling = Filling {
+            slot: None,
+            engine: &self.engine,
+            place,
+            block_type: what.block_type,
+            birth: self.open_generation(place),
+        };
+        match self.retry_no_buffer(|| self.engine.cache.take_buffer()) {
+            Ok(mut slot) => {
+                slot.bytes_mut().fill(0);
+                filling.slot = Some(slot);
+                Ok(filling)
+            }
+            Err(error) => {
+                let given_back = self.engine.arenas.unreserve(place);
+                debug_assert!(given_back.is_ok());
+                Err(error)
+            }
+        }
+    }
+
+    /// For tests: takes what is kept back for the log too, as the original may.
+    #[cfg(test)]
+    pub(crate) fn allocate_from_reserve(&self) -> Result<Filling<'_>, Error> {
+        let place = self.engine.arenas.allocate_leaving(|_| 0, 0)?;
+        let mut slot = self.retry_no_buffer(|| self.engine.cache.take_buffer())?;
+        slot.bytes_mut().fill(0);
+        let birth = self.open_generation(place);
+        Ok(Filling { slot: Some(slot), engine: &self.engine, place, block_type: BlockType::Data, birth })
+    }
+
+    /// The generation that a block allocated now will be committed in.
+    fn open_generation(&self, place: Place) -> u64 {
+        self.engine.arenas.with(place.arena, |state, _| state.rolled + 1)
+    }
+
+    /// Makes a block final: fixes its pointer, and queues it for writing. It is part of the next commit from now on.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`]; [`Error::Corrupt`] if the content is not of the block's type. The address is given back.
+    pub fn enqueue<'s>(&'s self, mut filling: Filling<'s>) -> Result<Block<'s>, Error> {
+        self.check_writable()?;
+        if !core::ptr::eq(core::ptr::from_ref(filling.engine).cast::<()>(), core::ptr::from_ref(&self.engine).cast()) {
+            // Of another store; dropping it gives the address back there.
+            return Err(Error::BadAddress { addr: filling.addr() });
+        }
+        let (place, birth) = (filling.place, filling.birth);
+        let addr = self.engine.arenas.addr(place);
+        let Some(bytes) = filling.slot.as_ref().map(|slot| slot.bytes()) else {
+            return Err(Error::BadAddress { addr });
+        };
+        check_type(bytes, filling.block_type).map_err(|error| Error::format(addr, error))?;
+        let hash = hash64(bytes);
+        let Some(slot) = filling.slot.take() else { return Err(Error::BadAddress { addr }) };
+        let published = self.engine.arenas.with(place.arena, |state, map| {
+            let generation = state.rolled + 1;
+            map.enqueue(&mut state.counts, place.index).map_err(|_| Error::corrupt(addr, Damage::CacheConflict))?;
+            state.changes += 1;
+            let share = self.engine.cache.publish(slot, place.block, hash, addr)?;
+            self.engine.pending[(generation & 1) as usize].fetch_add(1, Ordering::AcqRel);
+            Ok((share, generation))
+        });
+        let (share, generation) = published.inspect_err(|error| self.fail(*error))?;
+        self.push(&share, Entry { generation, block: place.block, frame_link: share.id().link() });
+        Ok(Block { share, ptr: BlockPtr { addr, hash, gen: birth } })
+    }
+
+    /// Puts a published block into the sync queue, helping to drain it if it is full.
+    fn push(&self, share: &Shared<'_>, entry: Entry) {
+        // Published just now, so nothing else has parked it.
+        if self.engine.pool.park(share.clone()).is_err() {
+            return;
+        }
+        while self.engine.queue.with(self.engine.platform, |queue| queue.push(entry)).is_err() {
+            self.step_or_relax();
+        }
+    }
+
+    /// Frees a block: it is no part of the next commit, and free on disk in it. When it is handed out again is the
+    /// store's business: not before no state that a crash could expose reaches it.
+    ///
+    /// # Errors
+    /// [`Error::NotAllocated`] for a block that is free, was freed before, is only being filled, or is not a caller's;
+    /// [`Error::BadAddress`]; [`Error::ReadOnly`]; [`Error::Full`] if the log of the next commit would have no room for
+    /// one more change (only on volumes that the original filled up): commit first.
+    pub fn free(&self, ptr: BlockPtr) -> Result<(), Error> {
+        self.check_writable()?;
+        let place = self.engine.arenas.locate(ptr.addr)?;
+        self.engine.arenas.with(place.arena, |state, map| {
+            if !self.engine.arenas.log_has_room(place.arena, state) {
+                let free_blocks = u64::from(state.counts.avail);
+                return Err(Error::Full { room_blocks: 0, free_blocks, pending_blocks: 0 });
+            }
+            let is_log = ptr.addr == state.log.head_addr
+                || ptr.addr == state.log.tail_addr
+                || self.engine.arenas.is_spare(place);
+            let freed = if is_log { Err(State::InUse) } else { map.free(&mut state.counts, place.index) };
+            let freed = freed.map_err(|_| Error::NotAllocated { addr: ptr.addr })?;
+            state.changes += 1;
+            match freed {
+                // No commit has it. Its write may still be under way; then `written` gives the block back.
+                State::Reserved => {
+                    if !self.engine.cache.cancel(place.block) {
+                        let given_back = map.unreserve(&mut state.counts, place.index);
+                        debug_assert!(given_back.is_ok());
+                    }
+                }
+                _ => self.engine.cache.forget(place.block),
+            }
+            if sabotaged(Switch::ReuseAtOnce) {
+                map.sabotage_free(&mut state.counts, place.index);
+            }
+            Ok(())
+        })
+    }
+
+    /// Begins a commit: `roots`, and everything that was enqueued and freed before this call, switch together.
+    ///
+    /// # Errors
+    /// [`Error::CommitInFlight`] while an earlier commit is not settled; [`Error::ReadOnly`].
+    pub fn commit_start(&self, roots: Roots) -> Result<CommitTicket, Error> {
+        self.check_writable()?;
+        self.commit.with(self.engine.platform, |commit| commit.start(&self.engine, roots))
+    }
+
+    /// The outcome of a commit, if there is one yet: its generation once it is durable.
+    pub fn commit_poll(&self, ticket: &CommitTicket) -> Option<Result<u64, Error>> {
+        let (durable, idle) = self.commit.with(self.engine.platform, |commit| (commit.durable().0, commit.is_idle()));
+        if durable > ticket.generation || (durable == ticket.generation && (idle || !ticket.repairs)) {
+            return Some(Ok(ticket.generation));
+        }
+        self.failure().map(Err)
+    }
+
+    /// Commits and waits until that is durable, which takes two flushes. The second copies are written by later steps;
+    /// [`Store::settle`] waits for them. A commit of a store in which nothing changed costs nothing.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if a write or flush failed: the volume then shows this commit or the one before it.
+    /// [`Error::ReadOnly`].
+    pub fn commit(&self, roots: Roots) -> Result<u64, Error> {
+        self.finish(|| self.commit_start(roots))
+    }
+
+    /// Waits until a commit can begin, and until it is durable.
+    fn finish(&self, start: impl Fn() -> Result<CommitTicket, Error>) -> Result<u64, Error> {
+        let ticket = loop {
+            match start() {
+                Ok(ticket) => break ticket,
+                Err(Error::CommitInFlight) => self.step_or_relax(),
+                Err(error) => return Err(error),
+            }
+        };
+        loop {
+            if let Some(result) = self.commit_poll(&ticket) {
+                return result;
+            }
+            self.step_or_relax();
+        }
+    }
+
+    /// Begins to grow the volume to the present size of its device, in new arenas behind the old ones. Changes of callers
+    /// stay with the next commit.
+    ///
+    /// # Errors
+    /// [`Error::Geometry`] if the device has not grown enough for one more arena; [`Error::MemoryTooSmall`];
+    /// [`Error::CommitInFlight`]; [`Error::ReadOnly`].
+    pub fn grow_start(&self) -> Result<CommitTicket, Error> {
+        self.check_writable()?;
+        let len_bytes = self.device.geometry().len_bytes;
+        self.commit.with(self.engine.platform, |commit| commit.start_grow(&self.engine, len_bytes))
+    }
+
+    /// Grows the volume to the present size of its device, and waits until that is durable.
+    ///
+    /// # Errors
+    /// As [`Store::grow_start`] and [`Store::commit`].
+    pub fn grow(&self) -> Result<u64, Error> {
+        self.finish(|| self.grow_start())
+    }
+
+    /// Waits until nothing is queued, in flight or trailing behind a commit. This is no commit.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if something failed meanwhile or before.
+    pub fn settle(&self) -> Result<(), Error> {
+        loop {
+            let idle = self.commit.with(self.engine.platform, |commit| commit.is_idle());
+            if !self.is_busy() {
+                match self.failure() {
+                    Some(error) => return Err(error),
+                    None if idle => return Ok(()),
+                    None => {}
+                }
+            }
+            self.step_or_relax();
+        }
+    }
+
+    /// Ends the use of a volume: [`Store::settle`]. What was not committed is gone, as after a crash.
+    ///
+    /// # Errors
+    /// As [`Store::settle`].
+    pub fn unmount(self) -> Result<(), Error> {
+        self.settle()
+    }
+
+    fn step_or_relax(&self) {
+        if !self.step() {
+            self.engine.platform.relax();
+        }
+    }
+
+    /// Repeats something that needs a buffer while steps can still free one.
+    fn retry_no_buffer<T>(&self, mut attempt: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+        loop {
+            let result = attempt();
+            if !matches!(result, Err(Error::NoBuffer)) {
+                return result;
+            }
+            let waiting = self.is_busy();
+            if !self.step() {
+                if !waiting {
+                    return attempt();
+                }
+                self.engine.platform.relax();
+            }
+        }
+    }
+
+    /// Whether something is queued, waits to be submitted, or is with the device.
+    fn is_busy(&self) -> bool {
+        let unsent = || self.unsent.with(self.engine.platform, |unsent| unsent.promised + unsent.requests.len());
+        self.engine.pending() != 0 || self.in_flight.load(Ordering::Acquire) != 0 || unsent() != 0
+    }
+
+    fn check_writable(&self) -> Result<(), Error> {
+        if self.engine.has_failed() {
+            return Err(Error::ReadOnly);
+        }
+        Ok(())
+    }
+
+    /// Stops all writing until the next mount. The first failure is the one that is kept.
+    fn fail(&self, error: Error) {
+        self.failure.with(self.engine.platform, |failure| {
+            failure.get_or_insert(error);
+        });
+        self.engine.read_only.store(true, Ordering::Release);
+    }
+}
+
+impl core::fmt::Debug for Store<'_, '_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Store").field("generation", &self.generation()).finish_non_exhaustive()
+    }
+}

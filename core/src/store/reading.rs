@@ -1,0 +1,91 @@
+//! Verified reads.
+
+use super::{Engine, Store};
+use crate::block::{Block, BlockPtr};
+use crate::cache::{Lookup, Ticket};
+use crate::device::{Purpose, Request};
+use crate::error::{Damage, DeviceOp, Error};
+use crate::pool::{Shared, SlotChain};
+use crate::sabotage::{sabotaged, Switch};
+
+impl Store<'_, '_> {
+    /// Reads a block and verifies it against its pointer. Waits for the device if the block is not in the cache.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if the bytes are not those that the pointer promises; [`Error::Device`];
+    /// [`Error::BadAddress`]; [`Error::NoBuffer`].
+    pub fn read(&self, ptr: BlockPtr) -> Result<Block<'_>, Error> {
+        let reading = self.retry_no_buffer(|| self.start_read(ptr))?;
+        loop {
+            if let Some(result) = reading.poll() {
+                return result;
+            }
+            self.step_or_relax();
+        }
+    }
+
+    /// Starts to read a block; [`Reading::poll`] has it after enough steps.
+    ///
+    /// # Errors
+    /// [`Error::BadAddress`]; [`Error::NoBuffer`] if there is no buffer right now.
+    pub fn start_read(&self, ptr: BlockPtr) -> Result<Reading<'_>, Error> {
+        let place = self.engine.arenas.locate(ptr.addr)?;
+        if !self.promise() {
+            return Err(Error::NoBuffer);
+        }
+        let looked_up = self.engine.cache.lookup(place.block);
+        let (source, request) = match looked_up {
+            Err(error) => {
+                self.keep_promise(None);
+                return Err(error);
+            }
+            Ok(Lookup::Hit(share)) => (Source::Here(share), None),
+            Ok(Lookup::Wait(ticket)) => (Source::Coming(ticket), None),
+            Ok(Lookup::Miss(slot, ticket)) => {
+                let chain = SlotChain::new(slot);
+                let request = Request::read(ptr.addr, self.engine.size.len_bytes(), chain, Purpose::CacheRead);
+                (Source::Coming(ticket), Some(request))
+            }
+        };
+        self.keep_promise(request.and_then(|request| self.submit(request)));
+        Ok(Reading { engine: &self.engine, source, ptr })
+    }
+}
+
+enum Source<'s> {
+    Here(Shared<'s>),
+    Coming(Ticket<'s>),
+}
+
+/// A read that was started.
+pub struct Reading<'s> {
+    engine: &'s Engine<'s>,
+    source: Source<'s>,
+    ptr: BlockPtr,
+}
+
+impl<'s> Reading<'s> {
+    /// The block, once it is here; the same answer each time after that.
+    pub fn poll(&self) -> Option<Result<Block<'s>, Error>> {
+        let addr = self.ptr.addr;
+        let share = match &self.source {
+            Source::Here(share) => share.clone(),
+            Source::Coming(ticket) => match ticket.poll()? {
+                Ok(share) => share,
+                Err(cause) => return Some(Err(Error::Device { op: DeviceOp::Read, addr, cause })),
+            },
+        };
+        let (expected, found) = (self.ptr.hash, share.meta().hash());
+        if expected != found && !sabotaged(Switch::SkipHashCheck) {
+            self.engine.cache.distrust(&share);
+            return Some(Err(Error::corrupt(addr, Damage::Hash { expected, found })));
+        }
+        Some(Ok(Block { share, ptr: self.ptr }))
+    }
+}
+
+impl core::fmt::Debug for Reading<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Reading").field("ptr", &self.ptr).finish_non_exhaustive()
+    }
+}
