@@ -107,10 +107,16 @@ impl<'s, 'd, 'm> Catalog<'s, 'd, 'm> {
     /// Writes `bytes` as the content of `path`, replacing what was there. Returns whether anything was.
     pub fn put_bytes(&mut self, path: &[u8], kind: Kind, mode: u32, bytes: &[u8]) -> Result<bool> {
         self.check_path(path)?;
+        let content = self.write_content(bytes)?;
+        self.put_or_free(path, &Entry { kind, mode, modified_s: 0, content })
+    }
+
+    /// On its own, so that the writer is off the stack when the tree is changed.
+    #[inline(never)]
+    fn write_content(&self, bytes: &[u8]) -> Result<Content> {
         let mut writer = FileWriter::new(self.store, 0);
         writer.write(bytes)?;
-        let content = writer.finish()?;
-        self.put_or_free(path, &Entry { kind, mode, modified_s: 0, content })
+        writer.finish()
     }
 
     /// Like [`Catalog::put`], but frees the content of `entry` if it cannot be put.

@@ -7,6 +7,7 @@
 //! ```text
 //!   catalog    paths and entries: put, get, remove, iterate, commit
 //!   edit       changing the tree          tree     finding and walking      node     one block of it
+//!   plan       what new nodes are made of
 //!   content    the bytes of files         entry    what is known of a file  visit    every block, for checks
 //! ```
 //!
@@ -49,6 +50,7 @@ mod edit;
 mod entry;
 mod error;
 mod node;
+mod plan;
 mod tree;
 mod visit;
 
