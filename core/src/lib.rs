@@ -11,6 +11,45 @@
 //!   device     what a driver implements         platform  what a kernel provides
 //! ```
 //!
+//! # First steps
+//! ```
+//! use arenite_core::format::BlockSize;
+//! use arenite_core::{Allocate, Device, Error, Failed, FormatOptions, MountOptions, Platform, Store};
+//!
+//! arenite_core::memory! {
+//!     /// 64 buffers of 16 KiB, for volumes of up to 1 GiB.
+//!     static MEMORY: cache_blocks = 64, block_len_bytes = 16384, volume_blocks = 65536, arenas = 8, queue = 64;
+//! }
+//!
+//! /// Mounts the volume on a disk, or makes one if the disk is blank.
+//! fn open(
+//!     disk: &'static dyn Device<'static>,
+//!     kernel: &'static dyn Platform,
+//! ) -> Result<Store<'static, 'static>, Error> {
+//!     let memory = MEMORY.take().ok_or(Error::NoBuffer)?;
+//!     match Store::mount(memory, disk, kernel, MountOptions::default()) {
+//!         Ok(store) => Ok(store),
+//!         Err(Failed { error: Error::NotAVolume { .. }, memory: Some(memory) }) => {
+//!             let options = FormatOptions { block_size: BlockSize::ORIGINAL, arenas: 8, force: false };
+//!             Store::format(memory, disk, kernel, options).map_err(|failed| failed.error)
+//!         }
+//!         Err(failed) => Err(failed.error),
+//!     }
+//! }
+//!
+//! /// Writes a block, commits it as the root, and reads it back.
+//! fn hello(store: &Store<'_, '_>) -> Result<(), Error> {
+//!     let mut block = store.allocate(Allocate::data())?;
+//!     block.bytes_mut()[..5].copy_from_slice(b"hello");
+//!     let block = store.enqueue(block)?;
+//!     store.commit(store.roots().with_root(Some(block.ptr()), 1))?;
+//!     if let Some(root) = store.roots().root_ptr() {
+//!         assert_eq!(&store.read(root)?[..5], b"hello");
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//!
 //! Lower floors know nothing of higher ones. docs/DESIGN.md says why things are as they are, docs/FORMAT.md what every
 //! byte means.
 #![no_std]
