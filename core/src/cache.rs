@@ -19,9 +19,11 @@
 //! # Lock order
 //! The table's lock is taken with at most the commit's and one arena's lock held; nothing is taken under it.
 
+use crate::arena::Class;
 use crate::device::DeviceError;
 use crate::error::{Damage, Error};
 use crate::hash::hash64;
+use crate::memory::RECLAIM_FRAMES;
 use crate::platform::Platform;
 use crate::pool::{FrameId, Pool, Shared, Slot};
 use crate::sync::{const_new, AtomicU32, Lock, Ordering, SplitU64};
@@ -225,32 +227,51 @@ impl<'m> Cache<'m> {
         }
     }
 
+    /// Frames for every class; those behind them are for reclaim alone.
+    fn common(&self) -> u32 {
+        self.count.saturating_sub(RECLAIM_FRAMES).max(1)
+    }
+
     /// Looks at up to [`SEARCH_STEP`] frames for one to reuse.
     fn search(&self, table: &mut Table) -> Option<Slot<'m>> {
-        for _ in 0..SEARCH_STEP.min(self.count) {
-            let id = self.pool.id(table.hand)?;
-            table.hand = (table.hand + 1) % self.count.max(1);
-            let meta = self.meta(id);
-            if !self.pool.is_idle(id) || meta.waiters.load(Ordering::Acquire) != 0 {
-                continue;
-            }
-            let useful = meta.block.load(Ordering::Relaxed) != 0;
-            if useful && meta.referenced.swap(0, Ordering::Relaxed) != 0 {
-                continue;
-            }
-            if let Some(slot) = self.pool.claim(id) {
-                self.remove(id);
+        for _ in 0..SEARCH_STEP.min(self.common()) {
+            let hand = table.hand;
+            table.hand = (table.hand + 1) % self.common();
+            if let Some(slot) = self.evict(hand) {
                 return Some(slot);
             }
         }
         None
     }
 
-    /// An empty buffer, evicting if need be. [`Error::NoBuffer`] if all are in use.
-    pub(crate) fn take_buffer(&self) -> Result<Slot<'m>, Error> {
+    /// Takes a frame that nobody uses and that was not used lately.
+    fn evict(&self, index: u32) -> Option<Slot<'m>> {
+        let id = self.pool.id(index)?;
+        let meta = self.meta(id);
+        if !self.pool.is_idle(id) || meta.waiters.load(Ordering::Acquire) != 0 {
+            return None;
+        }
+        let useful = meta.block.load(Ordering::Relaxed) != 0;
+        if useful && meta.referenced.swap(0, Ordering::Relaxed) != 0 {
+            return None;
+        }
+        let slot = self.pool.claim(id)?;
+        self.remove(id);
+        Some(slot)
+    }
+
+    /// An empty buffer, evicting if need be. [`Error::NoBuffer`] if all that the class may have are in use.
+    pub(crate) fn take_buffer(&self, class: Class) -> Result<Slot<'m>, Error> {
         // Twice round, because the first pass may only clear the bits of recent use.
-        for _ in 0..2 * self.count.div_ceil(SEARCH_STEP) + 1 {
+        for _ in 0..2 * self.common().div_ceil(SEARCH_STEP) + 1 {
             if let Some(slot) = self.table.with(self.platform, |table| self.search(table)) {
+                self.reset(&slot);
+                return Ok(slot);
+            }
+        }
+        let kept_back = if class == Class::Reclaim { self.common()..self.count } else { 0..0 };
+        for index in kept_back.clone().chain(kept_back) {
+            if let Some(slot) = self.table.with(self.platform, |_| self.evict(index)) {
                 self.reset(&slot);
                 return Ok(slot);
             }
@@ -280,25 +301,42 @@ impl<'m> Cache<'m> {
         }
     }
 
-    /// Looks a block up; a miss reserves a buffer for it.
-    pub(crate) fn lookup(&self, block: u32) -> Result<Lookup<'m>, Error> {
+    /// Looks a block up; a miss reserves a buffer for it, which later readers find only if it is to be `kept`.
+    pub(crate) fn lookup(&self, block: u32, class: Class, kept: bool) -> Result<Lookup<'m>, Error> {
         self.counters.lookups.fetch_add(1, Ordering::Relaxed);
         let found = self.table.with(self.platform, |_| self.find(block).map(|id| self.answer(id)));
         if let Some(found) = found {
             self.counters.hits.fetch_add(1, Ordering::Relaxed);
             return Ok(found);
         }
-        let slot = self.take_buffer()?;
+        let slot = self.take_buffer(class)?;
         Ok(self.table.with(self.platform, |_| {
             // Somebody else may have been faster.
             if let Some(id) = self.find(block) {
                 return self.answer(id);
             }
             slot.meta().state.store(READING, Ordering::Relaxed);
-            self.insert(slot.id(), block);
+            if kept {
+                self.insert(slot.id(), block);
+            }
             let ticket = self.ticket(slot.id());
             Lookup::Miss(slot, ticket)
         }))
+    }
+
+    /// Byte addresses of blocks that are being read or written, the first few.
+    pub(crate) fn owned_by_device(&self) -> [Option<u64>; 4] {
+        let mut owned = [None; 4];
+        let busy = (0..self.count).filter_map(|index| {
+            let meta = self.meta(self.pool.id(index)?);
+            let busy = meta.state.load(Ordering::Acquire) == READING || meta.dirty.load(Ordering::Relaxed) != 0;
+            let block = meta.block.load(Ordering::Relaxed).checked_sub(1)?;
+            busy.then(|| u64::from(block) << self.pool.block_size().shift())
+        });
+        for (place, addr) in owned.iter_mut().zip(busy) {
+            *place = Some(addr);
+        }
+        owned
     }
 
     /// Publishes the outcome of a read to all who wait for it.

@@ -92,4 +92,4 @@ pub use mkfs::FormatOptions;
 pub use mount::{ArenaInfo, CopyState, Failed, MountOptions, MountReport, Mounting};
 pub use platform::{NoInterrupts, Platform};
 pub use roots::Roots;
-pub use store::{Allocate, Counters, Reading, Store};
+pub use store::{Allocate, Counters, ReadOptions, Reading, StillOwned, Store};

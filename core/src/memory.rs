@@ -7,7 +7,7 @@
 //!
 //! # What it buys
 //! With `B` the block size: `PAGES * 4096 / B` buffers (no more than `FRAMES`), of which [`COMMIT_FRAMES`] belong to
-//! the commit and the rest is the cache; volumes of up to as many blocks as [`map_words`] was asked for; `ARENAS`
+//! the commit, [`RECLAIM_FRAMES`] to the class reclaim, and the rest is the cache; volumes of up to as many blocks as [`map_words`] was asked for; `ARENAS`
 //! arenas; `QUEUE` blocks waiting to be written.
 
 use crate::arena::ArenaSlot;
@@ -18,6 +18,10 @@ use crate::sync::{array_of, const_new, AtomicBool, AtomicUsize, Lock, Ordering};
 
 /// Buffers that a commit keeps for itself, so that it goes on when callers hold the whole cache.
 pub const COMMIT_FRAMES: u32 = 4;
+
+/// Buffers that only allocations and reads of the class reclaim may take, so that a caller who holds every other one can
+/// still delete and commit.
+pub const RECLAIM_FRAMES: u32 = 4;
 
 /// Bytes of a superblock that mount looks at before it knows the block size.
 pub(crate) const PROBE_LEN_BYTES: usize = SUPERBLOCK_FRONT_LEN;

@@ -33,7 +33,7 @@ use crate::commit::Commit;
 use crate::device::{Completion, Device, DeviceError, DeviceGeometry, FlushTag, Purpose, Request};
 use crate::error::{Damage, DeviceOp, Error, MemoryPart};
 use crate::format::{BlockSize, FormatError, SuperHead, NONE};
-use crate::memory::{Resources, COMMIT_FRAMES, PROBE_LEN_BYTES};
+use crate::memory::{Resources, COMMIT_FRAMES, PROBE_LEN_BYTES, RECLAIM_FRAMES};
 use crate::platform::Platform;
 use crate::pool::{Pool, Slot, SlotChain};
 use crate::roots::Roots;
@@ -348,8 +348,8 @@ impl<'d, 'm> Mounting<'d, 'm> {
     }
 }
 
-/// Fewest buffers: those of the commit, and as many for callers.
-pub(crate) const MIN_FRAMES: u32 = 2 * COMMIT_FRAMES;
+/// Fewest buffers: those of the commit, those of reclaim, and a few for callers.
+pub(crate) const MIN_FRAMES: u32 = COMMIT_FRAMES + RECLAIM_FRAMES + 4;
 
 pub(crate) fn too_small(part: MemoryPart, need: u64, have: u64) -> Error {
     Error::MemoryTooSmall { part, need, have }

@@ -282,7 +282,8 @@ impl Drop for Store<'_, '_> {
     /// device that breaks that rule is given up after a bounded wait.
     fn drop(&mut self) {
         let mut idle = 0;
-        while self.in_flight.load(Ordering::Acquire) != 0 && idle < DROP_RELAXATIONS {
+        let abandoned = self.abandoned.load(Ordering::Acquire);
+        while !abandoned && self.in_flight.load(Ordering::Acquire) != 0 && idle < DROP_RELAXATIONS {
             match self.device.poll() {
                 Some(completion) => {
                     self.complete(completion);

@@ -23,7 +23,7 @@ mod io;
 mod reading;
 
 pub use info::Counters;
-pub use reading::Reading;
+pub use reading::{ReadOptions, Reading};
 
 use crate::arena::{Arenas, Class, Place};
 use crate::block::{check_type, Block, BlockPtr, Filling};
@@ -104,6 +104,17 @@ impl Allocate {
     }
 }
 
+/// What a device has not given back when its store was unmounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StillOwned {
+    /// Why the store had stopped to write, if it had.
+    pub failure: Option<Error>,
+    /// Requests and flushes that the device has not completed.
+    pub requests: u32,
+    /// Byte addresses of the blocks in the buffers that it still owns: the first few, then `None`.
+    pub buffers: [Option<u64>; 4],
+}
+
 /// A mounted volume. Shared by reference among any number of threads or CPUs.
 ///
 /// `'m` is the life of the memory, `'d` that of the device, which may own requests with buffers of that memory and so
@@ -116,6 +127,8 @@ pub struct Store<'d, 'm> {
     unsent: Lock<Unsent<'m>>,
     /// Requests and flushes that the device has.
     in_flight: AtomicU32,
+    /// The device is not waited for any more.
+    abandoned: AtomicBool,
     failure: Lock<Option<Error>>,
     written_blocks: AtomicU32,
     written_requests: AtomicU32,
@@ -132,6 +145,7 @@ impl<'d, 'm> Store<'d, 'm> {
             commit: Lock::new(commit),
             unsent: Lock::new(Unsent::new()),
             in_flight: AtomicU32::new(0),
+            abandoned: AtomicBool::new(false),
             failure: Lock::new(None),
             written_blocks: AtomicU32::new(0),
             written_requests: AtomicU32::new(0),
@@ -158,7 +172,7 @@ impl<'d, 'm> Store<'d, 'm> {
             block_type: what.block_type,
             birth: self.open_generation(place),
         };
-        match self.retry_no_buffer(|| self.engine.cache.take_buffer()) {
+        match self.retry_no_buffer(|| self.engine.cache.take_buffer(what.class)) {
             Ok(mut slot) => {
                 slot.bytes_mut().fill(0);
                 filling.slot = Some(slot);
@@ -172,11 +186,23 @@ impl<'d, 'm> Store<'d, 'm> {
         }
     }
 
+    /// Hands out a block with the content and the type of another: the first step of every copy on write.
+    ///
+    /// # Errors
+    /// As [`Store::allocate`]; [`Error::BadParameter`] if `what` is of another type than the content.
+    pub fn duplicate(&self, block: &Block<'_>, what: Allocate) -> Result<Filling<'_>, Error> {
+        check_type(block.bytes(), what.block_type)
+            .map_err(|_| Error::BadParameter { name: "block type", found: what.block_type as u64 })?;
+        let mut copy = self.allocate(what)?;
+        copy.bytes_mut().copy_from_slice(block.bytes());
+        Ok(copy)
+    }
+
     /// For tests: takes what is kept back for the log too, as the original may.
     #[cfg(test)]
     pub(crate) fn allocate_from_reserve(&self) -> Result<Filling<'_>, Error> {
         let place = self.engine.arenas.allocate_leaving(|_| 0, 0)?;
-        let mut slot = self.retry_no_buffer(|| self.engine.cache.take_buffer())?;
+        let mut slot = self.retry_no_buffer(|| self.engine.cache.take_buffer(Class::Normal))?;
         slot.bytes_mut().fill(0);
         let birth = self.open_generation(place);
         Ok(Filling { slot: Some(slot), engine: &self.engine, place, block_type: BlockType::Data, birth })
@@ -338,7 +364,7 @@ impl<'d, 'm> Store<'d, 'm> {
     /// [`Error::Device`] if something failed meanwhile or before.
     pub fn settle(&self) -> Result<(), Error> {
         loop {
-            let idle = self.commit.with(self.engine.platform, |commit| commit.is_idle());
+            let idle = self.commit_is_idle();
             if !self.is_busy() {
                 match self.failure() {
                     Some(error) => return Err(error),
@@ -348,6 +374,37 @@ impl<'d, 'm> Store<'d, 'm> {
             }
             self.step_or_relax();
         }
+    }
+
+    /// [`Store::unmount`] for a device that may never answer: gives up after so many relaxations in which nothing moved.
+    /// The store is then abandoned; the buffers in [`StillOwned`] stay with the device.
+    ///
+    /// # Errors
+    /// [`StillOwned`] with the failure, if there was one, and what the device has not given back.
+    #[allow(clippy::result_large_err)] // said once, at the very end
+    pub fn unmount_within(self, relaxations: u32) -> Result<(), StillOwned> {
+        let mut idle = 0;
+        while idle < relaxations {
+            if !self.is_busy() && (self.engine.has_failed() || self.commit_is_idle()) {
+                break;
+            }
+            if self.step() {
+                idle = 0;
+            } else {
+                self.engine.platform.relax();
+                idle += 1;
+            }
+        }
+        let (buffers, in_flight) = (self.engine.cache.owned_by_device(), self.in_flight.load(Ordering::Acquire));
+        self.abandoned.store(true, Ordering::Release);
+        match (self.failure(), in_flight) {
+            (None, 0) => Ok(()),
+            (failure, requests) => Err(StillOwned { failure, requests, buffers }),
+        }
+    }
+
+    fn commit_is_idle(&self) -> bool {
+        self.commit.with(self.engine.platform, |commit| commit.is_idle())
     }
 
     /// Ends the use of a volume: [`Store::settle`]. What was not committed is gone, as after a crash.

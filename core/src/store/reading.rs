@@ -1,12 +1,22 @@
 //! Verified reads.
 
 use super::{Engine, Store};
+use crate::arena::Class;
 use crate::block::{Block, BlockPtr};
 use crate::cache::{Lookup, Ticket};
 use crate::device::{Purpose, Request};
 use crate::error::{Damage, DeviceOp, Error};
 use crate::pool::{Shared, SlotChain};
 use crate::sabotage::{sabotaged, Switch};
+
+/// How to read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadOptions {
+    /// Reclaim may use the buffers that are kept back for it.
+    pub class: Class,
+    /// A block that is not in the cache is not kept there: for content that is read once.
+    pub past_cache: bool,
+}
 
 impl Store<'_, '_> {
     /// Reads a block and verifies it against its pointer. Waits for the device if the block is not in the cache.
@@ -15,7 +25,15 @@ impl Store<'_, '_> {
     /// [`Error::Corrupt`] if the bytes are not those that the pointer promises; [`Error::Device`];
     /// [`Error::BadAddress`]; [`Error::NoBuffer`].
     pub fn read(&self, ptr: BlockPtr) -> Result<Block<'_>, Error> {
-        let reading = self.retry_no_buffer(|| self.start_read(ptr))?;
+        self.read_with(ptr, ReadOptions::default())
+    }
+
+    /// [`Store::read`] with options.
+    ///
+    /// # Errors
+    /// As [`Store::read`].
+    pub fn read_with(&self, ptr: BlockPtr, options: ReadOptions) -> Result<Block<'_>, Error> {
+        let reading = self.retry_no_buffer(|| self.start_read_with(ptr, options))?;
         loop {
             if let Some(result) = reading.poll() {
                 return result;
@@ -29,11 +47,19 @@ impl Store<'_, '_> {
     /// # Errors
     /// [`Error::BadAddress`]; [`Error::NoBuffer`] if there is no buffer right now.
     pub fn start_read(&self, ptr: BlockPtr) -> Result<Reading<'_>, Error> {
+        self.start_read_with(ptr, ReadOptions::default())
+    }
+
+    /// [`Store::start_read`] with options.
+    ///
+    /// # Errors
+    /// As [`Store::start_read`].
+    pub fn start_read_with(&self, ptr: BlockPtr, options: ReadOptions) -> Result<Reading<'_>, Error> {
         let place = self.engine.arenas.locate(ptr.addr)?;
         if !self.promise() {
             return Err(Error::NoBuffer);
         }
-        let looked_up = self.engine.cache.lookup(place.block);
+        let looked_up = self.engine.cache.lookup(place.block, options.class, !options.past_cache);
         let (source, request) = match looked_up {
             Err(error) => {
                 self.keep_promise(None);

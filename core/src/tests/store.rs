@@ -5,7 +5,7 @@ use crate::format::{ranges_per_block, BlockSize, NONE};
 use crate::memory::{map_words, pages_for};
 use crate::{
     Allocate, BlockPtr, Class, CopyState, Damage, DeviceError, Error, FormatOptions, Memory, MountOptions,
-    NoInterrupts, Roots, Store,
+    NoInterrupts, ReadOptions, Roots, Store,
 };
 use std::boxed::Box;
 use std::vec;
@@ -320,4 +320,57 @@ fn a_volume_grows_in_place_while_it_is_used() {
     for ptr in &kept {
         store.read(*ptr).unwrap();
     }
+}
+
+/// Whoever holds every buffer can still delete: reclaim has buffers and blocks of its own.
+#[test]
+fn reclaim_goes_on_when_every_buffer_is_held() {
+    let memory = memory();
+    let disk = Disk::new(vec![0; 1 << 20]);
+    let store = Store::format(memory.take().unwrap(), &disk, &NoInterrupts, options(2)).unwrap();
+    let ptrs: Vec<BlockPtr> = (0..40).map(|i| write(&store, i).unwrap()).collect();
+    store.commit(store.roots().with_root(Some(ptrs[0]), 1)).unwrap();
+    store.settle().unwrap();
+    let mut held = Vec::new();
+    let error = loop {
+        match store.read(ptrs[held.len()]) {
+            Ok(block) => held.push(block),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error, Error::NoBuffer);
+    assert_eq!(store.allocate(Allocate::data()).unwrap_err(), Error::NoBuffer);
+    let mut root = ptrs[0];
+    let reclaim = ReadOptions { class: Class::Reclaim, past_cache: false };
+    for round in 0..1000_u32 {
+        let old = store.read_with(root, reclaim).unwrap();
+        let mut new = store.duplicate(&old, Allocate::data().class(Class::Reclaim)).unwrap();
+        drop(old);
+        new.bytes_mut()[..4].copy_from_slice(&round.to_le_bytes());
+        let new = store.enqueue(new).unwrap().ptr();
+        store.free(root).unwrap();
+        root = new;
+        store.commit(store.roots().with_root(Some(root), 1)).unwrap();
+    }
+    drop(held);
+    assert_eq!(store.read(root).unwrap()[..4], 999_u32.to_le_bytes());
+}
+
+#[test]
+fn a_read_past_the_cache_leaves_no_trace_in_it() {
+    let memory = memory();
+    let disk = Disk::new(vec![0; 1 << 20]);
+    let store = Store::format(memory.take().unwrap(), &disk, &NoInterrupts, options(2)).unwrap();
+    let ptrs: Vec<BlockPtr> = (0..60).map(|i| write(&store, i).unwrap()).collect();
+    store.settle().unwrap();
+    let past = ReadOptions { past_cache: true, ..ReadOptions::default() };
+    let hits = |store: &Store<'_, '_>| store.counters().cache_hits;
+    let before = hits(&store);
+    for _ in 0..3 {
+        assert_eq!(store.read_with(ptrs[0], past).unwrap()[..], [0; BLOCK]);
+    }
+    assert_eq!(hits(&store), before);
+    store.read(ptrs[0]).unwrap();
+    store.read_with(ptrs[0], past).unwrap();
+    assert_eq!(hits(&store), before + 1, "but what is there is used");
 }
