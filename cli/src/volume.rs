@@ -152,7 +152,7 @@ fn mount_in<const WORDS: usize>(image: &Image) -> Result<Volume, Error> {
     let memory: Box<Memory<PAGES, FRAMES, WORDS, MAX_ARENAS, 1>> = boxed_memory();
     let device = ImageDevice::new(image);
     let resources = memory.take().ok_or(Error::NoBuffer)?;
-    let store = Store::mount(resources, &device, &NoInterrupts, MountOptions { read_only: true })
+    let store = Store::mount(resources, &device, &NoInterrupts, MountOptions { read_only: true, ..MountOptions::default() })
         .map_err(|failed| failed.error)?;
     let report = store.report();
     Ok(Volume {

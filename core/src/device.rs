@@ -81,6 +81,9 @@ pub enum RequestKind {
     Read,
     /// Write the buffers to the device.
     Write,
+    /// The content of the range is of no further use, and may read as anything afterwards. Owns no buffers. Only asked of
+    /// a device whose geometry says that it understands.
+    Discard,
 }
 
 /// What the store wants to know when a request is done. Opaque to devices.
@@ -99,6 +102,8 @@ pub(crate) enum Purpose {
 pub(crate) enum Payload<'m> {
     Slots(SlotChain<'m>),
     Shares(SharedChain<'m>),
+    /// No buffers; the pool tells whose request it is.
+    Nothing(Pool<'m>),
 }
 
 /// One request to a device, with the buffers that it owns.
@@ -123,11 +128,12 @@ impl<'m> Request<'m> {
         Self { payload: Payload::Shares(shares), purpose, addr, len_bytes }
     }
 
-    /// Read or write.
+    /// Read, write or discard.
     pub fn kind(&self) -> RequestKind {
         match self.payload {
             Payload::Slots(_) => RequestKind::Read,
             Payload::Shares(_) => RequestKind::Write,
+            Payload::Nothing(_) => RequestKind::Discard,
         }
     }
 
@@ -136,6 +142,7 @@ impl<'m> Request<'m> {
         match &self.payload {
             Payload::Slots(chain) => chain.is_of(pool),
             Payload::Shares(chain) => chain.is_of(pool),
+            Payload::Nothing(owner) => owner.is(pool),
         }
     }
 
@@ -143,8 +150,12 @@ impl<'m> Request<'m> {
     pub(crate) fn into_slot(self) -> Option<Slot<'m>> {
         match self.payload {
             Payload::Slots(mut chain) => chain.pop(),
-            Payload::Shares(_) => None,
+            Payload::Shares(_) | Payload::Nothing(_) => None,
         }
+    }
+
+    pub(crate) fn discard(addr: u64, len_bytes: u64, pool: Pool<'m>) -> Self {
+        Self { payload: Payload::Nothing(pool), purpose: Purpose::Commit, addr, len_bytes }
     }
 
     /// First byte on the device, a multiple of the block size.
@@ -162,6 +173,7 @@ impl<'m> Request<'m> {
         match &self.payload {
             Payload::Slots(chain) => chain.len() as usize,
             Payload::Shares(chain) => chain.len() as usize,
+            Payload::Nothing(_) => 0,
         }
     }
 
@@ -170,7 +182,7 @@ impl<'m> Request<'m> {
     pub fn buffers(&self) -> Option<Buffers<'_, 'm>> {
         match &self.payload {
             Payload::Shares(chain) => Some(chain.iter()),
-            Payload::Slots(_) => None,
+            Payload::Slots(_) | Payload::Nothing(_) => None,
         }
     }
 
@@ -182,7 +194,7 @@ impl<'m> Request<'m> {
     pub fn buffers_mut(&mut self) -> Option<BuffersMut<'_, 'm>> {
         match &mut self.payload {
             Payload::Slots(chain) => Some(chain.iter_mut()),
-            Payload::Shares(_) => None,
+            Payload::Shares(_) | Payload::Nothing(_) => None,
         }
     }
 }

@@ -449,7 +449,11 @@ impl<'a> FreeMap<'a> {
 
     /// All changes of the commit in flight, in order.
     pub(crate) fn moves(&self) -> impl Iterator<Item = Move> + '_ {
-        let mut from = 0;
+        self.moves_from(0)
+    }
+
+    /// The same at or after a block.
+    pub(crate) fn moves_from(&self, mut from: u32) -> impl Iterator<Item = Move> + '_ {
         core::iter::from_fn(move || {
             let change = self.next_move(from)?;
             from = change.first + change.count;

@@ -202,7 +202,7 @@ impl<'d, 'm> Store<'d, 'm> {
         let len_bytes = device.geometry().len_bytes;
         Direct { device, platform, pool: memory.probe, len_bytes }.erase_superblocks()?;
         let second = Mounting::second_superblock_addr(device.geometry().len_bytes, options.block_size);
-        let engine = build_engine(memory, options.block_size, 0, platform);
+        let engine = build_engine(memory, options.block_size, 0, false, platform);
         engine.arenas.append(options.arenas as usize, 1, blocks, 0);
         let report = MountReport {
             superblocks: [CopyState::Good; 2],
@@ -211,6 +211,8 @@ impl<'d, 'm> Store<'d, 'm> {
             log_blocks: 0,
             arenas: options.arenas,
             doubtful_blocks: 0,
+            damaged_arenas: 0,
+            damage: None,
             read_only: false,
         };
         let store = Self::new(engine, device, Commit::of_new_volume(second), report);

@@ -134,6 +134,11 @@ impl<'m> Pool<'m> {
         self.block
     }
 
+    /// Whether this is the same pool.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        core::ptr::eq(self.frames, other.frames)
+    }
+
     /// Number of buffers.
     pub(crate) fn len(&self) -> u32 {
         self.frames.len() as u32
@@ -341,7 +346,7 @@ impl<'m> Links<'m> {
     }
 
     fn is_of(&self, pool: &Pool<'m>) -> bool {
-        core::ptr::eq(self.pool.frames, pool.frames)
+        self.pool.is(pool)
     }
 
     fn after(&self, id: FrameId) -> Option<FrameId> {

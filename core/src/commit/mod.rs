@@ -6,6 +6,7 @@
 //!       header copy A, which names the log and carries its digest                                flush
 //!   E2  superblock 0, which names the headers by hash                                            flush -> acknowledged
 //!   E3  header copies B, superblock 1                                                            flush -> settled
+//!       then, if that is wanted, the device is told what the commit freed
 //! ```
 //!
 //! Why this is safe: until E2 the old superblocks name the old headers by hash, of which copy B is untouched, and these
@@ -70,6 +71,10 @@ enum Phase {
     /// E3.
     HeadersB,
     Superblock1,
+    /// Tell the device what the commit freed; `from` that block of the arena on.
+    Discard {
+        from: u32,
+    },
     Settle,
     /// A flush and what comes after it.
     Flush(Stage),
@@ -94,6 +99,8 @@ pub struct CommitCounters {
     pub block_writes: u64,
     /// Flushes, those of repairs included.
     pub flushes: u64,
+    /// Bytes that the device was told to discard.
+    pub discarded_bytes: u64,
     /// Copies of headers and superblocks that were rewritten because they were not good.
     pub repairs: u64,
 }
@@ -275,6 +282,7 @@ impl<'m> Commit<'m> {
                 self.acknowledge();
                 self.enter(Phase::HeadersB);
             }
+            Stage::E3 if engine.discards => self.enter(Phase::Discard { from: 0 }),
             Stage::E3 => self.enter(Phase::Settle),
         }
     }
@@ -324,6 +332,7 @@ impl<'m> Commit<'m> {
             Phase::HeadersB => self.headers(engine, 1, Phase::Superblock1),
             Phase::Superblock1 if sabotaged(Switch::SuperblocksTogether) => self.superblock(engine, 1, Stage::E2),
             Phase::Superblock1 => self.superblock(engine, 1, Stage::E3),
+            Phase::Discard { from } => Ok(self.discard(engine, from)),
             Phase::Settle => Ok(self.settle(engine)),
             Phase::Flush(stage) => Ok(self.flush(engine, stage)),
         }

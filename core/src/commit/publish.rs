@@ -1,6 +1,7 @@
 //! Headers, superblocks, and the end of a commit.
 
 use super::{Action, Commit, Phase, Stage};
+use crate::device::Request;
 use crate::error::Error;
 use crate::format::{encode_superblock, AddrHash, ArenaHeader, ArenaRef, SuperHead, NONE};
 use crate::hash::hash64;
@@ -75,6 +76,42 @@ impl<'m> Commit<'m> {
         self.phase = if together { Phase::Superblock1 } else { Phase::Flush(stage) };
         self.counters.block_writes += 1;
         self.submit_write(engine, addr, slot)
+    }
+
+    /// No state that a crash could expose reaches what the commit freed, and nobody has been handed it yet.
+    pub(super) fn discard(&mut self, engine: &Engine<'m>, from: u32) -> Action<'m> {
+        let freed = engine.arenas.with(self.arena, |_, map| {
+            let mut change = map.moves_from(from).find(|change| change.freed)?;
+            // Runs end with a word of the free map; one request takes several.
+            for next in map.moves_from(change.first + change.count) {
+                if !next.freed || next.first != change.first + change.count {
+                    break;
+                }
+                change.count += next.count;
+            }
+            Some(change)
+        });
+        let Some(change) = freed else {
+            return self.discard_next_arena(engine);
+        };
+        let addr = engine.arenas.addr(engine.arenas.at(self.arena, change.first));
+        let len_bytes = u64::from(change.count) << engine.size.shift();
+        self.phase = Phase::Discard { from: change.first + change.count };
+        self.outstanding += 1;
+        self.counters.discarded_bytes += len_bytes;
+        Action::Submit(Request::discard(addr, len_bytes, engine.pool))
+    }
+
+    fn discard_next_arena(&mut self, engine: &Engine<'m>) -> Action<'m> {
+        if self.arena + 1 < engine.arenas.len() {
+            self.arena += 1;
+            self.phase = Phase::Discard { from: 0 };
+        } else if self.outstanding != 0 {
+            return Action::Wait;
+        } else {
+            self.enter(Phase::Settle);
+        }
+        Action::Worked
     }
 
     /// Both copies of everything are durable: what the commit freed may be handed out again.

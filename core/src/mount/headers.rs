@@ -9,6 +9,7 @@ use crate::freemap::FreeMap;
 use crate::hash::hash64;
 use crate::pool::Slot;
 use crate::sabotage::{sabotaged, Switch};
+use crate::store::Engine;
 
 impl<'d, 'm> Mounting<'d, 'm> {
     pub(super) fn take_header(
@@ -49,17 +50,49 @@ impl<'d, 'm> Mounting<'d, 'm> {
         Ok(())
     }
 
+    /// Counts all of a damaged arena as in use. If its header is lost, it reaches up to the next one.
+    pub(super) fn give_up(&mut self, arena: usize) -> Result<(), Error> {
+        let Some(engine) = &self.engine else { return Err(Error::NoBuffer) };
+        let base = engine.arenas.base_addr(arena);
+        if engine.arenas.blocks(arena) == 0 {
+            let blocks = (self.limit_addr(engine, arena).saturating_sub(base) >> engine.size.shift()).saturating_sub(2);
+            let blocks = u32::try_from(blocks).unwrap_or(0);
+            let room = engine.arenas.words_len().saturating_sub(self.words_used);
+            let need = FreeMap::words_needed(blocks);
+            if need > room {
+                return Err(too_small(MemoryPart::MapWords, need as u64, room as u64));
+            }
+            engine.arenas.place(arena, (base >> engine.size.shift()) as u32, blocks, self.words_used);
+            self.words_used += need;
+        }
+        engine.arenas.with(arena, |state, map| {
+            map.clear();
+            state.counts = map.load_done();
+            state.log.blocks = 0;
+        });
+        self.stage = match arena + 1 < engine.arenas.len() {
+            true => Stage::Header { arena: arena + 1, copy: 0 },
+            false => Stage::Flush,
+        };
+        Ok(())
+    }
+
+    /// Where an arena must end at the latest.
+    fn limit_addr(&self, engine: &Engine<'m>, arena: usize) -> u64 {
+        let second = Self::second_superblock_addr(self.geometry.len_bytes, engine.size);
+        match arena + 1 < engine.arenas.len() {
+            true => engine.arenas.base_addr(arena + 1).min(second),
+            false => second,
+        }
+    }
+
     /// Gives the arena its words, and checks that its extent is where it may be.
     pub(super) fn place_arena(&mut self, arena: usize, base: u64, header: &ArenaHeader) -> Result<(), Error> {
         let Some(engine) = &self.engine else { return Err(Error::NoBuffer) };
         let misplaced = Error::corrupt(base, Damage::ArenaExtent);
         let unit = engine.size.len_u64();
         let end = header.size_bytes.checked_add(2 * unit).and_then(|len| base.checked_add(len)).ok_or(misplaced)?;
-        let second = Self::second_superblock_addr(self.geometry.len_bytes, engine.size);
-        let limit = match arena + 1 < engine.arenas.len() {
-            true => engine.arenas.base_addr(arena + 1).min(second),
-            false => second,
-        };
+        let limit = self.limit_addr(engine, arena);
         let blocks = header.size_bytes >> engine.size.shift();
         if end > limit || blocks < 3 {
             return Err(misplaced);

@@ -47,6 +47,11 @@ use logs::Walk;
 pub struct MountOptions {
     /// Refuse everything that would write.
     pub read_only: bool,
+    /// Tell the device which blocks a commit has freed, if it understands that.
+    pub discard: bool,
+    /// Mount although a header or log is damaged, for reading as far as pointers lead. Counts only with `read_only`. All of
+    /// an arena that is damaged counts as in use.
+    pub damaged: bool,
 }
 
 /// What mount found of one copy of the superblock.
@@ -92,6 +97,10 @@ pub struct MountReport {
     /// Blocks that count as in use because the original was killed while it wrote a log, so that nobody can tell. The
     /// logs say that they are free; mounted for reading only, they count as free.
     pub doubtful_blocks: u32,
+    /// Arenas whose header or log is damaged; not 0 only if that was allowed. All of them counts as in use.
+    pub damaged_arenas: u32,
+    /// What is wrong with the first of them.
+    pub damage: Option<Error>,
     /// Mounted for reading only.
     pub read_only: bool,
 }
@@ -167,6 +176,8 @@ pub struct Mounting<'d, 'm> {
     doubtful_blocks: u32,
     /// Some log is in doubt, and the mount is for reading only.
     in_doubt: bool,
+    damaged_arenas: u32,
+    damage: Option<Error>,
     words_used: usize,
 }
 
@@ -197,6 +208,8 @@ impl<'d, 'm> Mounting<'d, 'm> {
             log_blocks: 0,
             doubtful_blocks: 0,
             in_doubt: false,
+            damaged_arenas: 0,
+            damage: None,
             words_used: 0,
         }
     }
@@ -283,7 +296,10 @@ impl<'d, 'm> Mounting<'d, 'm> {
         if end > self.geometry.len_bytes {
             return match self.stage {
                 Stage::Superblock { candidate } => self.take_short_device(candidate),
-                _ => Err(Error::corrupt(addr, Damage::ArenaExtent)),
+                Stage::Header { arena, .. } | Stage::Log { arena, .. } => {
+                    self.tolerate(arena, Err(Error::corrupt(addr, Damage::ArenaExtent)))
+                }
+                Stage::Flush | Stage::Done => Ok(()),
             };
         }
         let slot = (0..pool.len()).find_map(|index| pool.claim(pool.id(index)?)).ok_or(Error::NoBuffer)?;
@@ -305,10 +321,27 @@ impl<'d, 'm> Mounting<'d, 'm> {
     fn take(&mut self, slot: Option<Slot<'m>>, result: Result<(), DeviceError>) -> Result<(), Error> {
         match self.stage {
             Stage::Superblock { candidate } => self.take_superblock(candidate, slot, result),
-            Stage::Header { arena, copy } => self.take_header(arena, copy, slot, result),
-            Stage::Log { arena, walk } => self.take_log(arena, walk, slot, result),
+            Stage::Header { arena, copy } => {
+                let taken = self.take_header(arena, copy, slot, result);
+                self.tolerate(arena, taken)
+            }
+            Stage::Log { arena, walk } => {
+                let taken = self.take_log(arena, walk, slot, result);
+                self.tolerate(arena, taken)
+            }
             Stage::Flush | Stage::Done => Ok(()),
         }
+    }
+
+    /// Goes on behind a damaged arena if that is wanted: everything in it counts as in use.
+    fn tolerate(&mut self, arena: usize, taken: Result<(), Error>) -> Result<(), Error> {
+        let Err(error @ (Error::Corrupt { .. } | Error::Device { .. })) = taken else { return taken };
+        if !(self.options.damaged && self.options.read_only) {
+            return Err(error);
+        }
+        self.damaged_arenas += 1;
+        self.damage.get_or_insert(error);
+        self.give_up(arena)
     }
 }
 
@@ -318,6 +351,9 @@ impl<'d, 'm> Mounting<'d, 'm> {
     fn check_roots(&self, engine: &Engine<'m>, head: &SuperHead) -> Result<(), Error> {
         for addr in [head.root_addr, head.deadlist_head.addr, head.deadlist_tail.addr] {
             if addr == NONE {
+                continue;
+            }
+            if self.damaged_arenas != 0 {
                 continue;
             }
             let place = engine.arenas.locate(addr).map_err(|_| Error::corrupt(addr, Damage::RootFree))?;
@@ -342,6 +378,8 @@ impl<'d, 'm> Mounting<'d, 'm> {
             log_blocks: self.log_blocks,
             arenas: head.narena,
             doubtful_blocks: self.doubtful_blocks,
+            damaged_arenas: self.damaged_arenas,
+            damage: self.damage,
             read_only: self.read_only(),
         };
         Ok(Store::new(engine, self.device, commit, report))
@@ -360,6 +398,7 @@ pub(crate) fn build_engine<'m>(
     memory: Resources<'m>,
     size: BlockSize,
     arenas: u32,
+    discards: bool,
     platform: &'m dyn Platform,
 ) -> Engine<'m> {
     let pool = Pool::new(memory.area, size);
@@ -372,6 +411,7 @@ pub(crate) fn build_engine<'m>(
         queue: memory.queue,
         platform,
         pending: [AtomicU32::new(0), AtomicU32::new(0)],
+        discards,
         read_only: AtomicBool::new(false),
     }
 }

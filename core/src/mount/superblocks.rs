@@ -135,7 +135,8 @@ impl<'d, 'm> Mounting<'d, 'm> {
             return Err(too_small(MemoryPart::Buffers, u64::from(MIN_FRAMES), u64::from(have)));
         }
         let Some(memory) = self.memory.take() else { return Err(Error::NoBuffer) };
-        self.engine = Some(build_engine(memory, size, head.narena, self.platform));
+        let discards = self.options.discard && self.geometry.discard;
+        self.engine = Some(build_engine(memory, size, head.narena, discards, self.platform));
         self.stage = Stage::Header { arena: 0, copy: 0 };
         Ok(())
     }

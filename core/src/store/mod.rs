@@ -53,6 +53,8 @@ pub(crate) struct Engine<'m> {
     pub(crate) platform: &'m dyn Platform,
     /// Blocks that are part of a generation and not yet written, by the low bit of the generation.
     pub(crate) pending: [AtomicU32; 2],
+    /// Commits tell the device what they freed.
+    pub(crate) discards: bool,
     /// Nothing is written any more: the volume was mounted so, or a write or flush failed.
     pub(crate) read_only: AtomicBool,
 }

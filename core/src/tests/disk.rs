@@ -1,6 +1,6 @@
 //! A disk in memory: completes requests in order, counts, and can be told to fail.
 
-use crate::device::{Completion, Device, DeviceError, DeviceGeometry, FlushTag, Request};
+use crate::device::{Completion, Device, DeviceError, DeviceGeometry, FlushTag, Request, RequestKind};
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::vec::Vec;
@@ -14,12 +14,21 @@ struct Inner<'m> {
     done: VecDeque<Completion<'m>>,
     /// Address and length of each write, and `None` for each flush.
     log: Vec<Option<(u64, u64)>>,
+    discards: Vec<(u64, u64)>,
     fail: Option<DeviceError>,
 }
 
 impl<'m> Disk<'m> {
     pub(crate) fn new(bytes: Vec<u8>) -> Self {
-        Self { inner: Mutex::new(Inner { bytes, done: VecDeque::new(), log: Vec::new(), fail: None }) }
+        Self {
+            inner: Mutex::new(Inner {
+                bytes,
+                done: VecDeque::new(),
+                log: Vec::new(),
+                discards: Vec::new(),
+                fail: None,
+            }),
+        }
     }
 
     pub(crate) fn bytes(&self) -> Vec<u8> {
@@ -32,6 +41,10 @@ impl<'m> Disk<'m> {
 
     pub(crate) fn take_log(&self) -> Vec<Option<(u64, u64)>> {
         core::mem::take(&mut self.inner.lock().unwrap().log)
+    }
+
+    pub(crate) fn take_discards(&self) -> Vec<(u64, u64)> {
+        core::mem::take(&mut self.inner.lock().unwrap().discards)
     }
 
     pub(crate) fn grow(&self, len_bytes: usize) {
@@ -54,7 +67,7 @@ impl<'m> Device<'m> for Disk<'m> {
             queue_depth: 4,
             read_only: false,
             volatile_cache: true,
-            discard: false,
+            discard: true,
         }
     }
 
@@ -69,7 +82,11 @@ impl<'m> Device<'m> for Disk<'m> {
             Some(error) => Err(error),
             None => Ok(()),
         };
-        if result.is_ok() {
+        if request.kind() == RequestKind::Discard {
+            let (first, end) = (request.addr() as usize, (request.addr() + request.len_bytes()) as usize);
+            inner.bytes[first..end].fill(0xdd);
+            inner.discards.push((request.addr(), request.len_bytes()));
+        } else if result.is_ok() {
             if let Some(buffers) = request.buffers() {
                 for buffer in buffers {
                     inner.bytes[at..at + buffer.len()].copy_from_slice(buffer);

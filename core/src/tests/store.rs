@@ -374,3 +374,58 @@ fn a_read_past_the_cache_leaves_no_trace_in_it() {
     store.read_with(ptrs[0], past).unwrap();
     assert_eq!(hits(&store), before + 1, "but what is there is used");
 }
+
+#[test]
+fn a_damaged_log_leaves_the_volume_readable() {
+    let memories: Vec<_> = (0..4).map(|_| memory()).collect();
+    let disk = Disk::new(vec![0; 1 << 20]);
+    let store = Store::format(memories[0].take().unwrap(), &disk, &NoInterrupts, options(2)).unwrap();
+    let ptr = write(&store, 7).unwrap();
+    store.commit(store.roots().with_root(Some(ptr), 1)).unwrap();
+    let arenas: Vec<_> = (0..2).map(|index| store.arena(index).unwrap()).collect();
+    store.unmount().unwrap();
+    let read_only = MountOptions { read_only: true, ..MountOptions::default() };
+    let damaged = MountOptions { damaged: true, ..read_only };
+    disk.edit(|bytes| bytes[arenas[0].log_addr as usize + 50] ^= 1);
+    let failed = Store::mount(memories[1].take().unwrap(), &disk, &NoInterrupts, read_only).unwrap_err();
+    assert!(matches!(failed.error, Error::Corrupt { addr, .. } if addr == arenas[0].log_addr));
+    disk.edit(|bytes| {
+        bytes[arenas[1].addr as usize + 9] ^= 1;
+        bytes[arenas[1].addr as usize + BLOCK + 9] ^= 1;
+    });
+    let store = Store::mount(memories[2].take().unwrap(), &disk, &NoInterrupts, damaged).unwrap();
+    assert_eq!(store.report().damaged_arenas, 2);
+    assert_eq!(store.report().damage, Some(failed.error));
+    assert_eq!(store.read(store.roots().root_ptr().unwrap()).unwrap()[..], [7; BLOCK]);
+    assert_eq!(store.allocate(Allocate::data()).unwrap_err(), Error::ReadOnly);
+    assert_eq!(store.space().free_blocks, 0);
+    let writable = MountOptions { damaged: true, ..MountOptions::default() };
+    assert!(Store::mount(memories[3].take().unwrap(), &disk, &NoInterrupts, writable).is_err());
+}
+
+#[test]
+fn what_a_commit_freed_is_discarded_before_it_is_handed_out() {
+    let memories: Vec<_> = (0..2).map(|_| memory()).collect();
+    let disk = Disk::new(vec![0; 1 << 20]);
+    let store = Store::format(memories[0].take().unwrap(), &disk, &NoInterrupts, options(1)).unwrap();
+    let ptrs: Vec<BlockPtr> = (0..100).map(|i| write(&store, i).unwrap()).collect();
+    store.commit(store.roots().with_root(Some(ptrs[0]), 1)).unwrap();
+    store.unmount().unwrap();
+    let discard = MountOptions { discard: true, ..MountOptions::default() };
+    let store = Store::mount(memories[1].take().unwrap(), &disk, &NoInterrupts, discard).unwrap();
+    for ptr in &ptrs[20..90] {
+        store.free(*ptr).unwrap();
+    }
+    disk.take_log();
+    store.commit(store.roots()).unwrap();
+    assert_eq!(disk.take_discards(), [], "not before both superblocks are durable");
+    store.settle().unwrap();
+    let (first, len_bytes) = (ptrs[20].addr, 70 * BLOCK as u64);
+    let discards = disk.take_discards();
+    assert!(discards.contains(&(first, len_bytes)), "{discards:?}");
+    assert_eq!(discards.len(), 2, "and the old log block");
+    assert_eq!(store.counters().commit.discarded_bytes, len_bytes + BLOCK as u64);
+    for ptr in &ptrs[..20] {
+        assert_eq!(store.read(*ptr).unwrap()[0], ptrs.iter().position(|other| other == ptr).unwrap() as u8);
+    }
+}
