@@ -34,12 +34,14 @@ pub struct Config {
     pub hold: u64,
     /// Buffers in one request.
     pub max_segments: u16,
+    /// Requests in flight.
+    pub queue_depth: u16,
     /// Completions come late and in any order.
     pub reorder: bool,
     /// Chance that a block is read between two changes.
     pub reread: u64,
     /// Chance that the kernel goes down in the middle of a commit while the device keeps what it was given, and mounts
-    /// again.
+    /// again. What was in the device's queue is carried out or lost.
     pub restart: u64,
     /// What the volume holds before the recording begins.
     pub prelude: Prelude,
@@ -77,6 +79,7 @@ impl Config {
             settle: 30,
             hold: 20,
             max_segments: 1,
+            queue_depth: 16,
             reorder: false,
             reread: 10,
             restart: 0,
@@ -86,7 +89,14 @@ impl Config {
 
     /// Several arenas of which each commit touches some.
     pub const fn arenas(seed: u64) -> Self {
-        Self { volume_blocks: 128, arenas: 4, changes: 8, dense: 0, ..Self::small(seed) }
+        Self {
+            volume_blocks: 128,
+            queue_depth: 1 + (seed % 4) as u16,
+            arenas: 4,
+            changes: 8,
+            dense: 0,
+            ..Self::small(seed)
+        }
     }
 
     /// So many arenas that a superblock is longer than a sector and can be torn.
@@ -140,6 +150,6 @@ impl Config {
     }
 
     pub(crate) fn mem_options(&self) -> MemOptions {
-        MemOptions { max_segments: self.max_segments, ..MemOptions::default() }
+        MemOptions { max_segments: self.max_segments, queue_depth: self.queue_depth, ..MemOptions::default() }
     }
 }

@@ -15,7 +15,7 @@ use crate::rng::{mix64, Rng};
 use crate::trace::{Epoch, SECTOR_LEN_BYTES};
 use arenite_core::hash::hash64;
 use arenite_core::DeviceError;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 /// How far the enumeration goes.
@@ -45,7 +45,7 @@ struct Site<'e> {
     addr: u64,
     /// What it may hold instead of what is durable, in the order of issue, each once.
     options: Vec<&'e [u8]>,
-    /// For each write, the option that it would leave here, counted from 1; 0 is what is durable.
+    /// For each write by its number, the option that it would leave here, counted from 1; 0 is what is durable.
     by_write: BTreeMap<usize, u8>,
     /// For each option, what it changes in the digest of the whole disk.
     deltas: Vec<u128>,
@@ -55,8 +55,8 @@ struct Site<'e> {
 pub struct CrashSpace<'e> {
     epoch: &'e Epoch,
     sites: Vec<Site<'e>>,
-    /// Writes that change anything.
-    writes: Vec<usize>,
+    /// Number of writes that change anything.
+    writes: usize,
     limits: Limits,
 }
 
@@ -117,10 +117,14 @@ impl<'e> CrashSpace<'e> {
                 site.add(number, bytes, durable(epoch, addr, bytes.len()));
             }
         }
-        let sites: Vec<_> = sites.into_values().filter(|site| !site.options.is_empty()).collect();
-        let changes = |write: &usize| sites.iter().any(|site| site.by_write.contains_key(write));
-        let writes = (0..epoch.pending.len()).filter(changes).collect();
-        Self { epoch, sites, writes, limits }
+        let mut sites: Vec<_> = sites.into_values().filter(|site| !site.options.is_empty()).collect();
+        // From here on writes are counted without those that change nothing.
+        let changing: BTreeSet<_> = sites.iter().flat_map(|site| site.by_write.keys().copied()).collect();
+        let position: BTreeMap<_, _> = changing.iter().enumerate().map(|(at, write)| (*write, at)).collect();
+        for site in &mut sites {
+            site.by_write = site.by_write.iter().map(|(write, option)| (position[write], *option)).collect();
+        }
+        Self { epoch, sites, writes: changing.len(), limits }
     }
 
     /// How many combinations of choices there are, if they can be counted in 64 bits.
@@ -130,13 +134,13 @@ impl<'e> CrashSpace<'e> {
 
     /// Whether every combination is visited.
     pub fn is_exhaustive(&self) -> bool {
-        self.writes.len() <= self.limits.exhaustive_writes
+        self.writes <= self.limits.exhaustive_writes
             && self.combinations().is_some_and(|count| count <= self.limits.exhaustive_states)
     }
 
     /// Writes that would change something.
     pub fn writes(&self) -> usize {
-        self.writes.len()
+        self.writes
     }
 
     /// What a choice changes in the digest of the epoch's base.
@@ -186,7 +190,7 @@ impl<'e> CrashSpace<'e> {
     }
 
     fn visit_losses(&self, visitor: &mut impl FnMut(Choice) -> ControlFlow<()>) -> ControlFlow<()> {
-        let count = self.writes.len();
+        let count = self.writes;
         for len in 0..=count {
             self.visit_subset(|at| at < len, visitor)?;
         }
@@ -199,7 +203,7 @@ impl<'e> CrashSpace<'e> {
         ControlFlow::Continue(())
     }
 
-    /// A subset of the writes, whole; `present` is asked for the position of each in the order of issue. Where several
+    /// A subset of the writes, whole; `present` is asked for the number of each in the order of issue. Where several
     /// of them meet in one sector, both the first and the last may have won.
     fn visit_subset(
         &self,
@@ -207,9 +211,8 @@ impl<'e> CrashSpace<'e> {
         visitor: &mut impl FnMut(Choice) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         let chosen = |site: &Site<'e>, last: bool| {
-            let in_order = self.writes.iter().enumerate().filter(|(at, _)| present(*at));
-            let mut options = in_order.filter_map(|(_, write)| site.by_write.get(write));
-            if last { options.next_back() } else { options.next() }.copied().unwrap_or(0)
+            let mut options = site.by_write.iter().filter(|(write, _)| present(**write));
+            if last { options.next_back() } else { options.next() }.map_or(0, |(_, option)| *option)
         };
         let winners = |last| Choice(self.sites.iter().map(|site| chosen(site, last)).collect());
         let (last, first) = (winners(true), winners(false));
@@ -220,9 +223,9 @@ impl<'e> CrashSpace<'e> {
     }
 
     fn visit_tears(&self, visitor: &mut impl FnMut(Choice) -> ControlFlow<()>) -> ControlFlow<()> {
-        for write in &self.writes {
+        for write in 0..self.writes {
             let torn: Vec<_> =
-                (0..self.sites.len()).filter(|at| self.sites[*at].by_write.contains_key(write)).collect();
+                (0..self.sites.len()).filter(|at| self.sites[*at].by_write.contains_key(&write)).collect();
             // More sectors than that are torn at one point only, in either direction.
             let masks: Vec<u64> = match torn.len() {
                 count @ 0..=6 => (1..(1 << count) - 1).collect(),
@@ -230,7 +233,7 @@ impl<'e> CrashSpace<'e> {
             };
             for others in [false, true] {
                 let whole = |site: &Site<'e>| {
-                    let mut options = site.by_write.iter().filter(|(other, _)| others && *other != write);
+                    let mut options = site.by_write.iter().filter(|(other, _)| others && **other != write);
                     options.next_back().map_or(0, |(_, option)| *option)
                 };
                 let base: Vec<_> = self.sites.iter().map(whole).collect();
@@ -238,7 +241,7 @@ impl<'e> CrashSpace<'e> {
                     let mut choice = base.clone();
                     for (bit, at) in torn.iter().enumerate() {
                         if mask >> bit.min(63) & 1 != 0 {
-                            choice[*at] = self.sites[*at].by_write.get(write).copied().unwrap_or(0);
+                            choice[*at] = self.sites[*at].by_write.get(&write).copied().unwrap_or(0);
                         }
                     }
                     visitor(Choice(choice))?;
@@ -279,7 +282,7 @@ fn durable(epoch: &Epoch, addr: u64, len: usize) -> &[u8] {
 
 impl std::fmt::Debug for CrashSpace<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CrashSpace").field("writes", &self.writes.len()).field("sites", &self.sites.len()).finish()
+        f.debug_struct("CrashSpace").field("writes", &self.writes).field("sites", &self.sites.len()).finish()
     }
 }
 

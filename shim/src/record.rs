@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// A write between its issue and its completion.
 struct InFlight {
     first_id: u64,
+    buffers: u64,
     addr: u64,
     len_bytes: u64,
 }
@@ -62,7 +63,7 @@ impl Reel {
         let len_bytes = buffers.iter().map(|bytes| bytes.len() as u64).sum();
         let overlaps = |other: &InFlight| addr < other.addr + other.len_bytes && other.addr < addr + len_bytes;
         assert!(!self.writes.iter().any(overlaps), "two writes to {addr:#x} are in flight at once");
-        self.writes.push(InFlight { first_id: self.next_id, addr, len_bytes });
+        self.writes.push(InFlight { first_id: self.next_id, buffers: buffers.len() as u64, addr, len_bytes });
         let mut addr = addr;
         for bytes in buffers {
             let id = self.next_id;
@@ -119,6 +120,16 @@ impl<D> Recorder<D> {
     /// The wrapped device.
     pub fn inner(&self) -> &D {
         &self.inner
+    }
+
+    /// Forgets everything that is in flight, as a reset of the device does: it is neither carried out nor completed.
+    pub fn reset(&self) {
+        let Some(tape) = self.tape.as_deref() else { return };
+        let mut reel = tape.reel();
+        reel.flushes.clear();
+        let lost: Vec<_> =
+            reel.writes.drain(..).flat_map(|write| write.first_id..write.first_id + write.buffers).collect();
+        reel.events.extend(lost.into_iter().map(|id| Event::Lost { id }));
     }
 
     /// Whether writes or flushes are recorded that are not completed.

@@ -54,6 +54,11 @@ pub enum Event {
         /// Its result.
         result: Result<(), DeviceError>,
     },
+    /// A write that was not completed will never be carried out: the device was reset.
+    Lost {
+        /// The write.
+        id: u64,
+    },
     /// A flush was accepted by the device.
     FlushIssue {
         /// Names the flush in the event of its completion.
@@ -165,6 +170,7 @@ impl Walk {
                     write.completed = result.is_ok();
                 }
             }
+            Event::Lost { id } => drop(self.pending.remove(id)),
             Event::FlushIssue { id } => {
                 let covered = self.pending.iter().filter(|(_, write)| write.completed).map(|(id, _)| *id);
                 self.flushes.insert(*id, covered.collect());

@@ -95,8 +95,17 @@ pub fn record_from(disk: &Arc<Disk>, run: &Run) -> Result<Recording, RunError> {
         let store = store.map_err(|failed| failed.error)?;
         match run.live(&store)? {
             End::Unmount => store.unmount()?,
-            // The device carries out all that it was given; nobody hears of it.
-            End::GoDown => while device.poll().is_some() || device.in_flight() {},
+            // A kernel that goes down drops nothing. What is in the queue is lost in a reset of the device (one that
+            // reorders has done some of it) ...
+            End::GoDown if !config.reorder && run.happens(50) => {
+                device.reset();
+                std::mem::forget(store);
+            }
+            // ... or carried out, and nobody hears of it.
+            End::GoDown => {
+                while device.poll().is_some() || device.in_flight() {}
+                std::mem::forget(store);
+            }
         }
     }
     Ok(Recording { levels: config.levels, trace: tape.trace(base), model: run.model })

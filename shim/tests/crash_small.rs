@@ -3,8 +3,20 @@
 //!
 //! The numbers of distinct images of what mount reads are asserted, so that the tests cannot shrink unnoticed.
 
+use arenite_core::format::BlockSize;
+use arenite_core::{Error, FormatOptions, MountOptions, Roots, Store};
+use arenite_shim::check::check_volume;
+use arenite_shim::client::Client;
+use arenite_shim::crash::{CrashSpace, Limits};
 use arenite_shim::explore::{Counts, Explorer, Options};
-use arenite_shim::workload::{record, Config, Prelude};
+use arenite_shim::mem::{MemDevice, MemOptions};
+use arenite_shim::memory_box::{boxed_memory, renew_memory, SmallMemory};
+use arenite_shim::platform::ImpatientPlatform;
+use arenite_shim::record::{Recorder, Tape};
+use arenite_shim::workload::{record, Config, Prelude, Recording};
+use arenite_shim::Disk;
+use std::ops::ControlFlow;
+use std::sync::Arc;
 
 /// Explores the runs of these configurations; no state may fail.
 fn explore(name: &str, options: Options, configs: impl IntoIterator<Item = Config>) -> Counts {
@@ -75,7 +87,8 @@ fn three_crashes_in_a_row() {
 
 #[test]
 fn crashes_of_the_kernel_before_that_of_the_power() {
-    let counts = explore("restarts", DEEP, seeds(6, Config::restarts));
+    let reordered = seeds(3, Config::restarts).map(|config| Config { reorder: true, overlap: 50, ..config });
+    let counts = explore("restarts", DEEP, seeds(6, Config::restarts).chain(reordered));
     assert!(counts.mount_images >= 5_000, "{counts}");
 }
 
@@ -89,4 +102,69 @@ fn superblocks_that_can_be_torn() {
 fn volumes_of_the_original() {
     let counts = explore("foreign", DEEP, seeds(6, Config::foreign));
     assert!(counts.mount_images >= 500, "{counts}");
+}
+
+#[test]
+fn a_cut_off_format_leaves_the_old_volume_or_the_new_one_or_none() {
+    let old = record(&Config { lives: 1, ..Config::arenas(9) }).unwrap();
+    let base = Arc::clone(&old.trace.epochs(0).last().unwrap().base);
+    let tape = Tape::new();
+    {
+        let memory: Box<SmallMemory> = boxed_memory();
+        let device = MemDevice::new(Arc::new(Disk::over(Arc::clone(&base))), MemOptions::default());
+        let device = Recorder::new(device, Arc::clone(&tape));
+        let options = FormatOptions { block_size: BlockSize::MIN, arenas: 2, force: true };
+        Store::format(memory.take().unwrap(), &device, &ImpatientPlatform, options).unwrap().unmount().unwrap();
+    }
+    let mut seen = [0u64; 3];
+    let epochs = tape.trace(base).epochs(0);
+    let last = epochs.len() - 1;
+    for epoch in &epochs {
+        let space = CrashSpace::new(epoch, Limits::DEFAULT);
+        let disk = Arc::new(Disk::over(Arc::clone(&epoch.base)));
+        let _ = space.visit(1, |choice| {
+            space.apply(&choice, &disk).unwrap();
+            let found = what_is_there(&disk, &old);
+            assert!(epoch.index < last || found == 2, "a format that was done, and {found} shows");
+            seen[found] += 1;
+            ControlFlow::Continue(())
+        });
+    }
+    println!("{} show nothing, {} the old volume, {} the new one", seen[0], seen[1], seen[2]);
+    assert!(seen.iter().all(|count| *count > 0), "{seen:?}");
+}
+
+/// What a mount shows after a format that was cut off: nothing (0), the old volume whole (1), or a new one (2). In every
+/// case another format must work.
+fn what_is_there(disk: &Arc<Disk>, old: &Recording) -> usize {
+    let mut memory: Box<SmallMemory> = boxed_memory();
+    let found = {
+        let device = MemDevice::new(Arc::clone(disk), MemOptions::default());
+        let mounted = Store::mount(memory.take().unwrap(), &device, &ImpatientPlatform, MountOptions::default());
+        match mounted {
+            Err(failed) => {
+                // Damaged, if the old volume lost its headers before its superblocks.
+                assert!(matches!(failed.error, Error::NotAVolume { .. } | Error::Corrupt { .. }), "{}", failed.error);
+                0
+            }
+            Ok(store) if store.roots() == Roots::EMPTY => {
+                assert!(check_volume(&**disk, Some(&store), []).unwrap().is_clean());
+                2
+            }
+            Ok(store) => {
+                let snapshot = old.model.last().unwrap();
+                let client = Client::load(&store, snapshot.versions.len(), old.levels).unwrap();
+                assert_eq!(client.versions(), snapshot.versions);
+                assert!(check_volume(&**disk, Some(&store), client.addresses()).unwrap().is_clean());
+                1
+            }
+        }
+    };
+    renew_memory(&mut memory);
+    let device = MemDevice::new(Arc::clone(disk), MemOptions::default());
+    let options = FormatOptions { block_size: BlockSize::MIN, arenas: 3, force: true };
+    let store = Store::format(memory.take().unwrap(), &device, &ImpatientPlatform, options).unwrap();
+    assert_eq!(store.roots(), Roots::EMPTY);
+    store.unmount().unwrap();
+    found
 }

@@ -3,10 +3,18 @@
 
 mod common;
 
-use arenite_core::DeviceError;
-use arenite_shim::faulty::{Effect, Op};
-use arenite_shim::workload::{Config, Prelude};
+use arenite_core::{DeviceError, MountOptions, Store};
+use arenite_shim::check::{RawVolume, Rule};
+use arenite_shim::client::{Client, Version};
+use arenite_shim::faulty::{Effect, Fault, Faulty, Op};
+use arenite_shim::mem::{MemDevice, MemOptions};
+use arenite_shim::memory_box::{boxed_memory, SmallMemory};
+use arenite_shim::oracle::Judge;
+use arenite_shim::platform::ImpatientPlatform;
+use arenite_shim::workload::{format, record, Config, Prelude};
+use arenite_shim::{Disk, ReadAt};
 use common::{fault_campaign, lost_log_write, FaultBench};
+use std::sync::Arc;
 
 fn bench(arenas: u32) -> FaultBench {
     let config = Config { arenas, slots: 20, changes: 3, overlap: 40, dense: 0, reread: 50, ..Config::small(11) };
@@ -68,4 +76,70 @@ fn errors_in_long_logs() {
 #[test]
 fn a_lost_log_write_is_noticed() {
     lost_log_write().unwrap();
+}
+
+fn run_for_a_while(store: &Store<'_, '_>) {
+    for _ in 0..500 {
+        store.step();
+    }
+}
+
+/// One commit with the completion of one call held back: it must not be acknowledged before that arrived, and not at all
+/// if it is a failure in the end. Returns whether there was such a call before the acknowledgement.
+fn withhold(base: &Arc<[u8]>, op: Op, index: u64, outcome: Result<(), DeviceError>) -> bool {
+    let memory: Box<SmallMemory> = boxed_memory();
+    let device = Faulty::new(MemDevice::new(Arc::new(Disk::over(Arc::clone(base))), MemOptions::default()), Vec::new());
+    let resources = memory.take().unwrap();
+    let store = Store::mount(resources, &device, &ImpatientPlatform, MountOptions::default()).unwrap();
+    let index = device.calls(op) + index;
+    device.set_faults(vec![Fault { op, index, sticky: false, effect: Effect::Withhold }]);
+    let mut client = Client::load(&store, 8, 1).unwrap();
+    (0..3).for_each(|slot| client.put(slot, Version::new(7, true)).unwrap());
+    let ticket = store.commit_start(client.prepare().unwrap()).unwrap();
+    run_for_a_while(&store);
+    let early = store.commit_poll(&ticket);
+    if device.withheld() == 0 || early.is_some() {
+        // It belongs to the second copies, or there is none.
+        assert!(matches!(early, Some(Ok(_))), "{op:?} {index}: {early:?}");
+        device.release(Ok(()));
+        return false;
+    }
+    device.release(outcome);
+    run_for_a_while(&store);
+    let late = store.commit_poll(&ticket);
+    assert_eq!(late.map(|result| result.is_ok()), Some(outcome.is_ok()), "{op:?} {index}: {late:?}");
+    true
+}
+
+#[test]
+fn nothing_is_acknowledged_before_its_completions_arrived() {
+    let disk = Arc::new(Disk::zeroed(64 * 2048));
+    format(&disk, 1).unwrap();
+    let base = disk.snapshot();
+    for outcome in [Ok(()), Err(DeviceError::Timeout)] {
+        let before = |op| (0..20).filter(|index| withhold(&base, op, *index, outcome)).count();
+        // Data, root, log, header and superblock, of which the first two may go in one request; two flushes.
+        assert!(before(Op::Write) >= 4);
+        assert_eq!(before(Op::Flush), 2);
+    }
+}
+
+#[test]
+fn the_damage_of_one_copy_costs_nothing() {
+    let config = Config::arenas(4);
+    let recording = record(&config).unwrap();
+    let base = Arc::clone(&recording.trace.epochs(0).last().unwrap().base);
+    let raw = RawVolume::read(&base, Rule::Sealed).unwrap();
+    let len = raw.size.len_u64();
+    let headers = raw.arenas.iter().flat_map(|arena| [arena.addr, arena.addr + len]);
+    let mut judge = Judge::new(base.len_bytes(), config.levels);
+    for addr in headers.chain([0, base.len_bytes() - len]) {
+        for damage in [[0; 2048], [0x67; 2048]] {
+            judge.disk().rebase(&base);
+            judge.disk().write_at(addr, &damage).unwrap();
+            let verdict =
+                judge.judge(&recording.model, false, |_| false).unwrap_or_else(|what| panic!("{addr:#x}: {what}"));
+            assert_eq!(verdict.shown, recording.model.len() - 1);
+        }
+    }
 }

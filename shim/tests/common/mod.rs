@@ -32,7 +32,9 @@ pub fn crash_campaign(config: &Config, options: Options, arm: impl FnOnce()) -> 
     let recording = without_panic(|| record_from(&disk, &run).map_err(|error| format!("run: {error:?}")))?;
     let mut explorer = Explorer::new(options);
     explorer.explore(&recording);
-    explorer.failures().first().map_or(Ok(()), |failure| Err(format!("seed {}, {failure}", config.seed)))
+    let Some(failure) = explorer.failures().first() else { return Ok(()) };
+    assert!(Explorer::replay(&recording, &failure.replay).is_err(), "{failure}: not when it is tried again");
+    Err(format!("seed {}, {failure}", config.seed))
 }
 
 /// A volume to begin with and a run on it, prepared once for many faults.
