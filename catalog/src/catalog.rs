@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::node::{max_path_len, parse_leaf};
 use crate::tree::{find_leaf, seek, From, Root};
 use arenite_core::format::BlockSize;
-use arenite_core::{Block, BlockPtr, Roots, Store};
+use arenite_core::{Block, BlockPtr, Class, Roots, Store};
 
 /// A catalogue of files: in memory, nothing but the pointer to its root and its height.
 ///
@@ -70,7 +70,11 @@ impl<'s, 'd, 'm> Catalog<'s, 'd, 'm> {
 
     /// What `path` stands for, if anything.
     pub fn get(&self, path: &[u8]) -> Result<Option<Entry>> {
-        let Some(block) = find_leaf(self.store, self.root, path)? else { return Ok(None) };
+        self.find(path, Class::Normal)
+    }
+
+    fn find(&self, path: &[u8], class: Class) -> Result<Option<Entry>> {
+        let Some(block) = find_leaf(self.store, self.root, path, class)? else { return Ok(None) };
         let size = self.store.block_size();
         let leaf = parse_leaf(&block, size)?;
         let Some(value) = leaf.search(path).ok().and_then(|index| leaf.value(index)) else { return Ok(None) };
@@ -96,9 +100,10 @@ impl<'s, 'd, 'm> Catalog<'s, 'd, 'm> {
     /// Removes `path` and frees its content. Returns whether it was there. Directories are not looked into.
     ///
     /// Takes at most `height` blocks, out of the store's reserve for reclaiming if need be, before it frees at least as
-    /// many. In a full volume a commit is necessary each time that this reserve is used up.
+    /// many. In a full volume a commit is necessary each time that this reserve is used up. The buffers that the store
+    /// keeps for reclaiming are enough too, when callers hold all others.
     pub fn remove(&mut self, path: &[u8]) -> Result<bool> {
-        let Some(old) = self.get(path)? else { return Ok(false) };
+        let Some(old) = self.find(path, Class::Reclaim)? else { return Ok(false) };
         let unfreed = self.change(Edit { key: path, value: None })?;
         self.free_replaced(Some(old.content), unfreed)?;
         Ok(true)

@@ -13,7 +13,8 @@
 //! # Order, and what follows from it
 //! All new nodes are queued before the first old one is freed. If anything fails until then, [`Change`] frees the new
 //! ones, and the old root is as good as before. Removing therefore takes before it gives; it uses the class of
-//! allocations that has a reserve of its own, of which one removal needs at most `height` blocks.
+//! allocations and reads that has a reserve of its own, of which one removal needs at most `height` blocks and, at a
+//! time, four buffers.
 //!
 //! # Splits and merges
 //! A node that overflows is split in the middle, except that growth at the very end of the tree leaves full nodes
@@ -33,7 +34,7 @@ use crate::node::{area, block_type, build, child_for, parse_pivot, Item, Node, V
 use crate::plan::{Edited, Neighbour, Plan};
 use crate::tree::{child_ptr, Root};
 use arenite_core::format::{BlockSize, Child, Pivot, RawPtr};
-use arenite_core::{Allocate, Block, BlockPtr, Class, Error as StoreError, Store};
+use arenite_core::{Allocate, Block, BlockPtr, Class, Error as StoreError, ReadOptions, Store};
 use core::ops::Range;
 use heapless::Vec;
 
@@ -137,6 +138,10 @@ impl<'s, 'd, 'm, 'k> Change<'s, 'd, 'm, 'k> {
         self.store.block_size()
     }
 
+    fn read(&self, ptr: BlockPtr) -> Result<Block<'s>> {
+        Ok(self.store.read_with(ptr, ReadOptions { class: self.class, ..ReadOptions::default() })?)
+    }
+
     /// Writes a node. `from` is the address of the one that it replaces, for error messages.
     fn write<'i>(&mut self, level: u8, items: impl Iterator<Item = Item<'i>>, from: u64) -> Result<(Block<'s>, u16)> {
         let full = Error::TooHigh { max_levels: MAX_HEIGHT };
@@ -165,7 +170,7 @@ impl<'s, 'd, 'm, 'k> Change<'s, 'd, 'm, 'k> {
         let too_high = Error::TooHigh { max_levels: MAX_HEIGHT };
         let mut ptr = root;
         for _ in 1..height {
-            let block = self.store.read(ptr)?;
+            let block = self.read(ptr)?;
             let pivot = parse_pivot(&block, self.size())?;
             let index = child_for(&pivot, self.edit.key);
             self.at_end &= index + 1 == pivot.len();
@@ -188,7 +193,7 @@ impl<'s, 'd, 'm, 'k> Change<'s, 'd, 'm, 'k> {
     #[inline(never)]
     fn rewrite_node(&mut self, depth: usize, below: &Replacement<'_>) -> Result<Replacement<'s>> {
         let (ptr, parent) = (self.path[depth].ptr, self.path[depth - 1]);
-        let block = self.store.read(ptr)?;
+        let block = self.read(ptr)?;
         let edited = self.edited(&block, (self.path.len() - 1 - depth) as u8, below)?;
         self.replace_node(&edited, ptr.addr, parent)
     }
@@ -196,7 +201,7 @@ impl<'s, 'd, 'm, 'k> Change<'s, 'd, 'm, 'k> {
     /// Replaces the root.
     #[inline(never)]
     fn rewrite_root(&mut self, below: &Replacement<'_>) -> Result<Root> {
-        let block = self.store.read(self.path[0].ptr)?;
+        let block = self.read(self.path[0].ptr)?;
         let edited = self.edited(&block, (self.path.len() - 1) as u8, below)?;
         self.replace_root(Plan { own: &edited, neighbour: None }, block.ptr().addr)
     }
@@ -236,14 +241,14 @@ impl<'s, 'd, 'm, 'k> Change<'s, 'd, 'm, 'k> {
         if self.edit.value.is_some() {
             return self.write_nodes(plan, from, index..index + 1);
         }
-        let above = self.store.read(parent.ptr)?;
+        let above = self.read(parent.ptr)?;
         let pivot = parse_pivot(&above, self.size())?;
         let Some(other) = self.neighbour(&pivot, index, own.level, len_bytes) else {
             drop(above);
             return self.write_nodes(plan, from, index..index + 1);
         };
         let ptr = child_ptr(&pivot, other, parent.ptr.addr)?;
-        let block = self.store.read(ptr)?;
+        let block = self.read(ptr)?;
         let node = Node::parse(&block, self.size(), own.level)?;
         let seam = pivot.key(index.max(other)).unwrap_or(&[]);
         let neighbour = Neighbour { node, is_left: other < index, seam };
@@ -310,7 +315,7 @@ impl<'s, 'd, 'm, 'k> Change<'s, 'd, 'm, 'k> {
         let bad = Error::NotCatalog { addr, what: "child of the root" };
         let mut ptr = BlockPtr::from_raw(only.ptr).ok_or(bad)?;
         for height in (2..=height).rev() {
-            let block = self.store.read(ptr)?;
+            let block = self.read(ptr)?;
             let pivot = parse_pivot(&block, self.size())?;
             if pivot.len() > 1 {
                 return Ok(Root { ptr: Some(ptr), height });

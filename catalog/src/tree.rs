@@ -8,7 +8,7 @@
 
 use crate::error::{Error, Result};
 use crate::node::{child_for, parse_leaf, parse_pivot, MAX_HEIGHT};
-use arenite_core::{Block, BlockPtr, Roots, Store};
+use arenite_core::{Block, BlockPtr, Class, ReadOptions, Roots, Store};
 
 /// Root block and height of a tree; the height is 0 exactly when there is no root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,13 +31,19 @@ impl Root {
     }
 }
 
-/// The leaf where `key` is, or would be. `None` in an empty tree.
-pub(crate) fn find_leaf<'s>(store: &'s Store<'_, '_>, root: Root, key: &[u8]) -> Result<Option<Block<'s>>> {
+/// The leaf where `key` is, or would be. `None` in an empty tree. Reads for what `class` says.
+pub(crate) fn find_leaf<'s>(
+    store: &'s Store<'_, '_>,
+    root: Root,
+    key: &[u8],
+    class: Class,
+) -> Result<Option<Block<'s>>> {
+    let options = ReadOptions { class, ..ReadOptions::default() };
     let Some(ptr) = root.ptr else { return Ok(None) };
-    let mut block = store.read(ptr)?;
+    let mut block = store.read_with(ptr, options)?;
     for _ in 1..root.height {
         let pivot = parse_pivot(&block, store.block_size())?;
-        block = store.read(child_ptr(&pivot, child_for(&pivot, key), block.ptr().addr)?)?;
+        block = store.read_with(child_ptr(&pivot, child_for(&pivot, key), block.ptr().addr)?, options)?;
     }
     Ok(Some(block))
 }

@@ -12,7 +12,7 @@ use crate::entry::Entry;
 use crate::error::{Error, Result};
 use crate::node::{parse_leaf, parse_pivot, Node, MAX_HEIGHT};
 use crate::tree::{child_ptr, Root};
-use arenite_core::{BlockPtr, Roots, Store};
+use arenite_core::{BlockPtr, Class, ReadOptions, Roots, Store};
 use core::ops::ControlFlow;
 use heapless::Vec;
 
@@ -167,9 +167,11 @@ impl Visit<'_, '_, '_, '_> {
     fn file(&mut self, path: &[u8], entry: &Entry) -> ControlFlow<()> {
         let Self { store, depth, visitor } = self;
         let mut flow = ControlFlow::Continue(());
-        walk(store, &entry.content, &mut |Piece { ptr, level, outcome }| {
+        // What a check reads once must not push out of the cache what others need.
+        let once = ReadOptions { past_cache: true, ..ReadOptions::default() };
+        walk(store, &entry.content, Class::Normal, &mut |Piece { ptr, level, outcome }| {
             let outcome = match (level, &depth) {
-                (0, Depth::Everything) => store.read(ptr).map(drop),
+                (0, Depth::Everything) => store.read_with(ptr, once).map(drop),
                 _ => outcome,
             };
             let block_use = if level == 0 { BlockUse::Data } else { BlockUse::Pointers };

@@ -171,3 +171,51 @@ fn try_with_room(store: &Store<'_, '_>, class: Class, room: u64, change: usize, 
     assert_eq!(catalog.get(path).unwrap().is_some(), change < 2);
     failed
 }
+
+/// Callers hold every buffer that they can get, and the volume is full: what can be done is to remove and commit.
+#[test]
+fn removing_with_no_room_and_no_buffers() {
+    let disk = Disk::new(2048, 1500, 1);
+    let mut count = 0;
+    disk.format(|store| {
+        let mut catalog = Catalog::open(store).unwrap();
+        loop {
+            let size = if count % 10 == 0 { 2048 * 90 } else { 1 };
+            let result = catalog.put_bytes(&long_name(count, 200), Kind::File, 0, &vec![1; size]);
+            if is_full(&result) {
+                break;
+            }
+            assert_eq!(result, Ok(false));
+            count += 1;
+        }
+        catalog.commit().unwrap();
+        check(store);
+        assert!(count > 100 && catalog.height() >= 2, "{count} files");
+    });
+    disk.mount(|store| {
+        let mut catalog = Catalog::open(store).unwrap();
+        let _ = leave(store, Class::Normal, 0);
+        let mut held = Vec::new();
+        let mut walk = catalog.iter();
+        let hold = loop {
+            match walk.next() {
+                Some(Ok(item)) => held.push(item),
+                Some(Err(Error::Store(StoreError::NoBuffer))) => break true,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(hold);
+        for number in 0..count {
+            let path = long_name(number, 200);
+            let mut result = catalog.remove(&path);
+            if is_full(&result) {
+                catalog.commit().unwrap();
+                store.settle().unwrap();
+                result = catalog.remove(&path);
+            }
+            assert_eq!(result, Ok(true), "{number} of {count}");
+        }
+        drop(held);
+        assert!(catalog.is_empty());
+    });
+}

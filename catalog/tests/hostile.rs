@@ -377,6 +377,12 @@ fn a_walk_finds_keys_that_are_out_of_place() {
         assert_eq!(catalog.put_bytes(b"A", Kind::File, 0, b""), Ok(false));
         let paths: Vec<_> = catalog.iter().map(|item| item.unwrap().path().to_vec()).collect();
         assert_eq!(paths, [b"A", b"a", b"b", b"m", b"n"]);
+        for number in 0..100 {
+            // Splits below that key.
+            assert_eq!(catalog.put_bytes(format!("a{number}").as_bytes(), Kind::File, 0, b""), Ok(false));
+        }
+        assert_eq!(catalog.count(), Ok(105));
+        assert_eq!(wrong(store, catalog.root().unwrap(), u32::from(catalog.height())), []);
         let too_low = pivot(store, &[("", ab), ("mm", mn), ("x", xy)], false);
         assert_eq!(wrong(store, too_low, 2), [mn.addr]);
         let too_high = pivot(store, &[("", ab), ("m", mn), ("n", xy)], false);

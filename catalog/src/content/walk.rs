@@ -5,7 +5,7 @@
 use crate::entry::{pointers_per_block, span, Content, MAX_CONTENT_HEIGHT};
 use crate::error::{Error, Result};
 use arenite_core::format::{BlockSize, FormatError, RawPtr};
-use arenite_core::{Block, BlockPtr, Damage, Error as StoreError, Store};
+use arenite_core::{Block, BlockPtr, Class, Damage, Error as StoreError, ReadOptions, Store};
 use heapless::Vec;
 
 /// A block of a file.
@@ -43,7 +43,8 @@ fn children(content: &Content, size: BlockSize, level: u8, first: u64) -> u64 {
 
 /// Calls `each` for every block of `content` until that returns false. A block that cannot be read is reported to it,
 /// and the walk goes on beside it. Bounded by the size of the volume, whatever the pointers say.
-pub(crate) fn walk(store: &Store<'_, '_>, content: &Content, each: &mut dyn FnMut(Piece) -> bool) {
+pub(crate) fn walk(store: &Store<'_, '_>, content: &Content, class: Class, each: &mut dyn FnMut(Piece) -> bool) {
+    let options = ReadOptions { class, ..ReadOptions::default() };
     let size = store.block_size();
     let Some(root) = content.root() else { return };
     let Some(top) = content.height().checked_sub(1) else { return };
@@ -63,7 +64,7 @@ pub(crate) fn walk(store: &Store<'_, '_>, content: &Content, each: &mut dyn FnMu
         let level = top - path.len() as u8;
         let mut outcome = Ok(());
         let mut below = None;
-        match store.read(step.ptr) {
+        match store.read_with(step.ptr, options) {
             Err(error) => outcome = Err(error),
             Ok(block) => {
                 let count = children(content, size, level, step.first);
@@ -91,10 +92,10 @@ pub(crate) fn walk(store: &Store<'_, '_>, content: &Content, each: &mut dyn FnMu
 /// Frees all blocks of a file. Goes on past blocks that cannot be read or freed, and then reports the first of these
 /// as [`Error::Unfreed`]; what lies below an unreadable block stays in use.
 ///
-/// Memory: one block of the cache, 300 bytes of stack.
+/// Memory: one block of the cache, if need be of those that are kept for reclaiming; less than 1 KiB of stack.
 pub fn free_content(store: &Store<'_, '_>, content: Content) -> Result<()> {
     let mut first_error = None;
-    walk(store, &content, &mut |piece| {
+    walk(store, &content, Class::Reclaim, &mut |piece| {
         let freed = store.free(piece.ptr);
         first_error = first_error.or(piece.outcome.and(freed).err());
         true

@@ -3,7 +3,7 @@
 
 use arenite_catalog::{visit_blocks, Depth, VisitedBlock};
 use arenite_core::format::{BlockSize, Pivot};
-use arenite_core::memory::{map_words, pages_for};
+use arenite_core::memory::{map_words, pages_for, COMMIT_FRAMES, RECLAIM_FRAMES};
 use arenite_core::{Device, FormatOptions, Memory, MountOptions, NoInterrupts, Resources, Store};
 use arenite_shim::faulty::{Fault, Faulty};
 use arenite_shim::record::{Recorder, Tape};
@@ -12,8 +12,9 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-/// The least memory that a store accepts: four buffers for the commit, four for the cache.
-pub type TinyMemory = Memory<{ pages_for(8, 65536) }, 8, { map_words(1 << 17, 8) }, 8, 16>;
+/// The least memory that a store accepts: four buffers for everybody, besides those for the commit and for reclaiming.
+pub const TINY: usize = 4 + (COMMIT_FRAMES + RECLAIM_FRAMES) as usize;
+pub type TinyMemory = Memory<{ pages_for(TINY, 65536) }, TINY, { map_words(1 << 17, 8) }, 8, 16>;
 /// A cache that holds most of what the tests work with.
 pub type RoomyMemory = Memory<{ pages_for(256, 2048) }, 256, { map_words(1 << 17, 8) }, 8, 16>;
 
