@@ -40,8 +40,8 @@
 //! No heap. At most four buffers of the cache are held inside any operation on the tree or walk over its blocks, one
 //! while content is freed. Between its calls, a [`FileWriter`] holds as many as the file has levels (one for a file of
 //! one block, two up to `B / 24` blocks, three up to the square of that, at most [`MAX_CONTENT_HEIGHT`]), a reader one,
-//! and what it was told to read ahead, a [`Cursor`] one. All of it works with the smallest cache that a store accepts, and
-//! removing with the buffers that the store keeps for it alone.
+//! and what it was told to read ahead, a [`Cursor`] one. All of it works with the smallest cache that a store accepts,
+//! and removing with the buffers that the store keeps for reclaiming alone.
 #![no_std]
 #![forbid(unsafe_code)]
 

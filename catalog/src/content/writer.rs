@@ -40,7 +40,9 @@ enum End<'s> {
 /// stops before the next one, the blocks are in use on disk with nothing leading to them.
 ///
 /// Dropping a writer frees what it wrote, which may read blocks; [`FileWriter::abort`] does the same and tells of
-/// errors. After an error the file cannot be completed: all further calls fail. (With [`StoreError::Full`]: drop the writer,
+/// errors.
+///
+/// After an error the file cannot be completed: all further calls fail. (With [`StoreError::Full`]: drop the writer,
 /// free something, commit, begin anew.)
 pub struct FileWriter<'s, 'd, 'm> {
     store: &'s Store<'d, 'm>,
