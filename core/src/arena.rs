@@ -115,7 +115,7 @@ impl ArenaSlot {
                 blocks: AtomicU32::new(0),
                 words_at: AtomicUsize::new(0),
                 state: Lock::new(ArenaState {
-                    counts: Counts { avail: 0, reserved: 0, free_flight: 0, ranges_flight: 0 },
+                    counts: Counts { avail: 0, reserved: 0, pending: 0, free_flight: 0, ranges_flight: 0 },
                     cursor: 0,
                     rolled: 0,
                     log: LogState::NONE,
@@ -384,10 +384,10 @@ impl<'m> Arenas<'m> {
                 space.avail_blocks += u64::from(state.counts.avail);
                 space.log_blocks += u64::from(state.log.blocks);
                 space.reserved_blocks += u64::from(state.counts.reserved);
+                space.pending_blocks += u64::from(state.counts.pending);
             });
             space.total_blocks += u64::from(self.blocks(arena));
         }
-        space.pending_blocks = space.free_blocks.saturating_sub(space.avail_blocks + space.reserved_blocks);
         space
     }
 }
@@ -401,7 +401,7 @@ pub struct Space {
     pub free_blocks: u64,
     /// Blocks that can be handed out now, reserves included.
     pub avail_blocks: u64,
-    /// Blocks that are free in that commit and become available when it is durable.
+    /// Blocks that were freed and become available when one or two more commits are durable.
     pub pending_blocks: u64,
     /// Blocks that are handed out and not yet written.
     pub reserved_blocks: u64,

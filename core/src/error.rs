@@ -116,6 +116,14 @@ pub enum Error {
     },
     /// Every buffer of the cache is held by a caller, waits to be written, or is being read.
     NoBuffer,
+    /// A worker has been inside an epoch for as long as the mount's patience: what was freed cannot be handed out again
+    /// until it leaves.
+    Stalled {
+        /// The name that the worker entered with.
+        worker: u32,
+    },
+    /// As many workers are inside an epoch as the memory value has places for.
+    NoWorker,
     /// A commit is in flight; only one can be.
     CommitInFlight,
     /// The store does not write: it was mounted so, the device is write-protected, or a write failed earlier.
@@ -209,6 +217,8 @@ impl fmt::Display for Error {
                  {pending_blocks} more after a commit)"
             ),
             Self::NoBuffer => f.write_str("every buffer of the cache is in use"),
+            Self::Stalled { worker } => write!(f, "worker {worker} does not leave its epoch"),
+            Self::NoWorker => f.write_str("no place for one more worker"),
             Self::CommitInFlight => f.write_str("a commit is in flight"),
             Self::ReadOnly => f.write_str("the store is read-only"),
             Self::BadAddress { addr } => write!(f, "{addr:#x} is no block of this volume"),

@@ -145,6 +145,8 @@ pub(crate) struct Counts {
     pub(crate) avail: u32,
     /// Blocks that are handed out and not yet part of a commit.
     pub(crate) reserved: u32,
+    /// Blocks that were freed, and may be handed out once commits are durable.
+    pub(crate) pending: u32,
     /// Blocks that are free in the commit in flight (in the durable one, when there is none).
     pub(crate) free_flight: u32,
     /// Runs of consecutive blocks that are free in the commit in flight: the length of a compressed log.
@@ -239,6 +241,7 @@ impl<'a> FreeMap<'a> {
         let old = self.word(at);
         counts.avail = counts.avail + new.avail().count_ones() - old.avail().count_ones();
         counts.reserved = counts.reserved + new.reserved().count_ones() - old.reserved().count_ones();
+        counts.pending = counts.pending + new.pending().count_ones() - old.pending().count_ones();
         counts.free_flight = counts.free_flight + new.flight.count_ones() - old.flight.count_ones();
         let starts_before = self.starts_around(at);
         store(self.durable, at, new.durable);
@@ -531,6 +534,11 @@ impl Planes {
 
     fn reserved(self) -> Word {
         !self.durable & self.flight & !self.next
+    }
+
+    /// Freed, and held back by a commit.
+    fn pending(self) -> Word {
+        self.next & !(self.durable & self.flight)
     }
 
     /// The next plane as a commit must see it: reserved blocks are free on disk.

@@ -5,6 +5,7 @@
 //!   store      what a user sees: allocate, enqueue, read, free, commit
 //!   commit     the write and flush order        mount     from bytes to state      mkfs    a new volume
 //!   queue      blocks that wait to be written   cache     blocks in memory
+//!   epoch      who may still be reading     limbo     blocks that wait for them to leave
 //!   arena      parts of the volume              freemap   which blocks are free, in which state of the disk
 //!   memory     all of it, in one value          pool      who may touch the bytes of a buffer
 //!   format     every byte on the disk           hash      MetroHash64
@@ -63,10 +64,12 @@ mod block;
 mod cache;
 mod commit;
 pub mod device;
+mod epoch;
 mod error;
 pub mod format;
 mod freemap;
 pub mod hash;
+mod limbo;
 pub mod memory;
 mod mkfs;
 mod mount;
@@ -92,4 +95,4 @@ pub use mkfs::FormatOptions;
 pub use mount::{ArenaInfo, CopyState, Failed, MountOptions, MountReport, Mounting};
 pub use platform::{NoInterrupts, Platform};
 pub use roots::Roots;
-pub use store::{Allocate, Counters, ReadOptions, Reading, StillOwned, Store};
+pub use store::{Allocate, Counters, ReadOptions, Reading, StillOwned, Store, Worker};

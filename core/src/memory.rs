@@ -8,10 +8,12 @@
 //! # What it buys
 //! With `B` the block size: `PAGES * 4096 / B` buffers (no more than `FRAMES`), of which [`COMMIT_FRAMES`] belong to
 //! the commit, [`RECLAIM_FRAMES`] to the class reclaim, and the rest is the cache; volumes of up to as many blocks as [`map_words`] was asked for; `ARENAS`
-//! arenas; `QUEUE` blocks waiting to be written.
+//! arenas; `QUEUE` blocks waiting to be written; `WORKERS` workers inside an epoch at once (32 if it is not named).
 
 use crate::arena::ArenaSlot;
+use crate::epoch::WorkerSlot;
 use crate::format::{BlockSize, SUPERBLOCK_FRONT_LEN};
+use crate::limbo::{Limbo, LimboView};
 use crate::pool::{Frame, Page, PageArea, Pool, PAGE_LEN_BYTES};
 use crate::queue::{Queue, QueueView};
 use crate::sync::{array_of, const_new, AtomicBool, AtomicUsize, Lock, Ordering};
@@ -64,8 +66,14 @@ impl Taken {
 /// Declare it with [`crate::memory!`], which computes the parameters from the terms of the user: cache blocks, block
 /// size, volume size.
 #[repr(C)]
-pub struct Memory<const PAGES: usize, const FRAMES: usize, const WORDS: usize, const ARENAS: usize, const QUEUE: usize>
-{
+pub struct Memory<
+    const PAGES: usize,
+    const FRAMES: usize,
+    const WORDS: usize,
+    const ARENAS: usize,
+    const QUEUE: usize,
+    const WORKERS: usize = 32,
+> {
     pages: [Page; PAGES],
     /// Mount looks for the superblock before it knows the block size.
     probe_pages: [Page; PROBE_LEN_BYTES / PAGE_LEN_BYTES],
@@ -74,11 +82,19 @@ pub struct Memory<const PAGES: usize, const FRAMES: usize, const WORDS: usize, c
     words: [AtomicUsize; WORDS],
     arenas: [ArenaSlot; ARENAS],
     queue: Lock<Queue<QUEUE>>,
+    limbo: Lock<Limbo<FRAMES>>,
+    workers: [WorkerSlot; WORKERS],
     taken: AtomicBool,
 }
 
-impl<const PAGES: usize, const FRAMES: usize, const WORDS: usize, const ARENAS: usize, const QUEUE: usize>
-    Memory<PAGES, FRAMES, WORDS, ARENAS, QUEUE>
+impl<
+        const PAGES: usize,
+        const FRAMES: usize,
+        const WORDS: usize,
+        const ARENAS: usize,
+        const QUEUE: usize,
+        const WORKERS: usize,
+    > Memory<PAGES, FRAMES, WORDS, ARENAS, QUEUE, WORKERS>
 {
     const_new! {
         /// Memory that nobody uses yet: all bytes zero.
@@ -91,6 +107,8 @@ impl<const PAGES: usize, const FRAMES: usize, const WORDS: usize, const ARENAS: 
                 words: array_of!(AtomicUsize::new(0)),
                 arenas: array_of!(ArenaSlot::new()),
                 queue: Lock::new(Queue::new()),
+                limbo: Lock::new(Limbo::new()),
+                workers: array_of!(WorkerSlot::new()),
                 taken: AtomicBool::new(false)
             }
         }
@@ -111,12 +129,20 @@ impl<const PAGES: usize, const FRAMES: usize, const WORDS: usize, const ARENAS: 
             words: &self.words,
             arenas: &self.arenas,
             queue: &self.queue,
+            limbo: &self.limbo,
+            workers: &self.workers,
         })
     }
 }
 
-impl<const PAGES: usize, const FRAMES: usize, const WORDS: usize, const ARENAS: usize, const QUEUE: usize> Default
-    for Memory<PAGES, FRAMES, WORDS, ARENAS, QUEUE>
+impl<
+        const PAGES: usize,
+        const FRAMES: usize,
+        const WORDS: usize,
+        const ARENAS: usize,
+        const QUEUE: usize,
+        const WORKERS: usize,
+    > Default for Memory<PAGES, FRAMES, WORDS, ARENAS, QUEUE, WORKERS>
 {
     fn default() -> Self {
         Self::new()
@@ -130,6 +156,8 @@ pub struct Resources<'m> {
     pub(crate) words: &'m [AtomicUsize],
     pub(crate) arenas: &'m [ArenaSlot],
     pub(crate) queue: &'m Lock<QueueView>,
+    pub(crate) limbo: &'m Lock<LimboView>,
+    pub(crate) workers: &'m [WorkerSlot],
 }
 
 impl core::fmt::Debug for Resources<'_> {

@@ -215,7 +215,7 @@ impl<'d, 'm> Store<'d, 'm> {
             damage: None,
             read_only: false,
         };
-        let store = Self::new(engine, device, Commit::of_new_volume(second), report);
+        let store = Self::new(engine, device, Commit::of_new_volume(second), report, 0);
         store.commit(Roots::EMPTY)?;
         store.settle()?;
         Ok(store)

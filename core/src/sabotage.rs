@@ -40,6 +40,8 @@ pub enum Switch {
     SkipLogDigest,
     /// Do not compare the hash of a header with that in the superblock.
     SkipHeaderHash,
+    /// Hand freed blocks out again although somebody may be reading them.
+    SkipGrace,
     /// Leave logs alone behind whose end something could come alive.
     SkipLogRewrite,
     /// Count a flush that failed as done.
@@ -49,7 +51,7 @@ pub enum Switch {
 }
 
 /// Every switch, for tests that throw them in turn.
-pub const ALL: [Switch; 20] = [
+pub const ALL: [Switch; 21] = [
     Switch::SkipFlushE0,
     Switch::SkipFlushAtMount,
     Switch::SkipFlushE1,
@@ -67,6 +69,7 @@ pub const ALL: [Switch; 20] = [
     Switch::SkipHashCheck,
     Switch::SkipLogDigest,
     Switch::SkipHeaderHash,
+    Switch::SkipGrace,
     Switch::SkipLogRewrite,
     Switch::IgnoreFlushError,
     Switch::IgnoreWriteError,

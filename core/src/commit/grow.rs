@@ -83,6 +83,7 @@ impl<'m> Commit<'m> {
             self.second_superblock_addr = second_addr;
             self.bad_superblocks |= 2;
         }
+        self.epoch = engine.epochs.stamp();
         (self.generation, self.roots, self.repair_only) = (generation, self.durable_roots, false);
         self.enter_first();
         Ok(CommitTicket { generation, repairs: false })

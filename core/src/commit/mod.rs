@@ -71,6 +71,8 @@ enum Phase {
     /// E3.
     HeadersB,
     Superblock1,
+    /// Wait until nobody can be reading what the commit freed.
+    Grace,
     /// Tell the device what the commit freed; `from` that block of the arena on.
     Discard {
         from: u32,
@@ -135,6 +137,10 @@ pub(crate) struct Commit<'m> {
     spares_taken: u8,
     /// The flush that the device has.
     flush_tag: Option<FlushTag>,
+    /// The epoch in which the commit began: who is inside since then may read what it freed.
+    epoch: u32,
+    /// The worker that holds up the end of the commit.
+    stalled_by: Option<u32>,
     pub(crate) counters: CommitCounters,
 }
 
@@ -166,6 +172,8 @@ impl<'m> Commit<'m> {
             read: None,
             spares_taken: 0,
             flush_tag: None,
+            epoch: 0,
+            stalled_by: None,
             counters: CommitCounters::default(),
         }
     }
@@ -177,6 +185,11 @@ impl<'m> Commit<'m> {
 
     pub(crate) fn is_idle(&self) -> bool {
         self.phase == Phase::Idle
+    }
+
+    /// The worker that holds up the end of the commit, if one does.
+    pub(crate) fn stalled_by(&self) -> Option<u32> {
+        self.stalled_by
     }
 
     pub(crate) fn durable(&self) -> (u64, Roots) {
@@ -211,6 +224,7 @@ impl<'m> Commit<'m> {
                 });
             }
         }
+        self.epoch = engine.epochs.stamp();
         (self.generation, self.roots, self.repair_only) = (generation, roots, !changed);
         self.enter_first();
         Ok(CommitTicket { generation, repairs: !changed })
@@ -282,8 +296,7 @@ impl<'m> Commit<'m> {
                 self.acknowledge();
                 self.enter(Phase::HeadersB);
             }
-            Stage::E3 if engine.discards => self.enter(Phase::Discard { from: 0 }),
-            Stage::E3 => self.enter(Phase::Settle),
+            Stage::E3 => self.enter(Phase::Grace),
         }
     }
 
@@ -332,6 +345,7 @@ impl<'m> Commit<'m> {
             Phase::HeadersB => self.headers(engine, 1, Phase::Superblock1),
             Phase::Superblock1 if sabotaged(Switch::SuperblocksTogether) => self.superblock(engine, 1, Stage::E2),
             Phase::Superblock1 => self.superblock(engine, 1, Stage::E3),
+            Phase::Grace => Ok(self.grace(engine)),
             Phase::Discard { from } => Ok(self.discard(engine, from)),
             Phase::Settle => Ok(self.settle(engine)),
             Phase::Flush(stage) => Ok(self.flush(engine, stage)),

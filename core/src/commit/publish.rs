@@ -78,6 +78,18 @@ impl<'m> Commit<'m> {
         self.submit_write(engine, addr, slot)
     }
 
+    /// Everything is durable in both copies; only readers who were inside when the commit began may still follow old
+    /// pointers.
+    pub(super) fn grace(&mut self, engine: &Engine<'m>) -> Action<'m> {
+        let alone = engine.no_more_workers.load(Ordering::Acquire) || sabotaged(Switch::SkipGrace);
+        self.stalled_by = if alone { None } else { engine.epochs.has_passed(self.epoch).err() };
+        if self.stalled_by.is_some() {
+            return Action::Wait;
+        }
+        self.enter(if engine.discards { Phase::Discard { from: 0 } } else { Phase::Settle });
+        Action::Worked
+    }
+
     /// No state that a crash could expose reaches what the commit freed, and nobody has been handed it yet.
     pub(super) fn discard(&mut self, engine: &Engine<'m>, from: u32) -> Action<'m> {
         let freed = engine.arenas.with(self.arena, |_, map| {

@@ -39,6 +39,9 @@ fn compare(map: &FreeMap<'_>, counts: &Counts, reference: &Reference, blocks: u3
     }
     assert_eq!(counts.avail, (0..blocks).filter(|block| reference.may_hand_out(*block)).count() as u32);
     assert_eq!(counts.reserved, reference.reserved.len() as u32);
+    let freed =
+        reference.next.iter().filter(|block| !reference.durable.contains(block) || !reference.flight.contains(block));
+    assert_eq!(counts.pending, freed.count() as u32);
     assert_eq!(counts.free_flight, reference.flight.len() as u32);
     assert_eq!(counts.ranges_flight, ranges);
     let mut moved = BTreeSet::new();

@@ -31,6 +31,7 @@ use crate::arena::Arenas;
 use crate::cache::Cache;
 use crate::commit::Commit;
 use crate::device::{Completion, Device, DeviceError, DeviceGeometry, FlushTag, Purpose, Request};
+use crate::epoch::Epochs;
 use crate::error::{Damage, DeviceOp, Error, MemoryPart};
 use crate::format::{BlockSize, FormatError, SuperHead, NONE};
 use crate::memory::{Resources, COMMIT_FRAMES, PROBE_LEN_BYTES, RECLAIM_FRAMES};
@@ -52,6 +53,9 @@ pub struct MountOptions {
     /// Mount although a header or log is damaged, for reading as far as pointers lead. Counts only with `read_only`. All of
     /// an arena that is damaged counts as in use.
     pub damaged: bool,
+    /// Relaxations for which a call waits for a worker to leave its epoch before it returns [`Error::Stalled`]; 0 stands for
+    /// a million.
+    pub patience_relaxations: u32,
 }
 
 /// What mount found of one copy of the superblock.
@@ -382,7 +386,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
             damage: self.damage,
             read_only: self.read_only(),
         };
-        Ok(Store::new(engine, self.device, commit, report))
+        Ok(Store::new(engine, self.device, commit, report, self.options.patience_relaxations))
     }
 }
 
@@ -409,6 +413,10 @@ pub(crate) fn build_engine<'m>(
         cache,
         arenas: Arenas::new(memory.arenas, arenas as usize, memory.words, size, platform),
         queue: memory.queue,
+        limbo: memory.limbo,
+        limbo_promised: AtomicU32::new(0),
+        epochs: Epochs::new(memory.workers),
+        no_more_workers: AtomicBool::new(false),
         platform,
         pending: [AtomicU32::new(0), AtomicU32::new(0)],
         discards,

@@ -38,6 +38,7 @@ impl<'d, 'm> Store<'d, 'm> {
             self.complete(completion);
             worked = true;
         }
+        worked |= self.reap_limbo();
         worked |= self.submit_unsent();
         worked |= self.submit_queued();
         worked | self.step_commit()
@@ -165,8 +166,7 @@ impl<'d, 'm> Store<'d, 'm> {
     pub(super) fn written(&self, share: Shared<'m>, block: u32, parity: u8) {
         if self.engine.cache.written(&share) {
             if let Ok(place) = self.engine.arenas.locate(u64::from(block) << self.engine.size.shift()) {
-                let given_back = self.engine.arenas.unreserve(place);
-                debug_assert!(given_back.is_ok());
+                self.retire(place);
             }
         }
         drop(share);

@@ -21,19 +21,23 @@
 mod info;
 mod io;
 mod reading;
+mod worker;
 
 pub use info::Counters;
 pub use reading::{ReadOptions, Reading};
+pub use worker::Worker;
 
 use crate::arena::{Arenas, Class, Place};
 use crate::block::{check_type, Block, BlockPtr, Filling};
 use crate::cache::Cache;
 use crate::commit::{Commit, CommitTicket};
 use crate::device::{Device, DeviceGeometry};
+use crate::epoch::Epochs;
 use crate::error::{Damage, Error};
 use crate::format::{BlockSize, BlockType};
 use crate::freemap::State;
 use crate::hash::hash64;
+use crate::limbo::LimboView;
 use crate::mount::MountReport;
 use crate::platform::Platform;
 use crate::pool::{Pool, Shared};
@@ -50,6 +54,12 @@ pub(crate) struct Engine<'m> {
     pub(crate) cache: Cache<'m>,
     pub(crate) arenas: Arenas<'m>,
     pub(crate) queue: &'m Lock<QueueView>,
+    pub(crate) limbo: &'m Lock<LimboView>,
+    /// Places in limbo that are promised to blocks whose write is still under way; changed under limbo's lock.
+    pub(crate) limbo_promised: AtomicU32,
+    pub(crate) epochs: Epochs<'m>,
+    /// The store is being unmounted: nobody can be inside an epoch.
+    pub(crate) no_more_workers: AtomicBool,
     pub(crate) platform: &'m dyn Platform,
     /// Blocks that are part of a generation and not yet written, by the low bit of the generation.
     pub(crate) pending: [AtomicU32; 2],
@@ -106,6 +116,17 @@ impl Allocate {
     }
 }
 
+/// What a freed block waits for.
+#[derive(Clone, Copy)]
+enum Freed {
+    /// A commit, and the end of its own write.
+    Cancelled,
+    /// Nobody but readers.
+    Idle,
+    /// A commit.
+    Committed,
+}
+
 /// What a device has not given back when its store was unmounted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StillOwned {
@@ -131,6 +152,7 @@ pub struct Store<'d, 'm> {
     in_flight: AtomicU32,
     /// The device is not waited for any more.
     abandoned: AtomicBool,
+    patience_relaxations: u32,
     failure: Lock<Option<Error>>,
     written_blocks: AtomicU32,
     written_requests: AtomicU32,
@@ -138,7 +160,13 @@ pub struct Store<'d, 'm> {
 }
 
 impl<'d, 'm> Store<'d, 'm> {
-    pub(crate) fn new(engine: Engine<'m>, device: &'d dyn Device<'m>, commit: Commit<'m>, report: MountReport) -> Self {
+    pub(crate) fn new(
+        engine: Engine<'m>,
+        device: &'d dyn Device<'m>,
+        commit: Commit<'m>,
+        report: MountReport,
+        patience_relaxations: u32,
+    ) -> Self {
         engine.read_only.store(report.read_only, Ordering::Release);
         Self {
             engine,
@@ -148,6 +176,7 @@ impl<'d, 'm> Store<'d, 'm> {
             unsent: Lock::new(Unsent::new()),
             in_flight: AtomicU32::new(0),
             abandoned: AtomicBool::new(false),
+            patience_relaxations: if patience_relaxations == 0 { 1_000_000 } else { patience_relaxations },
             failure: Lock::new(None),
             written_blocks: AtomicU32::new(0),
             written_requests: AtomicU32::new(0),
@@ -267,31 +296,40 @@ impl<'d, 'm> Store<'d, 'm> {
     pub fn free(&self, ptr: BlockPtr) -> Result<(), Error> {
         self.check_writable()?;
         let place = self.engine.arenas.locate(ptr.addr)?;
+        self.promise_limbo()?;
+        let freed = self.free_in_map(ptr.addr, place);
+        match freed {
+            // Its write is under way: `written` keeps the promise.
+            Ok(Freed::Cancelled) => {}
+            Ok(Freed::Idle) => self.retire(place),
+            Ok(Freed::Committed) | Err(_) => self.drop_promise(),
+        }
+        freed.map(drop)
+    }
+
+    fn free_in_map(&self, addr: u64, place: Place) -> Result<Freed, Error> {
         self.engine.arenas.with(place.arena, |state, map| {
             if !self.engine.arenas.log_has_room(place.arena, state) {
                 let free_blocks = u64::from(state.counts.avail);
                 return Err(Error::Full { room_blocks: 0, free_blocks, pending_blocks: 0 });
             }
-            let is_log = ptr.addr == state.log.head_addr
-                || ptr.addr == state.log.tail_addr
-                || self.engine.arenas.is_spare(place);
+            let is_log =
+                addr == state.log.head_addr || addr == state.log.tail_addr || self.engine.arenas.is_spare(place);
             let freed = if is_log { Err(State::InUse) } else { map.free(&mut state.counts, place.index) };
-            let freed = freed.map_err(|_| Error::NotAllocated { addr: ptr.addr })?;
+            let freed = freed.map_err(|_| Error::NotAllocated { addr })?;
             state.changes += 1;
-            match freed {
-                // No commit has it. Its write may still be under way; then `written` gives the block back.
-                State::Reserved => {
-                    if !self.engine.cache.cancel(place.block) {
-                        let given_back = map.unreserve(&mut state.counts, place.index);
-                        debug_assert!(given_back.is_ok());
-                    }
-                }
-                _ => self.engine.cache.forget(place.block),
-            }
             if sabotaged(Switch::ReuseAtOnce) {
                 map.sabotage_free(&mut state.counts, place.index);
+                return Ok(Freed::Committed);
             }
-            Ok(())
+            Ok(match freed {
+                State::Reserved if self.engine.cache.cancel(place.block) => Freed::Cancelled,
+                State::Reserved => Freed::Idle,
+                _ => {
+                    self.engine.cache.forget(place.block);
+                    Freed::Committed
+                }
+            })
         })
     }
 
@@ -325,10 +363,11 @@ impl<'d, 'm> Store<'d, 'm> {
 
     /// Waits until a commit can begin, and until it is durable.
     fn finish(&self, start: impl Fn() -> Result<CommitTicket, Error>) -> Result<u64, Error> {
+        let mut patience = self.patience_relaxations;
         let ticket = loop {
             match start() {
                 Ok(ticket) => break ticket,
-                Err(Error::CommitInFlight) => self.step_or_relax(),
+                Err(Error::CommitInFlight) => self.wait_for_workers(&mut patience)?,
                 Err(error) => return Err(error),
             }
         };
@@ -363,8 +402,9 @@ impl<'d, 'm> Store<'d, 'm> {
     /// Waits until nothing is queued, in flight or trailing behind a commit. This is no commit.
     ///
     /// # Errors
-    /// [`Error::Device`] if something failed meanwhile or before.
+    /// [`Error::Device`] if something failed meanwhile or before; [`Error::Stalled`].
     pub fn settle(&self) -> Result<(), Error> {
+        let mut patience = self.patience_relaxations;
         loop {
             let idle = self.commit_is_idle();
             if !self.is_busy() {
@@ -374,7 +414,7 @@ impl<'d, 'm> Store<'d, 'm> {
                     None => {}
                 }
             }
-            self.step_or_relax();
+            self.wait_for_workers(&mut patience)?;
         }
     }
 
@@ -385,6 +425,7 @@ impl<'d, 'm> Store<'d, 'm> {
     /// [`StillOwned`] with the failure, if there was one, and what the device has not given back.
     #[allow(clippy::result_large_err)] // said once, at the very end
     pub fn unmount_within(self, relaxations: u32) -> Result<(), StillOwned> {
+        self.engine.no_more_workers.store(true, Ordering::Release);
         let mut idle = 0;
         while idle < relaxations {
             if !self.is_busy() && (self.engine.has_failed() || self.commit_is_idle()) {
@@ -414,6 +455,7 @@ impl<'d, 'm> Store<'d, 'm> {
     /// # Errors
     /// As [`Store::settle`].
     pub fn unmount(self) -> Result<(), Error> {
+        self.engine.no_more_workers.store(true, Ordering::Release);
         self.settle()
     }
 

@@ -3,6 +3,8 @@
 #[cfg(not(loom))]
 mod disk;
 #[cfg(loom)]
+mod loom_epoch;
+#[cfg(loom)]
 mod loom_pool;
 #[cfg(not(loom))]
 mod store;

@@ -279,6 +279,8 @@ fn an_arena_without_a_free_block_commits() {
             held.push(store.enqueue(filling).unwrap().ptr());
         }
     }
+    store.commit(store.roots()).unwrap();
+    store.settle().unwrap();
     let roots = store.roots();
     let space = store.space();
     store.unmount().unwrap();
@@ -428,4 +430,64 @@ fn what_a_commit_freed_is_discarded_before_it_is_handed_out() {
     for ptr in &ptrs[..20] {
         assert_eq!(store.read(*ptr).unwrap()[0], ptrs.iter().position(|other| other == ptr).unwrap() as u8);
     }
+}
+
+#[test]
+fn what_a_worker_may_be_reading_is_not_handed_out() {
+    let memory = memory();
+    let disk = Disk::new(vec![0; 256 << 10]);
+    let store = Store::format(memory.take().unwrap(), &disk, &NoInterrupts, options(1)).unwrap();
+    let old = write(&store, 1).unwrap();
+    store.commit(store.roots().with_root(Some(old), 1)).unwrap();
+    store.settle().unwrap();
+    let worker = store.enter(7).unwrap();
+    // A block that no commit has, and one that the last commit has.
+    let new = write(&store, 2).unwrap();
+    store.free(new).unwrap();
+    store.free(old).unwrap();
+    assert_eq!(store.limbo_blocks() + u32::from(store.space().reserved_blocks == 1 && store.limbo_blocks() == 0), 1);
+    let root = write(&store, 3).unwrap();
+    store.commit(store.roots().with_root(Some(root), 1)).unwrap();
+    assert_eq!(store.is_free(old.addr), Ok(true), "on disk it is free");
+    for _ in 0..200 {
+        let mut taken = Vec::new();
+        while let Ok(filling) = store.allocate(Allocate::data()) {
+            assert!(filling.addr() != old.addr && filling.addr() != new.addr);
+            if taken.len() > 10 {
+                break;
+            }
+            taken.push(filling);
+        }
+    }
+    assert_eq!(store.settle(), Err(Error::Stalled { worker: 7 }));
+    assert_eq!(store.commit(Roots::EMPTY), Err(Error::Stalled { worker: 7 }));
+    let later = store.enter(8).unwrap();
+    drop(worker);
+    store.settle().unwrap();
+    assert_eq!(store.limbo_blocks(), 0);
+    assert_eq!(store.space().pending_blocks, 0);
+    drop(later);
+}
+
+#[test]
+fn limbo_is_bounded_and_says_who_fills_it() {
+    let memory = memory();
+    let disk = Disk::new(vec![0; 1 << 20]);
+    let store = Store::format(memory.take().unwrap(), &disk, &NoInterrupts, options(1)).unwrap();
+    let worker = store.enter(3).unwrap();
+    let mut freed = 0;
+    let error = loop {
+        let ptr = write(&store, 1).unwrap();
+        match store.free(ptr) {
+            Ok(()) => freed += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error, Error::Stalled { worker: 3 });
+    assert_eq!(freed, 24, "as many as there are buffers");
+    drop(worker);
+    let ptr = write(&store, 1).unwrap();
+    store.free(ptr).unwrap();
+    store.settle().unwrap();
+    assert_eq!(store.limbo_blocks(), 0);
 }

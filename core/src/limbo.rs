@@ -1,0 +1,24 @@
+//! Limbo: blocks that no commit has and that somebody may still be reading.
+//!
+//! A block that was freed before any commit included it could be handed out at once, but for workers who are inside an
+//! epoch. It waits here, free on disk in every state (reserved, see [`crate::freemap`]), until that epoch has passed: limbo
+//! delays the reuse of a block, never what the log says. Blocks that a commit does include wait for that commit to settle,
+//! which waits for the same epochs; they need no place here.
+//!
+//! The list is first in, first out, and of fixed capacity. When it is full, whoever frees waits, helping the epoch on, and
+//! is told the name of the worker who holds it up.
+
+use heapless::deque::{Deque, DequeView};
+
+/// One block in limbo.
+#[derive(Clone, Copy)]
+pub(crate) struct Retired {
+    pub(crate) block: u32,
+    /// The epoch in which it was freed.
+    pub(crate) stamp: u32,
+}
+
+/// A list of up to `N` blocks. All-zero when empty.
+pub(crate) type Limbo<const N: usize> = Deque<Retired, N>;
+/// The same, without its capacity in its type.
+pub(crate) type LimboView = DequeView<Retired>;
