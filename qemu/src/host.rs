@@ -51,7 +51,8 @@ pub fn host_check(disk: &Path, archive: &Path, expected: Expected) -> Result<Che
     let options = FileOptions { read_only: true, ..FileOptions::default() };
     let device = FileDevice::open(disk, options).with_context(|| format!("{}", disk.display()))?;
     let resources = memory.take().context("the store's memory is in use")?;
-    let store = Store::mount(resources, &device, &HostPlatform, MountOptions { read_only: true, ..MountOptions::default() });
+    let store =
+        Store::mount(resources, &device, &HostPlatform, MountOptions { read_only: true, ..MountOptions::default() });
     let store = store.map_err(|failed| anyhow::anyhow!("{}: {}", disk.display(), failed.error))?;
     let report = check_structure(&store, &device)?;
     let (files, bytes) = compare(&store, archive, expected)?;

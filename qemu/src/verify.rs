@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 /// The bare-metal targets for which the core has to build; only the kernel's own must be there.
 const CORE_TARGETS: [&str; 3] = [KERNEL_TARGET, "thumbv7em-none-eabihf", "riscv32imac-unknown-none-elf"];
 
+/// A 32-bit target whose tests an x86-64 host can run.
+const TARGET_32_BIT: &str = "i686-unknown-linux-musl";
+
 /// What an image may hold of initialised data, with a static this large beside it.
 const DATA_LIMIT_BYTES: u64 = 4 << 10;
 const STATIC_BYTES: u64 = 256 << 20;
@@ -64,6 +67,12 @@ fn steps() -> Vec<Step> {
         Step::cargo("doc", "doc --workspace --exclude kernel-demo --no-deps"),
         Step::cargo("test", "test --workspace --exclude kernel-demo --no-fail-fast"),
     ];
+    steps.push(Step::cargo(
+        "sabotage",
+        "test --package arenite-shim --features sabotage --test sabotage -- --test-threads=2",
+    ));
+    steps.push(Step::new("loom", check_loom));
+    steps.push(Step::new("core-32-bit", check_32_bit));
     for target in CORE_TARGETS {
         steps.push(Step::new(&format!("core-{target}"), move |root| build_core(root, target)));
     }
@@ -140,6 +149,27 @@ fn build_core(root: &Path, target: &str) -> Result<Outcome> {
         return Ok(Outcome::Unavailable(missing.to_string().replace('\n', " ")));
     }
     tools::run(cargo(root).args(["build", "--package", "arenite-core", "--target", target]))?;
+    Ok(Outcome::Pass(String::new()))
+}
+
+/// The core's hand-out of buffers and its epochs under the model checker loom. Its flag gets a target folder of its own, so
+/// that nothing else is built anew.
+fn check_loom(root: &Path) -> Result<Outcome> {
+    let mut command = cargo(root);
+    command.args(["test", "--package", "arenite-core", "--release", "--lib", "--target-dir"]);
+    command.arg(root.join("target").join("loom")).arg("loom").env("RUSTFLAGS", "--cfg loom");
+    tools::run(&mut command)?;
+    Ok(Outcome::Pass(String::new()))
+}
+
+/// The core's unit tests on a target without 64-bit pointers. It brings its own libc and linker, so it runs on any x86 host.
+fn check_32_bit(root: &Path) -> Result<Outcome> {
+    if let Err(missing) = setup::target(root, TARGET_32_BIT) {
+        return Ok(Outcome::Unavailable(missing.to_string().replace('\n', " ")));
+    }
+    let mut command = cargo(root);
+    command.args(["test", "--package", "arenite-core", "--lib", "--target", TARGET_32_BIT]);
+    tools::run(command.env("CARGO_TARGET_I686_UNKNOWN_LINUX_MUSL_LINKER", "rust-lld"))?;
     Ok(Outcome::Pass(String::new()))
 }
 
