@@ -324,6 +324,14 @@ impl<'m> Cache<'m> {
         }))
     }
 
+    /// A buffer for a read that no other reader shall find, with the ticket to wait for it.
+    pub(crate) fn private_read(&self) -> Result<(Slot<'m>, Ticket<'m>), Error> {
+        let slot = self.take_buffer(Class::Normal)?;
+        slot.meta().state.store(READING, Ordering::Relaxed);
+        let ticket = self.ticket(slot.id());
+        Ok((slot, ticket))
+    }
+
     /// Byte addresses of blocks that are being read or written, the first few.
     pub(crate) fn owned_by_device(&self) -> [Option<u64>; 4] {
         let mut owned = [None; 4];

@@ -80,6 +80,7 @@ mod queue;
 mod roots;
 #[cfg_attr(not(feature = "sabotage"), doc(hidden))]
 pub mod sabotage;
+mod scrub;
 mod store;
 mod sync;
 #[cfg(test)]
@@ -95,4 +96,5 @@ pub use mkfs::FormatOptions;
 pub use mount::{ArenaInfo, CopyState, Failed, MountOptions, MountReport, Mounting};
 pub use platform::{NoInterrupts, Platform};
 pub use roots::Roots;
+pub use scrub::{Scrub, ScrubReport, ScrubStep};
 pub use store::{Allocate, Counters, ReadOptions, Reading, StillOwned, Store, Worker};

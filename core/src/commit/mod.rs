@@ -187,6 +187,21 @@ impl<'m> Commit<'m> {
         self.phase == Phase::Idle
     }
 
+    pub(crate) fn superblock_addr(&self, copy: u8) -> u64 {
+        if copy == 0 {
+            0
+        } else {
+            self.second_superblock_addr
+        }
+    }
+
+    /// A superblock of this generation turned out to be bad.
+    pub(crate) fn note_bad_superblock(&mut self, copy: u8, generation: u64) {
+        if self.is_idle() && self.durable == generation {
+            self.bad_superblocks |= 1 << copy;
+        }
+    }
+
     /// The worker that holds up the end of the commit, if one does.
     pub(crate) fn stalled_by(&self) -> Option<u32> {
         self.stalled_by

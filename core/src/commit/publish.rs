@@ -67,7 +67,7 @@ impl<'m> Commit<'m> {
             let header_hash = engine.arenas.with(arena, |state, _| state.log.header_hash);
             ArenaRef { header_addr: engine.arenas.base_addr(arena), header_hash }
         };
-        let addr = if which == 0 { 0 } else { self.second_superblock_addr };
+        let addr = self.superblock_addr(which);
         // With very small blocks and very many arenas there is no room for the extension.
         encode_superblock(slot.bytes_mut(), &head, &mut entry, true)
             .or_else(|_| encode_superblock(slot.bytes_mut(), &head, &mut entry, false))

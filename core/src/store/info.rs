@@ -25,6 +25,20 @@ pub struct Counters {
 }
 
 impl Store<'_, '_> {
+    /// The newest durable generation, if no commit is under way.
+    pub(crate) fn settled_generation(&self) -> Option<u64> {
+        self.commit.with(self.engine.platform, |commit| commit.is_idle().then(|| commit.durable().0))
+    }
+
+    pub(crate) fn superblock_addr(&self, copy: u8) -> u64 {
+        self.commit.with(self.engine.platform, |commit| commit.superblock_addr(copy))
+    }
+
+    /// A superblock turned out to be bad; the next commit repairs it, unless one has replaced it since.
+    pub(crate) fn note_bad_superblock(&self, copy: u8, generation: u64) {
+        self.commit.with(self.engine.platform, |commit| commit.note_bad_superblock(copy, generation));
+    }
+
     /// Size of a block.
     pub fn block_size(&self) -> BlockSize {
         self.engine.size

@@ -143,7 +143,7 @@ pub struct StillOwned {
 /// `'m` is the life of the memory, `'d` that of the device, which may own requests with buffers of that memory and so
 /// ends first. In a kernel both are `'static`.
 pub struct Store<'d, 'm> {
-    engine: Engine<'m>,
+    pub(crate) engine: Engine<'m>,
     device: &'d dyn Device<'m>,
     geometry: DeviceGeometry,
     commit: Lock<Commit<'m>>,

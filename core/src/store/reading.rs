@@ -8,6 +8,31 @@ use crate::device::{Purpose, Request};
 use crate::error::{Damage, DeviceOp, Error};
 use crate::pool::{Shared, SlotChain};
 use crate::sabotage::{sabotaged, Switch};
+use crate::scrub::Scrub;
+
+impl<'d, 'm> Store<'d, 'm> {
+    /// Begins to read every superblock, header and log block again, at the caller's pace: see [`Scrub`].
+    pub fn scrub(&self) -> Scrub<'_, 'd, 'm> {
+        Scrub::new(self)
+    }
+
+    /// Starts to read any block of the device, past the cache and without a pointer to verify it by.
+    pub(crate) fn start_raw_read(&self, addr: u64) -> Result<Ticket<'_>, Error> {
+        if !self.promise() {
+            return Err(Error::NoBuffer);
+        }
+        let (slot, ticket) = match self.engine.cache.private_read() {
+            Ok(read) => read,
+            Err(error) => {
+                self.keep_promise(None);
+                return Err(error);
+            }
+        };
+        let request = Request::read(addr, self.engine.size.len_bytes(), SlotChain::new(slot), Purpose::CacheRead);
+        self.keep_promise(self.submit(request));
+        Ok(ticket)
+    }
+}
 
 /// How to read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -8,3 +8,5 @@ mod loom_epoch;
 mod loom_pool;
 #[cfg(not(loom))]
 mod store;
+#[cfg(not(loom))]
+mod upkeep;
