@@ -43,6 +43,10 @@ pub struct Config {
     /// Chance that the kernel goes down in the middle of a commit while the device keeps what it was given, and mounts
     /// again. What was in the device's queue is carried out or lost.
     pub restart: u64,
+    /// The device is told what commits freed.
+    pub discard: bool,
+    /// Blocks that the device has at first, if it is to grow to `volume_blocks` in every life but the first.
+    pub grow_from: Option<u64>,
     /// What the volume holds before the recording begins.
     pub prelude: Prelude,
 }
@@ -83,6 +87,8 @@ impl Config {
             reorder: false,
             reread: 10,
             restart: 0,
+            discard: false,
+            grow_from: None,
             prelude: Prelude::Empty,
         }
     }
@@ -107,6 +113,33 @@ impl Config {
     /// Crashes of the kernel alone, in the middle of commits.
     pub const fn restarts(seed: u64) -> Self {
         Self { arenas: 2, lives: 10, commits: 4, changes: 3, dense: 0, restart: 50, ..Self::small(seed) }
+    }
+
+    /// Discards.
+    pub const fn discards(seed: u64) -> Self {
+        Self {
+            arenas: 2,
+            changes: 2,
+            delete: 40,
+            dense: 0,
+            overlap: 30,
+            discard: true,
+            restart: 10,
+            ..Self::small(seed)
+        }
+    }
+
+    /// A volume that grows while it is in use.
+    pub const fn growing(seed: u64) -> Self {
+        Self {
+            volume_blocks: 128,
+            grow_from: Some(64),
+            lives: 3,
+            overlap: 30,
+            dense: 0,
+            restart: 10,
+            ..Self::small(seed)
+        }
     }
 
     /// A volume of the original.
@@ -150,6 +183,11 @@ impl Config {
     }
 
     pub(crate) fn mem_options(&self) -> MemOptions {
-        MemOptions { max_segments: self.max_segments, queue_depth: self.queue_depth, ..MemOptions::default() }
+        MemOptions {
+            max_segments: self.max_segments,
+            queue_depth: self.queue_depth,
+            discard: self.discard,
+            ..MemOptions::default()
+        }
     }
 }

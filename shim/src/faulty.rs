@@ -20,11 +20,13 @@ pub enum Op {
     Write,
     /// A flush.
     Flush,
+    /// A request that discards.
+    Discard,
 }
 
 impl Op {
     /// All kinds.
-    pub const ALL: [Self; 3] = [Self::Read, Self::Write, Self::Flush];
+    pub const ALL: [Self; 4] = [Self::Read, Self::Write, Self::Flush, Self::Discard];
 }
 
 /// What happens to a call.
@@ -62,7 +64,7 @@ enum Mark {
 
 struct State<'m> {
     faults: Vec<Fault>,
-    counts: [u64; 3],
+    counts: [u64; 4],
     marks: Vec<Mark>,
     /// Completions for the next polls.
     ready: Vec<Completion<'m>>,
@@ -80,7 +82,7 @@ impl<'m, D: Device<'m>> Faulty<'m, D> {
     /// Wraps a device. Without faults, it behaves as the device itself.
     pub fn new(inner: D, faults: Vec<Fault>) -> Self {
         let state =
-            State { faults, counts: [0; 3], marks: Vec::new(), ready: Vec::new(), withheld: Vec::new(), order: None };
+            State { faults, counts: [0; 4], marks: Vec::new(), ready: Vec::new(), withheld: Vec::new(), order: None };
         Self { inner, state: Mutex::new(state) }
     }
 
@@ -203,7 +205,11 @@ impl<'m, D: Device<'m>> Device<'m> for Faulty<'m, D> {
 
     fn submit(&self, request: Request<'m>) -> Result<(), Request<'m>> {
         let kind = request.kind();
-        let op = if kind == RequestKind::Read { Op::Read } else { Op::Write };
+        let op = match kind {
+            RequestKind::Read => Op::Read,
+            RequestKind::Discard => Op::Discard,
+            _ => Op::Write,
+        };
         let effect = self.state().effect(op);
         if let Some(Effect::Refuse(error)) = effect {
             let mut state = self.state();

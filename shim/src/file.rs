@@ -239,6 +239,7 @@ impl<'m> FileDevice<'m> {
                 let aligned = is_aligned(addr, parts.iter().map(|part| &**part));
                 self.attempt(aligned, |file| read_all(file, addr, &mut parts))
             }
+            RequestKind::Discard if self.geometry.discard => discard(&self.file, addr, request.len_bytes()),
             _ => Err(DeviceError::Unsupported),
         }
     }
@@ -276,8 +277,21 @@ fn geometry(file: &mut File, block_device: bool, options: FileOptions) -> io::Re
         queue_depth: options.queue_depth.max(1),
         read_only: options.read_only,
         volatile_cache: true,
-        discard: false,
+        discard: cfg!(target_os = "linux") && !options.read_only,
     })
+}
+
+/// Punches a hole. Where the file system cannot, that is no loss: nobody relies on it.
+#[cfg(target_os = "linux")]
+fn discard(file: &File, addr: u64, len_bytes: u64) -> Result<(), DeviceError> {
+    use rustix::fs::{fallocate, FallocateFlags};
+    let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    fallocate(file, how, addr, len_bytes).map_err(|error| device_error(&error.into()))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn discard(_file: &File, _addr: u64, _len_bytes: u64) -> Result<(), DeviceError> {
+    Err(DeviceError::Unsupported)
 }
 
 #[cfg(target_os = "linux")]

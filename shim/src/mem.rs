@@ -9,8 +9,11 @@
 
 use crate::disk::Disk;
 use crate::image::ReadAt;
+use crate::rng::fill;
+use crate::trace::SECTOR_LEN_BYTES;
 use arenite_core::{Completion, Device, DeviceError, DeviceGeometry, FlushTag, Request, RequestKind};
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What a device in memory looks like to the store.
@@ -26,6 +29,8 @@ pub struct MemOptions {
     pub physical_sector_len_bytes: u32,
     /// Whether writes are refused.
     pub read_only: bool,
+    /// Whether discards are understood: the range then reads as [`garbage`].
+    pub discard: bool,
 }
 
 impl Default for MemOptions {
@@ -36,8 +41,20 @@ impl Default for MemOptions {
             max_transfer_len_bytes: 1 << 20,
             physical_sector_len_bytes: 512,
             read_only: false,
+            discard: false,
         }
     }
+}
+
+/// What discarded bytes read as: nothing that anybody wrote. One sector in four, so that a discard makes no more crash
+/// states than a write of little content.
+pub fn garbage(addr: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    for (at, block) in bytes.chunks_mut(4 * SECTOR_LEN_BYTES).enumerate() {
+        let sector = block.len().min(SECTOR_LEN_BYTES);
+        fill(!addr ^ at as u64, &mut block[..sector]);
+    }
+    bytes
 }
 
 enum Job<'m> {
@@ -48,6 +65,8 @@ enum Job<'m> {
 /// A device that serves a [`Disk`].
 pub struct MemDevice<'m> {
     disk: Arc<Disk>,
+    /// Bytes of the disk that can be seen.
+    len_bytes: AtomicU64,
     options: MemOptions,
     queue: Mutex<VecDeque<Job<'m>>>,
 }
@@ -55,7 +74,13 @@ pub struct MemDevice<'m> {
 impl<'m> MemDevice<'m> {
     /// A device with an empty queue.
     pub fn new(disk: Arc<Disk>, options: MemOptions) -> Self {
-        Self { disk, options, queue: Mutex::new(VecDeque::new()) }
+        let len_bytes = AtomicU64::new(disk.len_bytes());
+        Self { disk, len_bytes, options, queue: Mutex::new(VecDeque::new()) }
+    }
+
+    /// Shows only so many bytes of the disk, or more again: a device that grows. Never more than the disk has.
+    pub fn set_len_bytes(&self, len_bytes: u64) {
+        self.len_bytes.store(len_bytes.min(self.disk.len_bytes()), Ordering::Release);
     }
 
     /// The disk behind it.
@@ -78,6 +103,10 @@ impl<'m> MemDevice<'m> {
 
     fn transfer(&self, request: &mut Request<'m>) -> Result<(), DeviceError> {
         let mut addr = request.addr();
+        let end = addr.checked_add(request.len_bytes()).ok_or(DeviceError::Io)?;
+        if end > self.len_bytes.load(Ordering::Acquire) {
+            return Err(DeviceError::Io);
+        }
         match request.kind() {
             RequestKind::Write if self.options.read_only => return Err(DeviceError::Io),
             RequestKind::Write => {
@@ -92,6 +121,9 @@ impl<'m> MemDevice<'m> {
                     addr += bytes.len() as u64;
                 }
             }
+            RequestKind::Discard if self.options.discard && !self.options.read_only => {
+                self.disk.write_at(addr, &garbage(addr, request.len_bytes() as usize))?;
+            }
             _ => return Err(DeviceError::Unsupported),
         }
         Ok(())
@@ -101,7 +133,7 @@ impl<'m> MemDevice<'m> {
 impl<'m> Device<'m> for MemDevice<'m> {
     fn geometry(&self) -> DeviceGeometry {
         DeviceGeometry {
-            len_bytes: self.disk.len_bytes(),
+            len_bytes: self.len_bytes.load(Ordering::Acquire),
             logical_sector_len_bytes: 512,
             physical_sector_len_bytes: self.options.physical_sector_len_bytes,
             max_transfer_len_bytes: self.options.max_transfer_len_bytes,
@@ -109,7 +141,7 @@ impl<'m> Device<'m> for MemDevice<'m> {
             queue_depth: self.options.queue_depth,
             read_only: self.options.read_only,
             volatile_cache: true,
-            discard: false,
+            discard: self.options.discard,
         }
     }
 

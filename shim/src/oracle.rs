@@ -132,8 +132,9 @@ fn check_shown<'a, 'd, 'm>(
         return Err("the roots are not those of the commit".into());
     }
     let generation = store.generation();
-    if snapshot.generation.is_some_and(|known| known != generation) {
-        return Err(format!("generation {generation} is not that of the commit"));
+    // Growing raises it without a commit of the user's.
+    if snapshot.generation.is_some_and(|known| known > generation) {
+        return Err(format!("generation {generation} is before that of the commit"));
     }
     let client = Client::load(store, snapshot.versions.len(), levels).map_err(|error| format!("content: {error:?}"))?;
     if client.versions() != snapshot.versions {

@@ -1,5 +1,7 @@
 //! A device that writes down what happens at another one.
 //!
+//! A discard is recorded as a write of what the range may read as afterwards.
+//!
 //! The record is what the store can know: a write counts as completed when its completion was delivered, a flush covers
 //! what had completed when it was issued. One [`Tape`] runs on through any number of mounts.
 //!
@@ -11,6 +13,7 @@
 //! The tape's lock is never held while the wrapped device is called.
 #![forbid(unsafe_code)]
 
+use crate::mem::garbage;
 use crate::trace::{Event, Mark, Trace};
 use arenite_core::{Completion, Device, DeviceGeometry, FlushTag, Request, RequestKind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -88,6 +91,10 @@ impl Reel {
         let position = self.writes.iter().position(|write| write.addr == request.addr());
         let at = position.expect("a write completed that was never issued");
         let first_id = self.writes.swap_remove(at).first_id;
+        if request.kind() == RequestKind::Discard {
+            self.events.push(Event::Complete { id: first_id, result });
+            return;
+        }
         for (id, bytes) in (first_id..).zip(request.buffers().into_iter().flatten()) {
             let issued = self.events.iter().rev().find_map(|event| match event {
                 Event::Issue { id: found, bytes, .. } if *found == id => Some(bytes),
@@ -97,6 +104,10 @@ impl Reel {
             self.events.push(Event::Complete { id, result });
         }
     }
+}
+
+fn changes_the_disk(request: &Request<'_>) -> bool {
+    request.kind() != RequestKind::Read
 }
 
 /// Wraps a device and records what happens there.
@@ -147,11 +158,14 @@ impl<'m, D: Device<'m>> Device<'m> for Recorder<D> {
     }
 
     fn submit(&self, request: Request<'m>) -> Result<(), Request<'m>> {
-        let Some(tape) = self.tape.as_deref().filter(|_| request.kind() == RequestKind::Write) else {
+        let Some(tape) = self.tape.as_deref().filter(|_| changes_the_disk(&request)) else {
             return self.inner.submit(request);
         };
         // Recorded first: another thread may take the completion before `submit` returns.
-        let buffers = request.buffers().into_iter().flatten().map(Arc::from).collect();
+        let buffers = match request.kind() {
+            RequestKind::Discard => vec![garbage(request.addr(), request.len_bytes() as usize).into()],
+            _ => request.buffers().into_iter().flatten().map(Arc::from).collect(),
+        };
         tape.reel().issue(request.addr(), buffers);
         let result = self.inner.submit(request);
         if let Err(refused) = &result {
@@ -185,7 +199,7 @@ impl<'m, D: Device<'m>> Device<'m> for Recorder<D> {
         let Some(tape) = self.tape.as_deref() else { return Some(completion) };
         let mut reel = tape.reel();
         match &completion {
-            Completion::Transfer(request, result) if request.kind() == RequestKind::Write => {
+            Completion::Transfer(request, result) if changes_the_disk(request) => {
                 reel.complete(request, *result);
             }
             Completion::Transfer(..) => {}

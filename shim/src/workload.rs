@@ -15,6 +15,7 @@ pub use crate::config::{Config, Prelude};
 use crate::disk::Disk;
 use crate::faulty::Faulty;
 use crate::foreign::make_foreign;
+use crate::image::ReadAt;
 use crate::mem::{MemDevice, MemOptions};
 use crate::memory_box::{boxed_memory, SmallMemory};
 use crate::platform::{reset_patience, ImpatientPlatform};
@@ -83,17 +84,23 @@ pub fn record_from(disk: &Arc<Disk>, run: &Run) -> Result<Recording, RunError> {
     let mut run = run.on_tape(&tape);
     let config = run.config;
     let base = disk.snapshot();
-    for _ in 0..config.lives {
+    for life in 0..config.lives {
         let memory: Box<SmallMemory> = boxed_memory();
         let device = MemDevice::new(Arc::clone(disk), config.mem_options());
+        if let Some(blocks) = config.grow_from.filter(|_| life < 2) {
+            device.set_len_bytes(blocks * BlockSize::MIN.len_u64());
+        }
         let device = Recorder::new(Faulty::new(device, Vec::new()), Arc::clone(&tape));
         if config.reorder {
             device.inner().reorder(run.rng.next_u64());
         }
         let Some(resources) = memory.take() else { return Err(Error::NoBuffer.into()) };
-        let store = Store::mount(resources, &device, &ImpatientPlatform, MountOptions::default());
+        let options = MountOptions { discard: config.discard, ..MountOptions::default() };
+        let store = Store::mount(resources, &device, &ImpatientPlatform, options);
         let store = store.map_err(|failed| failed.error)?;
-        match run.live(&store)? {
+        let enlarge = || device.inner().inner().set_len_bytes(u64::MAX);
+        let grows = config.grow_from.is_some() && life == 1;
+        match run.live(&store, grows.then_some(&enlarge))? {
             End::Unmount => store.unmount()?,
             // A kernel that goes down drops nothing. What is in the queue is lost in a reset of the device (one that
             // reorders has done some of it) ...
@@ -114,7 +121,8 @@ pub fn record_from(disk: &Arc<Disk>, run: &Run) -> Result<Recording, RunError> {
 /// A disk with the volume that a run begins with, and the run.
 pub fn prepare(config: &Config) -> Result<(Arc<Disk>, Run), RunError> {
     let disk = Arc::new(Disk::zeroed(config.volume_blocks * BlockSize::MIN.len_u64()));
-    format(&disk, config.arenas)?;
+    let len_bytes = config.grow_from.unwrap_or(config.volume_blocks) * BlockSize::MIN.len_u64();
+    format_part(&disk, len_bytes, config.arenas)?;
     let mut run = Run::new(*config);
     if config.prelude != Prelude::Empty {
         let memory: Box<SmallMemory> = boxed_memory();
@@ -133,8 +141,14 @@ pub fn prepare(config: &Config) -> Result<(Arc<Disk>, Run), RunError> {
 
 /// Puts an empty volume of 2 KiB blocks on a disk.
 pub fn format(disk: &Arc<Disk>, arenas: u32) -> Result<(), Error> {
+    format_part(disk, disk.len_bytes(), arenas)
+}
+
+/// The same on the first so many bytes of a disk.
+fn format_part(disk: &Arc<Disk>, len_bytes: u64, arenas: u32) -> Result<(), Error> {
     let memory: Box<SmallMemory> = boxed_memory();
     let device = MemDevice::new(Arc::clone(disk), MemOptions::default());
+    device.set_len_bytes(len_bytes);
     let options = FormatOptions { block_size: BlockSize::MIN, arenas, force: false };
     let resources = memory.take().ok_or(Error::NoBuffer)?;
     let store = Store::format(resources, &device, &ImpatientPlatform, options).map_err(|failed| failed.error)?;
@@ -202,11 +216,18 @@ impl Run {
         Ok(())
     }
 
-    /// One life on a mounted store, which must show the last commit, or the one that was in flight.
-    pub fn live(&mut self, store: &Store<'_, '_>) -> Result<End, RunError> {
+    /// One life on a mounted store, which must show the last commit, or the one that was in flight. With `enlarge`, which
+    /// makes the device larger, the volume grows halfway.
+    pub fn live(&mut self, store: &Store<'_, '_>, enlarge: Option<&dyn Fn()>) -> Result<End, RunError> {
         reset_patience();
         let mut client = self.arrive(store)?;
-        for _ in 0..self.config.commits {
+        for number in 0..self.config.commits {
+            if let Some(enlarge) = enlarge.filter(|_| number == self.config.commits / 2) {
+                enlarge();
+                if self.grow(store, &mut client)? == End::GoDown {
+                    return Ok(End::GoDown);
+                }
+            }
             for _ in 0..1 + self.rng.below(self.config.changes) {
                 self.change(&mut client)?;
                 if self.happens(self.config.reread) {
@@ -292,38 +313,50 @@ impl Run {
                 result => break result?,
             }
         };
-        let end = self.finish(store, client, &ticket, number);
+        let generation = self.finish(store, client, &ticket)?;
         drop(held);
-        end
+        let Some(generation) = generation else { return Ok(End::GoDown) };
+        self.model[number].generation = Some(generation);
+        self.acknowledged = number;
+        self.tape.mark(Mark::Acknowledged(number));
+        Ok(End::Unmount)
     }
 
-    /// Steps until a commit is durable, or until the kernel goes down.
+    /// Grows the volume. What the volume shows stays the same.
+    fn grow(&mut self, store: &Store<'_, '_>, client: &mut Client<'_, '_, '_>) -> Result<End, Error> {
+        store.settle()?;
+        let arenas = store.report().arenas;
+        let ticket = store.grow_start()?;
+        let end = self.finish(store, client, &ticket)?;
+        if end.is_none() || store.arena(arenas as usize).is_some() {
+            Ok(end.map_or(End::GoDown, |_| End::Unmount))
+        } else {
+            Err(Error::Geometry { need_bytes: 0, have_bytes: 0 })
+        }
+    }
+
+    /// Steps until a commit is durable, and returns its generation; or none, if the kernel goes down.
     fn finish(
         &mut self,
         store: &Store<'_, '_>,
         client: &mut Client<'_, '_, '_>,
         ticket: &CommitTicket,
-        number: usize,
-    ) -> Result<End, Error> {
+    ) -> Result<Option<u64>, Error> {
         let overlap = self.happens(self.config.overlap);
         let mut steps = if self.happens(self.config.restart) { self.rng.below(12) } else { u64::MAX };
-        let generation = loop {
+        loop {
             if let Some(result) = store.commit_poll(ticket) {
-                break result?;
+                return result.map(Some);
             }
             if steps == 0 {
-                return Ok(End::GoDown);
+                return Ok(None);
             }
             steps -= 1;
             store.step();
             if overlap && self.rng.chance(1, 2) {
                 self.change(client)?;
             }
-        };
-        self.model[number].generation = Some(generation);
-        self.acknowledged = number;
-        self.tape.mark(Mark::Acknowledged(number));
-        Ok(End::Unmount)
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! Crash states at 2 KiB blocks: every subset and every tear of every flush epoch of up to four writes, and of larger ones
 //! every prefix, all single and pair losses, and every tear of a single write.
 //!
-//! The numbers of distinct images of what mount reads are asserted, so that the tests cannot shrink unnoticed.
+//! The numbers of distinct images of what mount reads are asserted, so that the tests cannot shrink unnoticed. For longer
+//! runs set `ARENITE_CRASH_TIMES` (so many times more seeds) and `ARENITE_CRASH_FROM` (the first seed).
 
 use arenite_core::format::BlockSize;
 use arenite_core::{Error, FormatOptions, MountOptions, Roots, Store};
@@ -35,32 +36,34 @@ const DEEP: Options = Options { deep_every: 101, ..DEFAULT };
 const DEFAULT: Options = Options::DEFAULT;
 
 fn seeds(count: u64, config: fn(u64) -> Config) -> impl Iterator<Item = Config> {
-    (0..count).map(config)
+    let setting = |name, default| std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default);
+    let from = setting("ARENITE_CRASH_FROM", 0);
+    (from..from + count * setting("ARENITE_CRASH_TIMES", 1)).map(config)
 }
 
 #[test]
 fn small_commits_one_sector_a_block() {
-    let configs = seeds(8, Config::small).map(|config| Config { dense: 0, ..config });
+    let configs = seeds(12, Config::small).map(|config| Config { dense: 0, ..config });
     let counts = explore("small, sparse", DEEP, configs);
     assert!(counts.mount_images >= 5_000 && counts.exhaustive_epochs >= 2_000, "{counts}");
 }
 
 #[test]
 fn small_commits_whole_blocks() {
-    let counts = explore("small, dense", DEEP, seeds(2, Config::small));
+    let counts = explore("small, dense", DEEP, seeds(3, Config::small));
     assert!(counts.images >= 300_000 && counts.exhaustive_epochs >= 1_500, "{counts}");
 }
 
 #[test]
 fn several_arenas() {
-    let counts = explore("arenas", DEEP, seeds(40, Config::arenas));
+    let counts = explore("arenas", DEEP, seeds(60, Config::arenas));
     assert!(counts.mount_images >= 60_000, "{counts}");
 }
 
 #[test]
 fn overlapping_generations() {
-    let counts = explore("overlap", DEEP, seeds(3, Config::large));
-    assert!(counts.mount_images >= 15_000 && counts.most_writes >= 12, "{counts}");
+    let counts = explore("overlap", DEEP, seeds(4, Config::large));
+    assert!(counts.mount_images >= 6_000 && counts.most_writes >= 12, "{counts}");
 }
 
 #[test]
@@ -73,7 +76,7 @@ fn nearly_full() {
 
 #[test]
 fn logs_of_several_blocks() {
-    let counts = explore("long logs", DEEP, seeds(4, Config::long_logs));
+    let counts = explore("long logs", DEEP, seeds(6, Config::long_logs));
     assert!(counts.mount_images >= 700, "{counts}");
 }
 
@@ -81,7 +84,7 @@ fn logs_of_several_blocks() {
 fn three_crashes_in_a_row() {
     let options = Options { deep_every: 61, max_crashes: 3, ..DEFAULT };
     let counts =
-        explore("three crashes", options, seeds(2, |seed| Config { commits: 3, ..Config::arenas(100 + seed) }));
+        explore("three crashes", options, seeds(3, |seed| Config { commits: 3, ..Config::arenas(1000 + seed) }));
     assert!(counts.deep >= 50, "{counts}");
 }
 
@@ -100,8 +103,20 @@ fn superblocks_that_can_be_torn() {
 
 #[test]
 fn volumes_of_the_original() {
-    let counts = explore("foreign", DEEP, seeds(6, Config::foreign));
+    let counts = explore("foreign", DEEP, seeds(10, Config::foreign));
     assert!(counts.mount_images >= 500, "{counts}");
+}
+
+#[test]
+fn discards() {
+    let counts = explore("discards", DEEP, seeds(10, Config::discards));
+    assert!(counts.mount_images >= 2_000, "{counts}");
+}
+
+#[test]
+fn growing() {
+    let counts = explore("growing", DEEP, seeds(6, Config::growing));
+    assert!(counts.mount_images >= 2_000, "{counts}");
 }
 
 #[test]

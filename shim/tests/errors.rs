@@ -48,6 +48,16 @@ fn failing_flushes() {
 }
 
 #[test]
+fn failing_discards_are_of_no_consequence() {
+    let bench = FaultBench::new(Config { restart: 0, delete: 60, ..Config::discards(2) });
+    for sticky in [false, true] {
+        let refused = Effect::Refuse(DeviceError::Unsupported);
+        let calls = fault_campaign(&bench, Op::Discard, sticky, refused).unwrap_or_else(|what| panic!("{what}"));
+        assert!(calls >= 8, "only {calls} calls");
+    }
+}
+
+#[test]
 fn a_device_that_is_gone() {
     let bench = bench(1);
     for op in Op::ALL {

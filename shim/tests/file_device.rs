@@ -37,6 +37,7 @@ const SLOTS: usize = 300;
 /// Formats, fills, remounts and checks a volume in a file; returns whether transfers were direct to the end.
 fn round_trip(file: &TempFile, block_len: u32, direct: bool, workers: usize) -> bool {
     let how = FileOptions { direct, ..FileOptions::default() };
+    let with_discard = MountOptions { discard: true, ..MountOptions::default() };
     let mut was_direct = false;
     for life in 0..3 {
         let memory: Box<LargeMemory> = boxed_memory();
@@ -45,7 +46,7 @@ fn round_trip(file: &TempFile, block_len: u32, direct: bool, workers: usize) -> 
             let resources = memory.take().unwrap();
             let store = match life {
                 0 => Store::format(resources, &device, &HostPlatform, options(block_len)).unwrap(),
-                _ => Store::mount(resources, &device, &HostPlatform, MountOptions::default()).unwrap(),
+                _ => Store::mount(resources, &device, &HostPlatform, with_discard).unwrap(),
             };
             let mut client = Client::load(&store, SLOTS, 2).unwrap();
             assert_eq!(client.versions().iter().filter(|version| **version != Version::NONE).count(), life * 100);
@@ -55,6 +56,9 @@ fn round_trip(file: &TempFile, block_len: u32, direct: bool, workers: usize) -> 
             let roots = client.prepare().unwrap();
             store.commit(roots).unwrap();
             store.settle().unwrap();
+            // The old nodes, as far as the file system can.
+            let discarded = store.counters().commit.discarded_bytes;
+            assert_eq!(discarded > 0, device.geometry().discard && life > 0, "{discarded} bytes discarded");
             let report = check_volume(&device, Some(&store), client.addresses()).unwrap();
             assert!(report.is_clean(), "{:?}", report.problems);
             store.unmount().unwrap();

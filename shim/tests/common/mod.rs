@@ -81,15 +81,17 @@ impl FaultBench {
 
     fn live(&self, run: &mut Run, disk: &Arc<Disk>, tape: &Arc<Tape>, fault: Fault) -> Result<bool, String> {
         let memory: Box<SmallMemory> = boxed_memory();
-        let device = MemDevice::new(Arc::clone(disk), MemOptions { max_segments: 1, ..MemOptions::default() });
+        let discard = self.config.discard;
+        let device = MemDevice::new(Arc::clone(disk), MemOptions { max_segments: 1, discard, ..MemOptions::default() });
         let device = Recorder::new(Faulty::new(device, vec![fault]), Arc::clone(tape));
         let resources = memory.take().ok_or("memory is taken")?;
-        let store = Store::mount(resources, &device, &ImpatientPlatform, MountOptions::default());
+        let options = MountOptions { discard, ..MountOptions::default() };
+        let store = Store::mount(resources, &device, &ImpatientPlatform, options);
         let mut noticed = None;
         match store {
             Err(failed) => noticed = Some(RunError::Store(failed.error)),
             Ok(store) => {
-                if let Err(error) = run.live(&store) {
+                if let Err(error) = run.live(&store, None) {
                     noticed = Some(error);
                 }
                 if !store.is_read_only() && noticed.is_none() {
@@ -106,10 +108,12 @@ impl FaultBench {
             }
         }
         let reached = device.inner().calls(fault.op) > fault.index;
-        let must_be_noticed = matches!(fault.effect, Effect::Refuse(_) | Effect::FailLate(_)) && fault.op != Op::Read;
+        let failing = matches!(fault.effect, Effect::Refuse(_) | Effect::FailLate(_));
+        let must_be_noticed = failing && matches!(fault.op, Op::Write | Op::Flush);
         match noticed {
             Some(RunError::Content) => Err("wrong content was taken for right".into()),
             None if reached && must_be_noticed => Err("nobody noticed".into()),
+            Some(error) if fault.op == Op::Discard => Err(format!("a discard that failed is no error: {error:?}")),
             _ => Ok(reached),
         }
     }
