@@ -85,6 +85,7 @@ mod store;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod trace;
 
 pub use arena::{Class, Space};
 pub use block::{Block, BlockPtr, Filling};
@@ -98,3 +99,5 @@ pub use platform::{NoInterrupts, Platform};
 pub use roots::Roots;
 pub use scrub::{Scrub, ScrubReport, ScrubStep};
 pub use store::{Allocate, Counters, ReadOptions, Reading, StillOwned, Store, Worker};
+#[cfg(feature = "trace")]
+pub use trace::{TraceEvent, What as TraceWhat, TRACE_EVENTS};

@@ -71,6 +71,7 @@ fn steps() -> Vec<Step> {
         "sabotage",
         "test --package arenite-shim --features sabotage --test sabotage -- --test-threads=2",
     ));
+    steps.push(Step::cargo("trace", "test --package arenite-core --lib --features trace"));
     steps.push(Step::new("loom", check_loom));
     steps.push(Step::new("core-32-bit", check_32_bit));
     for target in CORE_TARGETS {

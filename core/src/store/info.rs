@@ -22,6 +22,12 @@ pub struct Counters {
     pub cache_lookups: u32,
     /// Blocks that it had.
     pub cache_hits: u32,
+    /// Blocks that wait to be written or are being written.
+    pub pending_blocks: u32,
+    /// Requests and flushes that the device has.
+    pub in_flight: u32,
+    /// Blocks that wait in limbo for readers.
+    pub limbo_blocks: u32,
 }
 
 impl Store<'_, '_> {
@@ -82,7 +88,16 @@ impl Store<'_, '_> {
             queued_requests: self.written_requests.load(Ordering::Relaxed),
             cache_lookups: self.engine.cache.counters.lookups.load(Ordering::Relaxed),
             cache_hits: self.engine.cache.counters.hits.load(Ordering::Relaxed),
+            pending_blocks: self.engine.pending(),
+            in_flight: self.in_flight.load(Ordering::Relaxed),
+            limbo_blocks: self.limbo_blocks(),
         }
+    }
+
+    /// Shows the last events, the newest first, until `see` returns `false` or there are no more.
+    #[cfg(feature = "trace")]
+    pub fn trace(&self, see: &mut dyn FnMut(&crate::TraceEvent) -> bool) {
+        self.trace.each(self.engine.platform, see);
     }
 
     /// What mount found.

@@ -8,6 +8,7 @@ use crate::pool::{Shared, SharedChain};
 use crate::queue::Entry;
 use crate::sabotage::{sabotaged, Switch};
 use crate::sync::Ordering;
+use crate::trace::trace;
 
 /// Completions that one step takes from the device at most.
 const POLL_BUDGET: usize = 32;
@@ -159,6 +160,7 @@ impl<'d, 'm> Store<'d, 'm> {
         self.written_blocks.fetch_add(chain.len(), Ordering::Relaxed);
         self.written_requests.fetch_add(1, Ordering::Relaxed);
         let addr = u64::from(first.block) << self.engine.size.shift();
+        trace!(self, Submitted, addr);
         Some(Request::write(addr, block_len, chain, Purpose::Queued { parity }))
     }
 
@@ -169,6 +171,7 @@ impl<'d, 'm> Store<'d, 'm> {
                 self.retire(place);
             }
         }
+        trace!(self, Written, u64::from(block) << self.engine.size.shift());
         drop(share);
         self.engine.pending[usize::from(parity & 1)].fetch_sub(1, Ordering::AcqRel);
     }

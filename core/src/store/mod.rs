@@ -45,6 +45,7 @@ use crate::queue::{Entry, QueueView};
 use crate::roots::Roots;
 use crate::sabotage::{sabotaged, Switch};
 use crate::sync::{AtomicBool, AtomicU32, Lock, Ordering};
+use crate::trace::trace;
 use io::Unsent;
 
 /// What all handles share: everything of the store but the device and the commit.
@@ -148,6 +149,8 @@ pub struct Store<'d, 'm> {
     geometry: DeviceGeometry,
     commit: Lock<Commit<'m>>,
     unsent: Lock<Unsent<'m>>,
+    #[cfg(feature = "trace")]
+    trace: crate::trace::Trace,
     /// Requests and flushes that the device has.
     in_flight: AtomicU32,
     /// The device is not waited for any more.
@@ -174,6 +177,8 @@ impl<'d, 'm> Store<'d, 'm> {
             geometry: device.geometry(),
             commit: Lock::new(commit),
             unsent: Lock::new(Unsent::new()),
+            #[cfg(feature = "trace")]
+            trace: crate::trace::Trace::new(),
             in_flight: AtomicU32::new(0),
             abandoned: AtomicBool::new(false),
             patience_relaxations: if patience_relaxations == 0 { 1_000_000 } else { patience_relaxations },
@@ -189,6 +194,7 @@ impl<'d, 'm> Store<'d, 'm> {
     /// # Errors
     /// [`Error::Full`]; [`Error::NoBuffer`] if callers hold all buffers; [`Error::ReadOnly`]; [`Error::BadParameter`]
     /// for a block type that only the store writes.
+    #[track_caller]
     pub fn allocate(&self, what: Allocate) -> Result<Filling<'_>, Error> {
         self.check_writable()?;
         if !matches!(what.block_type, BlockType::Data | BlockType::Pivot | BlockType::Leaf | BlockType::DeadList) {
@@ -207,6 +213,7 @@ impl<'d, 'm> Store<'d, 'm> {
             Ok(mut slot) => {
                 slot.bytes_mut().fill(0);
                 filling.slot = Some(slot);
+                trace!(self, Allocated, filling.addr(), caller);
                 Ok(filling)
             }
             Err(error) => {
@@ -248,6 +255,7 @@ impl<'d, 'm> Store<'d, 'm> {
     ///
     /// # Errors
     /// [`Error::ReadOnly`]; [`Error::Corrupt`] if the content is not of the block's type. The address is given back.
+    #[track_caller]
     pub fn enqueue<'s>(&'s self, mut filling: Filling<'s>) -> Result<Block<'s>, Error> {
         self.check_writable()?;
         if !core::ptr::eq(core::ptr::from_ref(filling.engine).cast::<()>(), core::ptr::from_ref(&self.engine).cast()) {
@@ -271,6 +279,7 @@ impl<'d, 'm> Store<'d, 'm> {
             Ok((share, generation))
         });
         let (share, generation) = published.inspect_err(|error| self.fail(*error))?;
+        trace!(self, Enqueued, addr, caller);
         self.push(&share, Entry { generation, block: place.block, frame_link: share.id().link() });
         Ok(Block { share, ptr: BlockPtr { addr, hash, gen: birth } })
     }
@@ -293,11 +302,15 @@ impl<'d, 'm> Store<'d, 'm> {
     /// [`Error::NotAllocated`] for a block that is free, was freed before, is only being filled, or is not a caller's;
     /// [`Error::BadAddress`]; [`Error::ReadOnly`]; [`Error::Full`] if the log of the next commit would have no room for
     /// one more change (only on volumes that the original filled up): commit first.
+    #[track_caller]
     pub fn free(&self, ptr: BlockPtr) -> Result<(), Error> {
         self.check_writable()?;
         let place = self.engine.arenas.locate(ptr.addr)?;
         self.promise_limbo()?;
         let freed = self.free_in_map(ptr.addr, place);
+        if freed.is_ok() {
+            trace!(self, Freed, ptr.addr, caller);
+        }
         match freed {
             // Its write is under way: `written` keeps the promise.
             Ok(Freed::Cancelled) => {}
@@ -339,7 +352,9 @@ impl<'d, 'm> Store<'d, 'm> {
     /// [`Error::CommitInFlight`] while an earlier commit is not settled; [`Error::ReadOnly`].
     pub fn commit_start(&self, roots: Roots) -> Result<CommitTicket, Error> {
         self.check_writable()?;
-        self.commit.with(self.engine.platform, |commit| commit.start(&self.engine, roots))
+        let ticket = self.commit.with(self.engine.platform, |commit| commit.start(&self.engine, roots))?;
+        trace!(self, CommitBegun, ticket.generation);
+        Ok(ticket)
     }
 
     /// The outcome of a commit, if there is one yet: its generation once it is durable.

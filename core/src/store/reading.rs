@@ -9,6 +9,7 @@ use crate::error::{Damage, DeviceOp, Error};
 use crate::pool::{Shared, SlotChain};
 use crate::sabotage::{sabotaged, Switch};
 use crate::scrub::Scrub;
+use crate::trace::trace;
 
 impl<'d, 'm> Store<'d, 'm> {
     /// Begins to read every superblock, header and log block again, at the caller's pace: see [`Scrub`].
@@ -49,6 +50,7 @@ impl Store<'_, '_> {
     /// # Errors
     /// [`Error::Corrupt`] if the bytes are not those that the pointer promises; [`Error::Device`];
     /// [`Error::BadAddress`]; [`Error::NoBuffer`].
+    #[track_caller]
     pub fn read(&self, ptr: BlockPtr) -> Result<Block<'_>, Error> {
         self.read_with(ptr, ReadOptions::default())
     }
@@ -57,6 +59,7 @@ impl Store<'_, '_> {
     ///
     /// # Errors
     /// As [`Store::read`].
+    #[track_caller]
     pub fn read_with(&self, ptr: BlockPtr, options: ReadOptions) -> Result<Block<'_>, Error> {
         let reading = self.retry_no_buffer(|| self.start_read_with(ptr, options))?;
         loop {
@@ -71,6 +74,7 @@ impl Store<'_, '_> {
     ///
     /// # Errors
     /// [`Error::BadAddress`]; [`Error::NoBuffer`] if there is no buffer right now.
+    #[track_caller]
     pub fn start_read(&self, ptr: BlockPtr) -> Result<Reading<'_>, Error> {
         self.start_read_with(ptr, ReadOptions::default())
     }
@@ -79,11 +83,13 @@ impl Store<'_, '_> {
     ///
     /// # Errors
     /// As [`Store::start_read`].
+    #[track_caller]
     pub fn start_read_with(&self, ptr: BlockPtr, options: ReadOptions) -> Result<Reading<'_>, Error> {
         let place = self.engine.arenas.locate(ptr.addr)?;
         if !self.promise() {
             return Err(Error::NoBuffer);
         }
+        trace!(self, Read, ptr.addr, caller);
         let looked_up = self.engine.cache.lookup(place.block, options.class, !options.past_cache);
         let (source, request) = match looked_up {
             Err(error) => {

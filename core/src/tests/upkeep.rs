@@ -371,3 +371,26 @@ fn a_scrub_keeps_out_of_the_way_of_commits() {
     }
     panic!("a scrub does not end");
 }
+
+#[cfg(feature = "trace")]
+#[test]
+fn the_trace_names_the_line_that_freed_a_block() {
+    let memory = memory();
+    let disk = Disk::new(vec![0; 1 << 20]);
+    let store = Store::format(memory.take().unwrap(), &disk, &NoInterrupts, options(1)).unwrap();
+    let ptr = write(&store, 1).unwrap();
+    store.commit(store.roots().with_root(Some(ptr), 1)).unwrap();
+    let line = line!() + 1;
+    store.free(ptr).unwrap();
+    let mut seen = Vec::new();
+    store.trace(&mut |event| {
+        if event.addr == ptr.addr {
+            seen.push((event.what, event.caller.map(|caller| caller.line())));
+        }
+        true
+    });
+    use crate::TraceWhat::{Allocated, Enqueued, Freed, Submitted, Written};
+    assert_eq!(seen.iter().map(|event| event.0).collect::<Vec<_>>(), [Freed, Written, Submitted, Enqueued, Allocated]);
+    assert_eq!(seen[0].1, Some(line));
+    assert!(seen[4].1.is_some());
+}
