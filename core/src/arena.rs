@@ -26,6 +26,8 @@ use crate::sync::{const_new, AtomicU32, AtomicUsize, Lock, Ordering};
 /// Fewest blocks of an arena that this code makes: what its log needs at worst, the reserve of reclaim, and something to
 /// use.
 pub(crate) const MIN_ARENA_BLOCKS: u64 = 16;
+/// Words of free map that one lock section visits at most when it works through many.
+pub(crate) const WORDS_PER_SECTION: usize = 64;
 /// Allocations after which the next arena gets its turn.
 const ROTATE_ALLOCATIONS: u32 = 2048;
 
@@ -78,6 +80,8 @@ impl LogState {
 /// What an arena's lock protects, besides the words of its free map.
 pub(crate) struct ArenaState {
     pub(crate) counts: Counts,
+    /// A commit has begun, and what it includes is not yet fixed in all of the free map: nothing may be changed before.
+    pub(crate) rolling: bool,
     /// Where the search for a free block begins.
     pub(crate) cursor: u32,
     /// The newest generation whose commit this arena has begun.
@@ -116,6 +120,7 @@ impl ArenaSlot {
                 words_at: AtomicUsize::new(0),
                 state: Lock::new(ArenaState {
                     counts: Counts { avail: 0, reserved: 0, pending: 0, free_flight: 0, ranges_flight: 0 },
+                    rolling: false,
                     cursor: 0,
                     rolled: 0,
                     log: LogState::NONE,
@@ -142,6 +147,7 @@ impl ArenaSlot {
             state.must_rewrite = false;
             state.unclean = false;
             state.changes = 0;
+            state.rolling = false;
             state.touched = false;
         });
     }
@@ -257,6 +263,36 @@ impl<'m> Arenas<'m> {
     /// Runs a section with one arena locked.
     pub(crate) fn with<R>(&self, arena: usize, section: impl FnOnce(&mut ArenaState, &FreeMap<'m>) -> R) -> R {
         self.slots[arena].state.with(self.platform, |state| section(state, &self.map(arena)))
+    }
+
+    /// The same for a change to the free map: if a commit has just begun, first fixes what it includes. That takes as many
+    /// lock sections as it needs, each of them short.
+    pub(crate) fn change<R>(&self, arena: usize, section: impl FnOnce(&mut ArenaState, &FreeMap<'m>) -> R) -> R {
+        while !self.roll_some(arena) {}
+        let mut section = Some(section);
+        loop {
+            let done = self.with(arena, |state, map| {
+                if state.rolling {
+                    return None;
+                }
+                section.take().map(|section| section(state, map))
+            });
+            if let Some(result) = done {
+                return result;
+            }
+            self.roll_some(arena);
+        }
+    }
+
+    /// Fixes a part of what a commit that has begun includes; `true` when all of it is.
+    pub(crate) fn roll_some(&self, arena: usize) -> bool {
+        self.with(arena, |state, map| {
+            if state.rolling && map.roll(&mut state.counts, WORDS_PER_SECTION) {
+                state.rolling = false;
+                state.touched = map.is_moved() || state.must_rewrite;
+            }
+            !state.rolling
+        })
     }
 
     fn try_with<R>(&self, arena: usize, section: impl FnOnce(&mut ArenaState, &FreeMap<'m>) -> R) -> Option<R> {

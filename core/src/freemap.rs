@@ -397,14 +397,15 @@ impl<'a> FreeMap<'a> {
         })
     }
 
-    /// Begins a commit: what `next` says becomes what is in flight. Only while no commit is in flight.
-    pub(crate) fn roll(&self, counts: &mut Counts) {
-        let mut at = 0;
-        while let Some(word_no) = self.changed.next(at) {
-            let old = self.word(word_no);
-            self.replace(counts, word_no, Planes { flight: old.rolled(), ..old });
-            at = word_no + 1;
+    /// Begins a commit: what `next` says becomes what is in flight. Only while no commit is in flight. Visits at most
+    /// `words` words and returns whether that was all; until it was, the caller keeps all changes away.
+    pub(crate) fn roll(&self, counts: &mut Counts, words: usize) -> bool {
+        for _ in 0..words {
+            let Some(at) = self.changed.next(0) else { return true };
+            let old = self.word(at);
+            self.replace(counts, at, Planes { flight: old.rolled(), ..old });
         }
+        !self.is_changed()
     }
 
     /// Whether the commit in flight changes anything here.
@@ -417,14 +418,15 @@ impl<'a> FreeMap<'a> {
         self.changed.next(0).is_some()
     }
 
-    /// Ends a commit that is durable: what it freed may be handed out again.
-    pub(crate) fn settle(&self, counts: &mut Counts) {
-        let mut at = 0;
-        while let Some(word_no) = self.moved.next(at) {
-            let old = self.word(word_no);
-            self.replace(counts, word_no, Planes { durable: old.settled(), ..old });
-            at = word_no + 1;
+    /// Ends a commit that is durable: what it freed may be handed out again. Visits at most `words` words and returns
+    /// whether that was all.
+    pub(crate) fn settle(&self, counts: &mut Counts, words: usize) -> bool {
+        for _ in 0..words {
+            let Some(at) = self.moved.next(0) else { return true };
+            let old = self.word(at);
+            self.replace(counts, at, Planes { durable: old.settled(), ..old });
         }
+        !self.is_moved()
     }
 
     /// The first run of blocks at or after `from`, within one word, that the commit in flight changes in the same way.

@@ -58,6 +58,8 @@ pub(super) enum Content {
     Changes { opened: bool },
 }
 
+/// Blocks of changes that are appended to a log at most.
+const CHANGE_BLOCKS_MAX: u32 = 8;
 /// Log blocks that an arena may have beyond twice what its free ranges need, before the log is written anew.
 const LOG_SLACK_BLOCKS: u32 = 8;
 
@@ -103,11 +105,13 @@ impl<'m> Commit<'m> {
         engine.arenas.with(self.arena, |state, map| {
             let seal = state.log.seal.filter(|_| !state.must_rewrite)?;
             let whole = state.counts.ranges_flight.div_ceil(per_block);
-            let changes = map.moves().take(state.counts.ranges_flight as usize + 1).count() as u32;
+            // Not more than a few blocks full are counted: beyond that the log is better written anew.
+            let most = state.counts.ranges_flight.min(CHANGE_BLOCKS_MAX * per_block);
+            let changes = map.moves().take(most as usize + 1).count() as u32;
             let fresh = changes.div_ceil(per_block) + 1;
             let append = whole > 1
                 && engine.arenas.len() as u32 <= max_sealed_arenas(engine.size)
-                && changes <= state.counts.ranges_flight
+                && changes <= most
                 && state.log.blocks < 2 * whole + LOG_SLACK_BLOCKS
                 && state.counts.avail >= reserve + fresh;
             append.then_some(seal.tail_addr)

@@ -62,6 +62,8 @@ enum Phase {
     Repair,
     RepairRead(Copy2),
     RepairWrite(Copy2),
+    /// Fix what the commit includes.
+    Roll,
     /// E1.
     Log(LogPhase),
     HeadersA,
@@ -231,11 +233,10 @@ impl<'m> Commit<'m> {
         }
         if changed {
             for arena in 0..arenas.len() {
-                arenas.with(arena, |state, map| {
-                    map.roll(&mut state.counts);
+                arenas.with(arena, |state, _| {
                     state.changes = 0;
                     state.rolled = generation;
-                    state.touched = map.is_moved() || state.must_rewrite;
+                    state.rolling = true;
                 });
             }
         }
@@ -247,7 +248,7 @@ impl<'m> Commit<'m> {
 
     /// Begins with the repairs; there may be none to do.
     fn enter_first(&mut self) {
-        self.enter(if sabotaged(Switch::SkipRepair) { Phase::Log(LogPhase::Find) } else { Phase::Repair });
+        self.enter(if sabotaged(Switch::SkipRepair) { Phase::Roll } else { Phase::Repair });
     }
 
     fn enter(&mut self, phase: Phase) {
@@ -301,7 +302,7 @@ impl<'m> Commit<'m> {
     fn after_flush(&mut self, engine: &Engine<'m>, stage: Stage) {
         if stage == Stage::E1 && sabotaged(Switch::ReuseBeforeDurable) {
             (0..engine.arenas.len()).for_each(|arena| {
-                engine.arenas.with(arena, |state, map| map.settle(&mut state.counts));
+                engine.arenas.with(arena, |state, map| map.settle(&mut state.counts, usize::MAX));
             });
         }
         match stage {
@@ -316,7 +317,17 @@ impl<'m> Commit<'m> {
     }
 
     fn after_repairs(&mut self) {
-        self.enter(if self.repair_only { Phase::Idle } else { Phase::Log(LogPhase::Find) });
+        self.enter(if self.repair_only { Phase::Idle } else { Phase::Roll });
+    }
+
+    /// A few words of one arena's free map; whoever wants to change it meanwhile does the same first.
+    fn roll(&mut self, engine: &Engine<'m>) -> Action<'m> {
+        if self.arena == engine.arenas.len() {
+            self.enter(Phase::Log(LogPhase::Find));
+        } else if engine.arenas.roll_some(self.arena) {
+            self.arena += 1;
+        }
+        Action::Worked
     }
 
     fn acknowledge(&mut self) {
@@ -346,6 +357,7 @@ impl<'m> Commit<'m> {
             Phase::Repair => self.repair(engine),
             Phase::RepairRead(copy) => self.repair_read(engine, copy),
             Phase::RepairWrite(copy) => self.repair_written(engine, copy),
+            Phase::Roll => Ok(self.roll(engine)),
             Phase::Log(phase) => self.log(engine, phase),
             Phase::HeadersA if sabotaged(Switch::BothHeadersFirst) => self.headers(engine, 0, Phase::HeadersB),
             Phase::HeadersA => self.headers(engine, 0, Phase::Drain),

@@ -1,6 +1,7 @@
 //! Headers, superblocks, and the end of a commit.
 
 use super::{Action, Commit, Phase, Stage};
+use crate::arena::WORDS_PER_SECTION;
 use crate::device::Request;
 use crate::error::Error;
 use crate::format::{encode_superblock, AddrHash, ArenaHeader, ArenaRef, SuperHead, NONE};
@@ -129,15 +130,18 @@ impl<'m> Commit<'m> {
     /// Both copies of everything are durable: what the commit freed may be handed out again.
     pub(super) fn settle(&mut self, engine: &Engine<'m>) -> Action<'m> {
         if self.arena < engine.arenas.len() {
-            engine.arenas.with(self.arena, |state, map| {
-                map.settle(&mut state.counts);
+            let all = engine.arenas.with(self.arena, |state, map| {
+                if !map.settle(&mut state.counts, WORDS_PER_SECTION) {
+                    return false;
+                }
                 if core::mem::take(&mut state.touched) {
                     state.must_rewrite = false;
                     state.unclean = false;
                     state.bad_copies = 0;
                 }
+                true
             });
-            self.arena += 1;
+            self.arena += usize::from(all);
         } else {
             self.bad_superblocks = 0;
             self.enter(Phase::Idle);

@@ -112,12 +112,12 @@ fn random_walk_agrees_with_sets() {
                     }
                 }
                 _ if reference.in_flight => {
-                    map.settle(&mut counts);
+                    while !map.settle(&mut counts, 3) {}
                     reference.durable = reference.flight.clone();
                     reference.in_flight = false;
                 }
                 _ => {
-                    map.roll(&mut counts);
+                    while !map.roll(&mut counts, 3) {}
                     reference.flight = reference.next.clone();
                     reference.in_flight = true;
                     if let Some(log) = map.log_alloc(&mut counts, block) {
@@ -158,13 +158,13 @@ fn a_freed_block_waits_for_the_commit_that_frees_it() {
     let mut counts = map.load_done();
     let block = map.reserve(&mut counts, 3).unwrap();
     map.enqueue(&mut counts, block).unwrap();
-    map.roll(&mut counts); // commit 1 in flight with the block
+    while !map.roll(&mut counts, 3) {} // commit 1 in flight with the block
     assert_eq!(map.free(&mut counts, block), Ok(State::NewInFlightFreed));
-    map.settle(&mut counts);
+    while !map.settle(&mut counts, 3) {}
     assert_eq!(map.state(block), State::Freed);
-    map.roll(&mut counts); // commit 2 in flight without the block
+    while !map.roll(&mut counts, 3) {} // commit 2 in flight without the block
     assert_eq!(map.state(block), State::FreedInFlight);
     assert_eq!(map.free(&mut counts, block), Err(State::FreedInFlight));
-    map.settle(&mut counts);
+    while !map.settle(&mut counts, 3) {}
     assert_eq!(map.state(block), State::Free);
 }

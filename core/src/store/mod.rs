@@ -270,7 +270,7 @@ impl<'d, 'm> Store<'d, 'm> {
         check_type(bytes, filling.block_type).map_err(|error| Error::format(addr, error))?;
         let hash = hash64(bytes);
         let Some(slot) = filling.slot.take() else { return Err(Error::BadAddress { addr }) };
-        let published = self.engine.arenas.with(place.arena, |state, map| {
+        let published = self.engine.arenas.change(place.arena, |state, map| {
             let generation = state.rolled + 1;
             map.enqueue(&mut state.counts, place.index).map_err(|_| Error::corrupt(addr, Damage::CacheConflict))?;
             state.changes += 1;
@@ -321,7 +321,7 @@ impl<'d, 'm> Store<'d, 'm> {
     }
 
     fn free_in_map(&self, addr: u64, place: Place) -> Result<Freed, Error> {
-        self.engine.arenas.with(place.arena, |state, map| {
+        self.engine.arenas.change(place.arena, |state, map| {
             if !self.engine.arenas.log_has_room(place.arena, state) {
                 let free_blocks = u64::from(state.counts.avail);
                 return Err(Error::Full { room_blocks: 0, free_blocks, pending_blocks: 0 });
