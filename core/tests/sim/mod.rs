@@ -8,6 +8,7 @@
 //!
 //! - a volatile cache, whose content survives a restart of the kernel but not a power failure ([`Media`]);
 //! - requests that complete in any order, late, or after all others ([`Disk::hold`]);
+//! - discards, after which any part of the range is lost;
 //! - failures, after which any subset of the sectors of a write is there ([`Disk::fail`]);
 //! - against the contract: reads that return what lies elsewhere, or altered bytes ([`Disk::misread`]), and
 //!   completions of flushes that nobody asked for ([`Disk::stray_flush_after`]);
@@ -126,10 +127,14 @@ pub struct Disk<'m> {
     inner: Mutex<Inner<'m>>,
 }
 
-/// The sectors that a request writes.
+/// The sectors that a request writes. What is discarded may be anything afterwards.
 fn sectors(request: &Request<'_>) -> Vec<SectorWrite> {
     let mut at = request.addr() as usize;
     let mut out = Vec::new();
+    if request.kind() == RequestKind::Discard {
+        let end = at + request.len_bytes() as usize;
+        return (at..end).step_by(SECTOR).map(|at| SectorWrite { at, bytes: [0xdb; SECTOR] }).collect();
+    }
     for part in request.buffers().into_iter().flatten().flat_map(|buffer| buffer.chunks_exact(SECTOR)) {
         out.push(SectorWrite { at, bytes: part.try_into().unwrap() });
         at += SECTOR;
@@ -375,9 +380,10 @@ impl<'m> Inner<'m> {
                 Completion::Flush(tag, result)
             }
             Op::Transfer(mut request) => {
+                let is_whole = result.is_ok() && request.kind() == RequestKind::Write;
                 for sector in sectors(&request) {
-                    // Of a write that fails any part may be there.
-                    if result.is_ok() || self.rng.below(2) == 0 {
+                    // Of a write that fails, and of what is discarded, any part may be there.
+                    if is_whole || self.rng.below(2) == 0 {
                         self.media.write(sector);
                     }
                 }
