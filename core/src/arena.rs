@@ -265,7 +265,7 @@ impl<'m> Arenas<'m> {
         self.slots[arena].state.with(self.platform, |state| section(state, &self.map(arena)))
     }
 
-    /// The same for a change to the free map: if a commit has just begun, first fixes what it includes. That takes as many
+    /// The same for a change to the free map, or for a look at what a commit that has begun includes: if a commit has just begun, first fixes what it includes. That takes as many
     /// lock sections as it needs, each of them short.
     pub(crate) fn change<R>(&self, arena: usize, section: impl FnOnce(&mut ArenaState, &FreeMap<'m>) -> R) -> R {
         while !self.roll_some(arena) {}
@@ -415,7 +415,7 @@ impl<'m> Arenas<'m> {
     pub(crate) fn space(&self) -> Space {
         let mut space = Space::default();
         for arena in 0..self.len() {
-            self.with(arena, |state, _| {
+            self.change(arena, |state, _| {
                 space.free_blocks += u64::from(state.counts.free_flight);
                 space.avail_blocks += u64::from(state.counts.avail);
                 space.log_blocks += u64::from(state.log.blocks);

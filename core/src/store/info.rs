@@ -112,7 +112,7 @@ impl Store<'_, '_> {
         }
         let len = |blocks: u32| u64::from(blocks) << self.engine.size.shift();
         let (counts, log, bad_copies) =
-            self.engine.arenas.with(index, |state, _| (state.counts, state.log, state.bad_copies));
+            self.engine.arenas.change(index, |state, _| (state.counts, state.log, state.bad_copies));
         Some(ArenaInfo {
             addr: self.engine.arenas.base_addr(index),
             size_bytes: len(self.engine.arenas.blocks(index)),
@@ -130,6 +130,6 @@ impl Store<'_, '_> {
     /// [`Error::BadAddress`] for headers, superblocks, and what is outside the volume.
     pub fn is_free(&self, addr: u64) -> Result<bool, Error> {
         let place = self.engine.arenas.locate(addr)?;
-        Ok(self.engine.arenas.with(place.arena, |_, map| map.is_free_in_flight(place.index)))
+        Ok(self.engine.arenas.change(place.arena, |_, map| map.is_free_in_flight(place.index)))
     }
 }
