@@ -152,7 +152,7 @@ impl Work<'_, '_, '_> {
 fn survive(media: Media, span: (u64, u64), history: &mut History, seed: u64, path: &str, depth: u32) {
     history.crashes += 1;
     let memory = memory();
-    let disk = Disk::new(media, seed).with_geometry(|geometry| geometry.discard = seed % 2 == 0);
+    let disk = Disk::new(media, seed).with_geometry(|geometry| geometry.discard = seed.is_multiple_of(2));
     let store = mount(&memory, &disk).unwrap_or_else(|error| panic!("{path}: {error}"));
     let number = store.roots().next_qid;
     assert!((span.0..=span.1).contains(&number), "{path}: state {number}, not of {span:?}");
@@ -189,7 +189,8 @@ fn run(seed: u64, restarts: bool) -> History {
         false => ([128 << 10, 256 << 10, 1 << 20][rng.below(3) as usize]) + 512 * rng.below(5) as usize,
     };
     let arenas = 1 + rng.below(if len_bytes < 200 << 10 { 2 } else { 4 }) as u32;
-    let disk = Disk::new(Media::blank(len_bytes), seed).with_geometry(|geometry| geometry.discard = seed % 2 == 0);
+    let disk =
+        Disk::new(Media::blank(len_bytes), seed).with_geometry(|geometry| geometry.discard = seed.is_multiple_of(2));
     let store = format(&memory, &disk, arenas);
     disk.crash_every(if is_big { 700 } else { 25 });
     let mut history = History { commits: HashMap::new(), newest: 0, restarts, crashes: 0, longest_log: 0 };

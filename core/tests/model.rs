@@ -242,12 +242,13 @@ fn run(seed: u64) -> Counts {
     let mut model = Model::new(seed);
     let len_bytes = (128 << (seed % 4)) << 10;
     let mut media = Media::blank(len_bytes + 512 * (seed as usize % 7));
-    let block_size = BlockSize::new(if seed % 3 == 0 { 4096 } else { 2048 }).unwrap();
-    let arenas = if seed % 4 == 0 { 1 } else { 1 + seed as u32 % 3 };
+    let block_size = BlockSize::new(if seed.is_multiple_of(3) { 4096 } else { 2048 }).unwrap();
+    let arenas = if seed.is_multiple_of(4) { 1 } else { 1 + seed as u32 % 3 };
     let mut done = 0;
     while done < OPERATIONS {
         let memory = memory();
-        let disk = if seed % 2 == 0 { Disk::in_order(media) } else { Disk::new(media, seed + u64::from(done)) };
+        let disk =
+            if seed.is_multiple_of(2) { Disk::in_order(media) } else { Disk::new(media, seed + u64::from(done)) };
         let disk = disk.with_geometry(|geometry| geometry.discard = seed % 3 == 1);
         let resources = memory.take().unwrap();
         let store = match done {
