@@ -1,6 +1,7 @@
 //! Mounting an image, and what that cost.
 
 use crate::images::{Image, TestMemory};
+use arenite_core::format::Superblock;
 use arenite_core::{Error, MountOptions, MountReport, Mounting, Roots, Store};
 use arenite_shim::faulty::{Faulty, Op};
 use arenite_shim::platform::{reset_patience, ImpatientPlatform};
@@ -34,22 +35,28 @@ pub const fn most_steps(reads: u64) -> u64 {
     2 * reads + 2
 }
 
-/// Most reads that mount needs for an image: one superblock at the start and one for each of six block sizes at the end,
-/// two headers for each arena, every log block, and one more block where a log leads astray.
+/// Most reads that mount needs for an image: a superblock at the start and one at the end, or one for each of six block
+/// sizes there if the first one is none; two headers for each arena; every log block; and one more block where a log
+/// leads astray.
 pub fn most_reads(image: &Image) -> u64 {
+    let first = image.bytes.get(..image.unit as usize).map(Superblock::decode);
+    let superblocks = if matches!(first, Some(Ok(_))) { 2 } else { 7 };
     let log_blocks: usize = image.arenas.iter().map(|arena| arena.log.len()).sum();
-    7 + 2 * image.arenas.len() as u64 + log_blocks as u64 + 1
+    superblocks + 2 * image.arenas.len() as u64 + log_blocks as u64 + 1
 }
 
 /// Mounts an image step by step. `then` gets the store, if there is one, after everything was counted.
 pub fn mount_and(image: &[u8], read_only: bool, then: impl FnOnce(&Store<'_, '_>)) -> (Outcome, Vec<u8>) {
+    mount_with(image, MountOptions { read_only, ..MountOptions::default() }, then)
+}
+
+fn mount_with(image: &[u8], options: MountOptions, then: impl FnOnce(&Store<'_, '_>)) -> (Outcome, Vec<u8>) {
     let disk = Arc::new(Disk::over(image.into()));
     let memory: Box<TestMemory> = boxed_memory();
     let device = Faulty::new(MemDevice::new(Arc::clone(&disk), MemOptions::default()), Vec::new());
     let resources = memory.take().expect("fresh memory");
     reset_patience();
-    let mut mounting =
-        Mounting::new(resources, &device, &ImpatientPlatform, MountOptions { read_only, ..MountOptions::default() });
+    let mut mounting = Mounting::new(resources, &device, &ImpatientPlatform, options);
     let mut steps = 0;
     let mounted = loop {
         steps += 1;
@@ -79,6 +86,12 @@ pub fn mount_and(image: &[u8], read_only: bool, then: impl FnOnce(&Store<'_, '_>
     }
     drop(mounting);
     (outcome, disk.snapshot().to_vec())
+}
+
+/// Mounts an image although it is damaged, which counts if it is for reading only, and does nothing with it.
+pub fn mount_damaged(image: &[u8], read_only: bool) -> Outcome {
+    let options = MountOptions { read_only, damaged: true, ..MountOptions::default() };
+    mount_with(image, options, |_| ()).0
 }
 
 /// Mounts an image and does nothing with it.

@@ -141,6 +141,7 @@ fn chains() -> Vec<Row> {
             i.put(next + 12, 8, log);
             i.seal_log_block(next);
             i.lead_to(next);
+            i.arenas[0].log.push(next);
             corrupt(log, Damage::ChainLoop)
         }),
     ]
@@ -189,6 +190,25 @@ fn long_chains() -> Vec<Row> {
             i.put_header(0, 50, 4, blocks);
             i.seal_headers();
             corrupt(i.log_end(0), Damage::LogDigest { expected, found: i.digest(&i.arenas[0].log) })
+        }),
+        row("an older log block in the middle of a log", &[Base::Long2k], |i| {
+            let (addr, expected) = (i.arenas[0].log[1], i.digest(&i.arenas[0].log));
+            let mut words = i.words(addr);
+            assert_eq!(words.remove(1) & 0xff, 2, "a barrier, then what the commit has freed");
+            i.set_words(addr, &words);
+            i.seal_log_block(addr);
+            corrupt(i.log_end(0), Damage::LogDigest { expected, found: i.digest(&i.arenas[0].log) })
+        }),
+        row("log blocks in another order", &[Base::Long2k], |i| {
+            i.arenas[0].log.swap(0, 1);
+            let log = i.arenas[0].log.clone();
+            for (at, addr) in log.iter().enumerate() {
+                i.put(addr + 12, 8, log.get(at + 1).copied().unwrap_or(NONE));
+            }
+            i.put_header(0, 2, 8, log[0]);
+            i.seal_chains();
+            // The changes come before what they change.
+            corrupt(log[0], Damage::AllocTwice)
         }),
         row("all blocks of an arena in a circle of log blocks", BARE, all_log),
     ]

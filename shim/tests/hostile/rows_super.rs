@@ -4,7 +4,7 @@ use crate::images::{Base, Image};
 use crate::{corrupt, field, row, Row};
 use arenite_core::format::{FormatError, NONE};
 use arenite_core::hash::hash64;
-use arenite_core::{Damage, Error};
+use arenite_core::{Damage, Error, MemoryPart};
 
 const SHORT: &[Base] = Base::SHORT;
 
@@ -27,6 +27,16 @@ fn no_magic(image: &Image) -> FormatError {
     let len = image.bytes.len() as u64;
     let at = (len - len % 65536 - 65536) as usize;
     FormatError::Magic { found: image.bytes[at..at + 8].try_into().expect("8 bytes") }
+}
+
+/// So many arenas, each in the next two blocks.
+fn many_arenas(image: &mut Image, arenas: u64) -> Error {
+    image.put_super(16, 4, arenas);
+    for arena in 0..arenas {
+        image.put_super(104 + 16 * arena, 8, image.unit * (1 + 2 * arena));
+    }
+    image.seal_superblocks();
+    Error::MemoryTooSmall { part: MemoryPart::Arenas, need: arenas, have: 32 }
 }
 
 fn with_magic(image: &mut Image, magic: &[u8; 8]) {
@@ -145,6 +155,8 @@ fn table() -> Vec<Row> {
             // Its second header would be behind the device, its first is no header.
             corrupt(addr + i.unit, Damage::ArenaExtent)
         }),
+        row("33 arenas where there is memory for 32", &[Base::Sealed2k, Base::Bare2k], |i| many_arenas(i, 33)),
+        row("121 arenas where there is memory for 32", &[Base::Sealed2k, Base::Bare2k], |i| many_arenas(i, 121)),
         row("a third arena that is not there", &[Base::Bare2k], |i| {
             let addr = i.second() - 2 * i.unit;
             i.put_super(16, 4, 3);
