@@ -50,7 +50,7 @@ pub struct MountOptions {
     pub read_only: bool,
     /// Tell the device which blocks a commit has freed, if it understands that.
     pub discard: bool,
-    /// Mount although a header or log is damaged, for reading as far as pointers lead. Counts only with `read_only`. All of
+    /// Mount although a header, log or root is damaged, for reading as far as pointers lead. Counts only with `read_only`. All of
     /// an arena that is damaged counts as in use.
     pub damaged: bool,
     /// Relaxations for which a call waits for a worker to leave its epoch before it returns [`Error::Stalled`]; 0 stands for
@@ -103,7 +103,7 @@ pub struct MountReport {
     pub doubtful_blocks: u32,
     /// Arenas whose header or log is damaged; not 0 only if that was allowed. All of them counts as in use.
     pub damaged_arenas: u32,
-    /// What is wrong with the first of them.
+    /// What is wrong with the first of them; or, without any, that the superblock points to a block that is not in use.
     pub damage: Option<Error>,
     /// Mounted for reading only.
     pub read_only: bool,
@@ -352,7 +352,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
 impl<'d, 'm> Mounting<'d, 'm> {
     /// What the superblock points to must be in use. (Read without keeping what a killed original may still need, it may
     /// not seem so.)
-    fn check_roots(&self, engine: &Engine<'m>, head: &SuperHead) -> Result<(), Error> {
+    fn check_roots(&mut self, engine: &Engine<'m>, head: &SuperHead) -> Result<(), Error> {
         for addr in [head.root_addr, head.deadlist_head.addr, head.deadlist_tail.addr] {
             if addr == NONE {
                 continue;
@@ -360,10 +360,17 @@ impl<'d, 'm> Mounting<'d, 'm> {
             if self.damaged_arenas != 0 {
                 continue;
             }
-            let place = engine.arenas.locate(addr).map_err(|_| Error::corrupt(addr, Damage::RootFree))?;
-            let free = engine.arenas.with(place.arena, |_, map| map.is_free_in_flight(place.index));
-            if free && !self.in_doubt {
-                return Err(Error::corrupt(addr, Damage::RootFree));
+            let in_use = engine.arenas.locate(addr).is_ok_and(|place| {
+                let free = engine.arenas.with(place.arena, |_, map| map.is_free_in_flight(place.index));
+                !free || self.in_doubt
+            });
+            let error = Error::corrupt(addr, Damage::RootFree);
+            match in_use {
+                true => {}
+                false if self.options.damaged && self.options.read_only => {
+                    self.damage.get_or_insert(error);
+                }
+                false => return Err(error),
             }
         }
         Ok(())

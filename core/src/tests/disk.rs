@@ -14,6 +14,8 @@ struct Inner<'m> {
     done: VecDeque<Completion<'m>>,
     /// Address and length of each write, and `None` for each flush.
     log: Vec<Option<(u64, u64)>>,
+    /// Address of each read.
+    reads: Vec<u64>,
     discards: Vec<(u64, u64)>,
     fail: Option<DeviceError>,
 }
@@ -25,6 +27,7 @@ impl<'m> Disk<'m> {
                 bytes,
                 done: VecDeque::new(),
                 log: Vec::new(),
+                reads: Vec::new(),
                 discards: Vec::new(),
                 fail: None,
             }),
@@ -41,6 +44,10 @@ impl<'m> Disk<'m> {
 
     pub(crate) fn take_log(&self) -> Vec<Option<(u64, u64)>> {
         core::mem::take(&mut self.inner.lock().unwrap().log)
+    }
+
+    pub(crate) fn take_reads(&self) -> Vec<u64> {
+        core::mem::take(&mut self.inner.lock().unwrap().reads)
     }
 
     pub(crate) fn take_discards(&self) -> Vec<(u64, u64)> {
@@ -82,6 +89,9 @@ impl<'m> Device<'m> for Disk<'m> {
             Some(error) => Err(error),
             None => Ok(()),
         };
+        if request.kind() == RequestKind::Read {
+            inner.reads.push(request.addr());
+        }
         if request.kind() == RequestKind::Discard {
             let (first, end) = (request.addr() as usize, (request.addr() + request.len_bytes()) as usize);
             inner.bytes[first..end].fill(0xdd);
