@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 /// Crashes that each test sees at least.
-const MIN_CRASHES: u64 = 2_000;
+const MIN_CRASHES: u64 = 1_000;
 /// Crashes of each mounted volume that are followed up, and how often one after the other.
 const FOLLOWED: usize = 6;
 const DEPTH: u32 = 2;
@@ -179,8 +179,8 @@ fn survive_crash(crash: Crash, history: &mut History, seed: u64, path: &str, dep
     }
 }
 
-/// A new volume, its work, and all its crashes.
-fn run(seed: u64, restarts: bool) -> History {
+/// A new volume, its work, and its crashes, until it is enough.
+fn run(seed: u64, restarts: bool, is_enough: impl Fn(&History) -> bool) -> History {
     let memory = memory();
     let mut rng = Rng(seed);
     let is_big = seed.is_multiple_of(3);
@@ -199,6 +199,9 @@ fn run(seed: u64, restarts: bool) -> History {
     let crashes = disk.take_crashes();
     drop(store);
     for (index, crash) in crashes.into_iter().enumerate() {
+        if is_enough(&history) {
+            break;
+        }
         survive_crash(crash, &mut history, seed << 8 ^ index as u64, &format!("seed {seed}"), DEPTH);
     }
     history
@@ -209,7 +212,8 @@ fn run_for_a_while(first_seed: u64, restarts: bool) {
     let (mut seed, mut crashes, mut commits, mut longest_log) = (first_seed, 0, 0, 0);
     while begun.elapsed() < time_limit() || crashes < MIN_CRASHES || longest_log < 3 {
         seed += 1;
-        let history = run(seed, restarts);
+        let is_late = || begun.elapsed() >= time_limit();
+        let history = run(seed, restarts, |history| is_late() && crashes + history.crashes >= MIN_CRASHES);
         crashes += history.crashes;
         commits += history.commits.len();
         longest_log = longest_log.max(history.longest_log);
