@@ -1,10 +1,10 @@
 //! A file or block device of the host as a device that can only be read.
 //!
-//! It takes no lock, so that looking at a volume disturbs nobody who uses it, and it can be looked at while in use.
-//! Reads are carried out one at a time, when they are polled.
+//! It takes no lock by itself, so that looking at a volume disturbs nobody who uses it, and it can be looked at while
+//! in use; whoever needs it to keep still locks it. Reads are carried out one at a time, when they are polled.
 
 use arenite_core::{Completion, Device, DeviceError, DeviceGeometry, FlushTag, Request, RequestKind};
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::Path;
@@ -37,6 +37,14 @@ impl Image {
         Ok(Self { file, len_bytes })
     }
 
+    /// Keeps out those who write, for as long as the image is open. Fails if there is one.
+    pub(crate) fn lock(&self) -> io::Result<()> {
+        self.file.try_lock_shared().map_err(|error| match error {
+            TryLockError::WouldBlock => io::Error::other("in use: another program has it locked"),
+            TryLockError::Error(error) => error,
+        })
+    }
+
     pub(crate) fn len_bytes(&self) -> u64 {
         self.len_bytes
     }
@@ -54,12 +62,20 @@ enum Job<'m> {
 /// What the store sees of an [`Image`].
 pub(crate) struct ImageDevice<'i, 'm> {
     image: &'i Image,
+    /// Says that it can be written to, though it cannot.
+    seems_writable: bool,
     waiting: Mutex<Option<Job<'m>>>,
 }
 
 impl<'i, 'm> ImageDevice<'i, 'm> {
     pub(crate) fn new(image: &'i Image) -> Self {
-        Self { image, waiting: Mutex::new(None) }
+        Self { image, seems_writable: false, waiting: Mutex::new(None) }
+    }
+
+    /// A device that passes for one that can be written to, so that a mount sees the volume as one for writing would.
+    /// Flushes succeed, as there is never anything to be flushed; writes fail.
+    pub(crate) fn seeming_writable(image: &'i Image) -> Self {
+        Self { seems_writable: true, ..Self::new(image) }
     }
 
     fn waiting(&self) -> MutexGuard<'_, Option<Job<'m>>> {
@@ -88,7 +104,7 @@ impl<'m> Device<'m> for ImageDevice<'_, 'm> {
             max_transfer_len_bytes: 1 << 20,
             max_segments: 1,
             queue_depth: 1,
-            read_only: true,
+            read_only: !self.seems_writable,
             volatile_cache: false,
             discard: false,
         }
@@ -119,6 +135,7 @@ impl<'m> Device<'m> for ImageDevice<'_, 'm> {
                 let result = self.transfer(&mut request);
                 Completion::Transfer(request, result)
             }
+            Job::Flush(tag) if self.seems_writable => Completion::Flush(tag, Ok(())),
             Job::Flush(tag) => Completion::Flush(tag, Err(DeviceError::Unsupported)),
         })
     }

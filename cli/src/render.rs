@@ -1,5 +1,6 @@
 //! What is known of a volume as text: a table for people, JSON for programs.
 
+use crate::size::binary;
 use crate::volume::Volume;
 use arenite_core::format::NONE;
 use arenite_core::{ArenaInfo, CopyState};
@@ -71,19 +72,6 @@ pub(crate) fn json(volume: &Volume) -> String {
     };
     // Serialising fails for maps whose keys are no strings, and for writers that fail; there is neither.
     serde_json::to_string_pretty(&view).map(|text| text + "\n").unwrap_or_default()
-}
-
-/// Bytes in the largest binary unit of which there is at least one.
-fn binary(bytes: u64) -> String {
-    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let step = (0..units.len()).rev().find(|step| bytes >> (10 * step) != 0).unwrap_or(0);
-    let unit = 1_u64 << (10 * step);
-    if bytes.is_multiple_of(unit) {
-        return format!("{} {}", bytes / unit, units[step]);
-    }
-    // Whole numbers all the way, rounded down: no volume looks emptier than it is.
-    let hundredths = u128::from(bytes) * 100 / u128::from(unit);
-    format!("{}.{:02} {}", hundredths / 100, hundredths % 100, units[step])
 }
 
 fn both(bytes: u64) -> String {
@@ -159,27 +147,6 @@ fn notes(out: &mut String, volume: &Volume) {
             if !good {
                 row(out, format_args!("note: arena {index}: the {name} copy of the header is not of this commit"));
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::binary;
-
-    #[test]
-    fn binary_units_round_down() {
-        let cases = [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (16384, "16 KiB"),
-            (204_587_008, "195.10 MiB"),
-            ((1 << 40) - 1, "1023.99 GiB"),
-            (1 << 40, "1 TiB"),
-            (u64::MAX, "16777215.99 TiB"),
-        ];
-        for (bytes, text) in cases {
-            assert_eq!(binary(bytes), text, "{bytes}");
         }
     }
 }

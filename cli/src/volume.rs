@@ -1,19 +1,14 @@
 //! Mounts an image read-only, and collects what is to be shown.
 //!
-//! # Memory
-//! A mounted volume needs three bits a block, so up to 400 MiB for 16 TiB. How many blocks there are depends on their
-//! size, which only mount finds out; so the memory is chosen by the length of the image as if blocks had 16 KiB, and
-//! the next larger size is taken when that was not enough.
-//!
 //! # Volumes in use
 //! The image is not locked. A commit that goes by while its headers and logs are read can make them look damaged; if
 //! the superblocks have changed meanwhile, everything is read again.
 
+use crate::failure::wants_memory;
 use crate::image::{Image, ImageDevice};
+use crate::memory::{with_memory, Job};
 use arenite_core::hash::hash64;
-use arenite_core::memory::{map_words, pages_for, COMMIT_FRAMES};
-use arenite_core::{ArenaInfo, CopyState, Damage, Error, Memory, MemoryPart, MountOptions, NoInterrupts, Roots, Store};
-use arenite_shim::boxed_memory;
+use arenite_core::{ArenaInfo, CopyState, Damage, Error, MountOptions, NoInterrupts, Resources, Roots, Store};
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -22,11 +17,6 @@ use std::path::Path;
 const SHORTEST_LEN_BYTES: u64 = 8192;
 /// Two headers of the largest blocks. What lies nearer to the end of an image than that may be cut off.
 const HEADERS_LEN_BYTES: u64 = 2 * 65536;
-const MAX_ARENAS: usize = 256;
-/// Buffers; a mount uses one at a time, and wants those of a commit besides.
-const FRAMES: usize = 4 * COMMIT_FRAMES as usize;
-/// Pages that suffice for the largest blocks, 64 KiB.
-const PAGES: usize = pages_for(FRAMES, 65536);
 /// Readings of a volume that changes all the time.
 const ATTEMPTS: u32 = 8;
 
@@ -117,51 +107,39 @@ fn front_hash(image: &Image) -> Option<u64> {
     image.read(&mut front, 0).ok().map(|()| hash64(&front))
 }
 
-type Attempt = fn(&Image) -> Result<Volume, Error>;
-
-/// The sizes of memory, smallest first: the blocks that each serves, and a mount in it. What is not needed is zeroed
-/// nevertheless, hence the narrow steps.
-const SIZES: &[(u64, Attempt)] = &[
-    (1 << 16, mount_in::<{ map_words(1 << 16, MAX_ARENAS) }>),
-    (1 << 18, mount_in::<{ map_words(1 << 18, MAX_ARENAS) }>),
-    (1 << 20, mount_in::<{ map_words(1 << 20, MAX_ARENAS) }>),
-    (1 << 22, mount_in::<{ map_words(1 << 22, MAX_ARENAS) }>),
-    (1 << 24, mount_in::<{ map_words(1 << 24, MAX_ARENAS) }>),
-    (1 << 26, mount_in::<{ map_words(1 << 26, MAX_ARENAS) }>),
-    (1 << 28, mount_in::<{ map_words(1 << 28, MAX_ARENAS) }>),
-    (1 << 30, mount_in::<{ map_words(1 << 30, MAX_ARENAS) }>),
-    // As many blocks as block numbers of 32 bits can tell apart.
-    #[cfg(target_pointer_width = "64")]
-    (1 << 32, mount_in::<{ map_words(1 << 32, MAX_ARENAS) }>),
-];
-
-fn mount(image: &Image) -> Result<Volume, Error> {
-    let blocks = image.len_bytes() / 16384;
-    let first = SIZES.iter().position(|(capacity, _)| *capacity >= blocks).unwrap_or(SIZES.len() - 1);
-    let mut outcome = Err(Error::NoBuffer);
-    for (_, attempt) in &SIZES[first..] {
-        outcome = attempt(image);
-        if !matches!(outcome, Err(Error::MemoryTooSmall { part: MemoryPart::MapWords, .. })) {
-            break;
-        }
-    }
-    outcome
+struct Reading<'i> {
+    image: &'i Image,
 }
 
-fn mount_in<const WORDS: usize>(image: &Image) -> Result<Volume, Error> {
-    let memory: Box<Memory<PAGES, FRAMES, WORDS, MAX_ARENAS, 1>> = boxed_memory();
-    let device = ImageDevice::new(image);
-    let resources = memory.take().ok_or(Error::NoBuffer)?;
-    let store = Store::mount(resources, &device, &NoInterrupts, MountOptions { read_only: true, ..MountOptions::default() })
-        .map_err(|failed| failed.error)?;
-    let report = store.report();
-    Ok(Volume {
-        len_bytes: image.len_bytes(),
-        block_size: store.block_size().len_u64(),
-        qgen: store.generation(),
-        roots: store.roots(),
-        superblocks: report.superblocks,
-        arenas: (0..report.arenas as usize).map_while(|index| store.arena(index)).collect(),
-        sealed: report.sealed,
-    })
+impl Job for Reading<'_> {
+    type Output = Result<Volume, Error>;
+
+    fn run(&mut self, memory: Resources<'_>) -> Self::Output {
+        let device = ImageDevice::new(self.image);
+        // A superblock that points to a free block is no reason not to show what it says.
+        let options = MountOptions { read_only: true, damaged: true, ..MountOptions::default() };
+        let store = Store::mount(memory, &device, &NoInterrupts, options).map_err(|failed| failed.error)?;
+        let report = store.report();
+        if let Some(error) = report.damage.filter(|_| report.damaged_arenas != 0) {
+            return Err(error);
+        }
+        Ok(Volume {
+            len_bytes: self.image.len_bytes(),
+            block_size: store.block_size().len_u64(),
+            qgen: store.generation(),
+            roots: store.roots(),
+            superblocks: report.superblocks,
+            arenas: (0..report.arenas as usize).map_while(|index| store.arena(index)).collect(),
+            sealed: report.sealed,
+        })
+    }
+
+    fn wants_memory(output: &Self::Output) -> bool {
+        output.as_ref().is_err_and(wants_memory)
+    }
+}
+
+fn mount(image: &Image) -> Result<Volume, Error> {
+    // As if blocks had 16 KiB; smaller ones are found to be more.
+    with_memory(image.len_bytes() / 16384, &mut Reading { image }).unwrap_or(Err(Error::NoBuffer))
 }

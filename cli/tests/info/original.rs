@@ -66,6 +66,8 @@ struct Logger<'w> {
     head: u64,
     addr: u64,
     block: Vec<u8>,
+    /// A block that stays in use.
+    root: u64,
     writes: &'w mut Vec<Write>,
 }
 
@@ -150,7 +152,7 @@ impl Logger<'_> {
         let used: Vec<u64> = (0..self.arena.free.len() - 2)
             .filter(|block| !self.arena.free[*block])
             .map(|block| address(block, self.arena))
-            .filter(|addr| !logs.contains(addr) && *addr != self.addr)
+            .filter(|addr| !logs.contains(addr) && ![self.addr, self.root].contains(addr))
             .collect();
         for _ in 0..change.churn {
             let addr = self.take();
@@ -190,7 +192,8 @@ pub fn commit(image: &Scratch, before: &State, step: u64, log: Log, change: impl
             finish(&mut block);
         }
         let head = be64(&arena.header, 2);
-        let mut logger = Logger { arena: &mut arena, index, head, addr, block, writes: &mut writes };
+        let root = be64(&superblock, 24);
+        let mut logger = Logger { arena: &mut arena, index, head, addr, block, root, writes: &mut writes };
         match log {
             Log::Append | Log::Cut => logger.change(change(index)),
             Log::Compress => {
@@ -216,8 +219,8 @@ pub fn commit(image: &Scratch, before: &State, step: u64, log: Log, change: impl
         superblock[entry..entry + 8].copy_from_slice(&hash64(&header).to_be_bytes());
         headers.push((arena.addr, header));
     }
-    // The root moves to where there is something else.
-    superblock[24..40].copy_from_slice(&superblock_root(qgen));
+    // The root stays where it is, and has another hash, which tells one generation from another.
+    superblock[32..40].copy_from_slice(&hash64(&qgen.to_be_bytes()).to_be_bytes());
     superblock[96..104].copy_from_slice(&qgen.to_be_bytes());
     let end = 104 + 16 * before.arenas.len();
     let hash = hash64(&superblock[..end]);
@@ -232,12 +235,4 @@ pub fn commit(image: &Scratch, before: &State, step: u64, log: Log, change: impl
     }
     writes.sort_by_key(|write| write.part);
     writes
-}
-
-/// A root that tells one generation from another.
-fn superblock_root(qgen: u64) -> [u8; 16] {
-    let mut root = [0; 16];
-    root[..8].copy_from_slice(&(0x20_0000 + qgen * BLOCK_LEN).to_be_bytes());
-    root[8..].copy_from_slice(&hash64(&qgen.to_be_bytes()).to_be_bytes());
-    root
 }

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 #[test]
 fn wrong_arguments_exit_with_1() {
-    for arguments in [&[][..], &["info"], &["format", "x"], &["info", "--yaml", "x"], &["info", "x", "y"]] {
+    for arguments in [&[][..], &["info"], &["fromat", "x"], &["info", "--yaml", "x"], &["info", "x", "y"]] {
         let output = arenite(arguments);
         assert_eq!(output.status.code(), Some(1), "{arguments:?}");
         assert!(output.stdout.is_empty());

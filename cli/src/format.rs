@@ -1,0 +1,213 @@
+//! `arenite format`: makes a new volume.
+//!
+//! Nothing that anybody could miss is overwritten or cut off unless forced. The store itself looks at both ends of a
+//! device; of a regular file every byte is looked at, which is quick, because holes need not be read.
+
+use crate::failure::Failure;
+use crate::memory::{with_memory, Job};
+use crate::open::{self, Kind};
+use crate::size::binary;
+use arenite_core::format::{max_arenas, BlockSize};
+use arenite_core::{Device, Error, FormatOptions, Resources, Store};
+use arenite_shim::HostPlatform;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// Volumes that are shorter have smaller blocks, if nothing else is said.
+const SMALL_LEN_BYTES: u64 = 4 << 20;
+const SMALL_BLOCK: u32 = 4096;
+/// Arenas of the original: one for each 4 TiB, but at least 8 and at most 32.
+const ARENA_LEN_BYTES: u64 = 4 << 40;
+const ARENAS: std::ops::RangeInclusive<u64> = 8..=32;
+/// Arenas that nobody asked for have at least so many blocks.
+const LEAST_BLOCKS: u64 = 64;
+
+/// What the user asks for.
+pub(crate) struct Request {
+    pub(crate) size_bytes: Option<u64>,
+    pub(crate) block_size: Option<BlockSize>,
+    pub(crate) arenas: Option<u32>,
+    pub(crate) force: bool,
+}
+
+/// Formats; returns a line for the user.
+pub(crate) fn run(path: &Path, request: &Request) -> Result<String, Failure> {
+    // "Cannot be read as a volume" is no outcome of this command.
+    prepare_and_write(path, request).map_err(|failure| Failure { code: crate::failure::EXIT_FAILURE, ..failure })
+}
+
+fn prepare_and_write(path: &Path, request: &Request) -> Result<String, Failure> {
+    match (open::kind(path)?, request.size_bytes) {
+        (Kind::Missing, None) => Err(Failure::new("no such file; --size creates it")),
+        (Kind::Missing, Some(len_bytes)) => {
+            plan(len_bytes, request)?;
+            arenite_shim::file::create_file(path, len_bytes).map_err(|error| Failure::io(&error))?;
+            write(path, len_bytes, request).inspect_err(|_| {
+                // It did not exist before. If it cannot be removed, the failure that is reported is the other one.
+                let _ = std::fs::remove_file(path);
+            })
+        }
+        (Kind::File { len_bytes: 0 }, None) => Err(Failure::new("the file is empty; --size says how long it is to be")),
+        (Kind::File { len_bytes: old }, size_bytes) => {
+            let len_bytes = size_bytes.unwrap_or(old);
+            plan(len_bytes, request)?;
+            fit_file(path, len_bytes, request.force)?;
+            write(path, len_bytes, request).inspect_err(|failure| {
+                if failure.nothing_written && old != len_bytes {
+                    let _ = open::resize(path, old);
+                }
+            })
+        }
+        (Kind::BlockDevice, Some(_)) => Err(Failure::new("a block device has the size it has; leave out --size")),
+        (Kind::BlockDevice, None) => {
+            let device = open::device(path)?;
+            let len_bytes = device.geometry().len_bytes;
+            drop(device);
+            plan(len_bytes, request)?;
+            write(path, len_bytes, request)
+        }
+    }
+}
+
+/// Looks for content, and gives the file its length.
+fn fit_file(path: &Path, len_bytes: u64, force: bool) -> Result<(), Failure> {
+    let file = open::file(path)?;
+    let io = |error: std::io::Error| Failure::io(&error);
+    if !force {
+        if let Some(addr) = first_content(&file).map_err(io)? {
+            return Err(not_blank(addr));
+        }
+    }
+    if file.metadata().map_err(io)?.len() != len_bytes {
+        file.set_len(len_bytes).map_err(io)?;
+    }
+    Ok(())
+}
+
+fn not_blank(addr: u64) -> Failure {
+    Failure::new(format!("not blank: it holds something at {addr:#x}; --force overwrites it"))
+}
+
+/// Byte address of the first byte that is not zero.
+fn first_content(file: &File) -> std::io::Result<Option<u64>> {
+    let len_bytes = file.metadata()?.len();
+    let mut part = vec![0; 1 << 20];
+    let mut at = 0;
+    while let Some(addr) = next_data(file, at)? {
+        if addr >= len_bytes {
+            break;
+        }
+        let count = usize::try_from(len_bytes - addr).unwrap_or(usize::MAX).min(part.len());
+        file.read_exact_at(&mut part[..count], addr)?;
+        if let Some(index) = part[..count].iter().position(|byte| *byte != 0) {
+            return Ok(Some(addr + index as u64));
+        }
+        at = addr + count as u64;
+    }
+    Ok(None)
+}
+
+/// Byte address at or behind `at` from which there may be something; `None` if there is only a hole.
+#[cfg(target_os = "linux")]
+fn next_data(file: &File, at: u64) -> std::io::Result<Option<u64>> {
+    use rustix::io::Errno;
+    match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(at)) {
+        Ok(addr) => Ok(Some(addr)),
+        Err(Errno::NXIO) => Ok(None),
+        // Not every file system knows about holes.
+        Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(Some(at)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn next_data(_file: &File, at: u64) -> std::io::Result<Option<u64>> {
+    Ok(Some(at))
+}
+
+/// What is made of the request for a device of this length.
+fn plan(len_bytes: u64, request: &Request) -> Result<FormatOptions, Failure> {
+    let default = if len_bytes < SMALL_LEN_BYTES { BlockSize::new(SMALL_BLOCK) } else { None };
+    let block_size = request.block_size.or(default).unwrap_or(BlockSize::ORIGINAL);
+    let blocks = len_bytes >> block_size.shift();
+    if blocks > u64::from(u32::MAX) {
+        return Err(Failure::new(format!(
+            "{} are more than 2^32 blocks of {} bytes; take a larger --block-size",
+            binary(len_bytes),
+            block_size.len_bytes()
+        )));
+    }
+    let least = if block_size == BlockSize::ORIGINAL { 2 } else { 1 };
+    let most = max_arenas(block_size);
+    let arenas = request.arenas.unwrap_or_else(|| default_arenas(len_bytes, blocks, least));
+    if arenas < least || arenas > most {
+        return Err(Failure::new(format!(
+            "a volume with blocks of {} bytes has {least} to {most} arenas, not {arenas}",
+            block_size.len_bytes()
+        )));
+    }
+    Ok(FormatOptions { block_size, arenas, force: request.force })
+}
+
+/// As many arenas as the original makes, or fewer if those were tiny.
+fn default_arenas(len_bytes: u64, blocks: u64, least: u32) -> u32 {
+    let mut arenas = len_bytes.div_ceil(ARENA_LEN_BYTES).clamp(*ARENAS.start(), *ARENAS.end()) as u32;
+    while arenas > least && blocks / u64::from(arenas) < LEAST_BLOCKS {
+        arenas /= 2;
+    }
+    arenas
+}
+
+struct Formatting<'a> {
+    path: &'a Path,
+    options: FormatOptions,
+}
+
+impl Job for Formatting<'_> {
+    type Output = Result<String, Failure>;
+
+    fn run(&mut self, memory: Resources<'_>) -> Self::Output {
+        let device = open::device(self.path)?;
+        let store = Store::format(memory, &device, &HostPlatform, self.options).map_err(|failed| {
+            let nothing_written = failed.memory.is_some();
+            Failure { nothing_written, ..refusal(failed.error, &device) }
+        })?;
+        let (space, size) = (store.space(), store.block_size());
+        let line = format!(
+            "formatted: {}, {} arenas, {} blocks of {} bytes, {} bytes free",
+            binary(device.geometry().len_bytes),
+            self.options.arenas,
+            space.total_blocks,
+            size.len_bytes(),
+            space.free_blocks << size.shift()
+        );
+        store.unmount().map_err(Failure::store)?;
+        Ok(line)
+    }
+
+    fn wants_memory(output: &Self::Output) -> bool {
+        output.as_ref().is_err_and(|failure| failure.wants_memory)
+    }
+}
+
+/// Why the store does not format, in the terms of the command line.
+fn refusal(error: Error, device: &dyn Device<'_>) -> Failure {
+    let sector = u64::from(device.geometry().physical_sector_len_bytes);
+    match error {
+        Error::NotBlank { addr } => not_blank(addr),
+        Error::Geometry { need_bytes, have_bytes } if need_bytes == sector && have_bytes < sector => {
+            Failure::new(format!("the device has sectors of {sector} bytes; take a --block-size that is not smaller"))
+        }
+        Error::Geometry { need_bytes, have_bytes } => Failure::new(format!(
+            "too small: {need_bytes} bytes are needed for such arenas and blocks, {have_bytes} are there"
+        )),
+        other => Failure::store(other),
+    }
+}
+
+fn write(path: &Path, len_bytes: u64, request: &Request) -> Result<String, Failure> {
+    let options = plan(len_bytes, request)?;
+    let blocks = len_bytes >> options.block_size.shift();
+    with_memory(blocks, &mut Formatting { path, options }).unwrap_or_else(|| Err(Failure::store(Error::NoBuffer)))
+}
