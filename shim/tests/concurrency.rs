@@ -1,6 +1,8 @@
 //! Several threads on one store: some change and read blocks, one commits, one only steps. Afterwards the volume must hold
 //! what the last commit held, and so must the crash states of the whole time.
 
+mod common;
+
 use arenite_core::{Allocate, BlockPtr, Error, MountOptions, Roots, Store};
 use arenite_shim::client::{write_node, Version, FAN};
 use arenite_shim::crash::Limits;
@@ -55,7 +57,7 @@ impl Shared<'_, '_, '_> {
                 0..=3 => self.put(thread, slot),
                 4 => self.delete(thread, slot),
                 5..=7 => self.read_own(thread, slot),
-                _ => self.read_other(rng.below(self.lists.len() as u64) as usize, slot),
+                _ => self.read_other(rng.below(self.lists.len() as u64) as usize, slot, rng.chance(1, 2)),
             }
             drop(gate);
         }
@@ -91,15 +93,21 @@ impl Shared<'_, '_, '_> {
     }
 
     /// The owner may free the block meanwhile, and somebody may get it: then there is an error, and never other content.
-    fn read_other(&self, thread: usize, slot: usize) {
-        let (version, ptr) = self.lists[thread].lock().unwrap()[slot];
+    /// Inside an epoch, nobody gets it.
+    fn read_other(&self, thread: usize, slot: usize, inside: bool) {
+        let _worker = inside.then(|| self.store.enter(thread as u32).unwrap());
+        // Whoever is inside must not wait for somebody who may wait for limbo.
+        let Ok(list) = self.lists[thread].try_lock() else { return };
+        let (version, ptr) = list[slot];
+        drop(list);
         let Some(ptr) = ptr else { return };
+        std::thread::yield_now();
         match self.store.read(ptr) {
             Ok(block) => {
                 assert_eq!(Version::read(thread * FAN + slot, &block), Some(version));
                 self.count(1);
             }
-            Err(Error::Corrupt { .. }) => self.count(2),
+            Err(Error::Corrupt { .. }) if !inside => self.count(2),
             Err(error) => panic!("{error}"),
         }
     }
@@ -220,6 +228,11 @@ fn crash_states_of_two_threads() {
 #[test]
 fn crash_states_of_four_threads_and_completions_in_any_order() {
     crash_states(&Plan { threads: 4, commits: 25, changes_per_commit: 24, reorder: true });
+}
+
+#[test]
+fn what_a_reader_may_reach_stays_until_it_has_left() {
+    common::grace(true).unwrap();
 }
 
 #[test]

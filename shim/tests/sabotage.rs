@@ -8,7 +8,7 @@ use arenite_core::DeviceError;
 use arenite_shim::explore::Options;
 use arenite_shim::faulty::{Effect, Op};
 use arenite_shim::workload::{Config, Prelude};
-use common::{crash_campaign, fault_campaign, lost_log_write, FaultBench};
+use common::{crash_campaign, fault_campaign, grace, lost_log_write, FaultBench};
 
 /// Crash campaigns of several configurations, with second crashes, until one fails.
 fn crashes(switch: Switch, configs: impl IntoIterator<Item = Config>) -> Result<(), String> {
@@ -40,6 +40,10 @@ fn campaign(switch: Switch) -> Result<(), String> {
         }
         Switch::SkipDrain => crashes(switch, seeds(10, Config::large)),
         Switch::SkipHashCheck => faults(switch, Op::Read, Effect::Garbage),
+        Switch::SkipGrace => {
+            set(Some(switch));
+            grace(true)
+        }
         Switch::SkipLogDigest => {
             set(Some(switch));
             lost_log_write()
