@@ -1,8 +1,8 @@
 //! Random work, random crashes: the power fails, or the kernel restarts, at random moments; the volume is mounted, must
 //! show a state that was committed or being committed, whole, and goes on to be worked on and to crash again.
 //!
-//! The seeds are the same in each run, and so is everything that happens; only how many of them are tried depends on the
-//! time, `ARENITE_TEST_SECONDS` for each test or a few seconds, but never fewer than the tests assert.
+//! The seeds are the same in each run, and so is everything that happens; only how many of them are tried depends on
+//! the time, `ARENITE_TEST_SECONDS` for each test or a few seconds, but never fewer than the tests assert.
 #![cfg(not(any(loom, feature = "shuttle")))]
 
 mod sim;

@@ -1,5 +1,5 @@
-//! Valid images, altered where it hurts, with the hashes made right again, so that only sense can tell: no panic, no mount
-//! that takes longer than its image is worth, and what is mounted can be worked on and mounted again.
+//! Valid images, altered where it hurts, with the hashes made right again, so that only sense can tell: no panic, no
+//! mount that takes longer than its image is worth, and what is mounted can be worked on and mounted again.
 //!
 //! The seeds are the same in each run; how many are tried depends on `ARENITE_TEST_SECONDS`, or a few seconds.
 #![cfg(not(any(loom, feature = "shuttle")))]

@@ -102,8 +102,8 @@ fn many() -> Box<Many> {
     Box::new(Memory::new())
 }
 
-/// A superblock of the smallest size has no room for the extension beyond some number of arenas. Without it nobody knows
-/// where a log ends, so that a log must not be appended to in place.
+/// A superblock of the smallest size has no room for the extension beyond some number of arenas. Without it nobody
+/// knows where a log ends, so that a log must not be appended to in place.
 #[test]
 fn without_room_for_the_extension_no_log_is_touched_in_place() {
     let memories = [many(), many()];
@@ -227,8 +227,8 @@ fn freeing_much_on_a_volume_that_the_original_filled_up_goes_on_in_steps() {
 
 type Large = Memory<{ pages_for(24, BLOCK) }, 24, { map_words(70_000, 1) }, 1, 16>;
 
-/// A chain of log blocks over half of the volume, each of which frees and allocates the other half over and over: as many
-/// words to touch as the square of the volume's size. The mount refuses it after work that one volume is worth.
+/// A chain of log blocks over half of the volume, each of which frees and allocates the other half over and over: as
+/// many words to touch as the square of the volume's size. The mount refuses it after work that one volume is worth.
 #[test]
 fn a_log_that_keeps_a_mount_busy_is_refused() {
     let len_bytes = 128 << 20;

@@ -1,5 +1,5 @@
-//! Random calls of the store against a model of what they must do: which blocks there are, what is in each, and how much
-//! space is used, at every remount and after every settled commit.
+//! Random calls of the store against a model of what they must do: which blocks there are, what is in each, and how
+//! much space is used, at every remount and after every settled commit.
 #![cfg(not(any(loom, feature = "shuttle")))]
 
 mod sim;

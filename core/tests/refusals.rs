@@ -146,8 +146,8 @@ fn a_root_that_is_free_is_damage() {
     assert_eq!(error, Error::Corrupt { addr: ptr.addr, damage: Damage::RootFree });
 }
 
-/// With the first superblock lost, mount looks for the second one where it would be for each block size. One of these places
-/// holds what a caller wrote, who may have written anything.
+/// With the first superblock lost, mount looks for the second one where it would be for each block size. One of these
+/// places holds what a caller wrote, who may have written anything.
 #[test]
 fn a_block_of_a_caller_is_not_taken_for_a_superblock() {
     let size = BlockSize::new(4096).unwrap();

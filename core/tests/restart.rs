@@ -5,8 +5,8 @@ mod sim;
 
 use sim::{check, commit_root, format, memory, mount, put, step_until, Disk, Media, BLOCK, SECTOR};
 
-/// The kernel dies when the second copies of a commit are in the cache and not durable; then the power fails when the next
-/// commit has overwritten a first copy. Both header copies would be of no commit, had mount not flushed.
+/// The kernel dies when the second copies of a commit are in the cache and not durable; then the power fails when the
+/// next commit has overwritten a first copy. Both header copies would be of no commit, had mount not flushed.
 #[test]
 fn what_a_mount_saw_is_durable_before_it_is_written_over() {
     let memories = [memory(), memory(), memory()];

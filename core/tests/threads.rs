@@ -1,5 +1,5 @@
-//! Threads that allocate, write, read and free, and one that commits, on a small cache and a disk in no hurry. Every few
-//! commits all pause, and content and space must be exact.
+//! Threads that allocate, write, read and free, and one that commits, on a small cache and a disk in no hurry. Every
+//! few commits all pause, and content and space must be exact.
 #![cfg(not(any(loom, feature = "shuttle")))]
 
 mod sim;

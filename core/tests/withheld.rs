@@ -1,5 +1,5 @@
-//! One request that takes its time does not stop the others: while a write, a flush or a read is withheld, other threads
-//! allocate, write, read and free, until buffers run out; and when it ends, everything ends well.
+//! One request that takes its time does not stop the others: while a write, a flush or a read is withheld, other
+//! threads allocate, write, read and free, until buffers run out; and when it ends, everything ends well.
 #![cfg(not(any(loom, feature = "shuttle")))]
 
 mod sim;
@@ -121,8 +121,8 @@ fn others_go_on_while_a_read_is_withheld() {
     }
 }
 
-/// With everything withheld, a writer comes to a stand when buffers and queue are full, a reader of what is in the cache
-/// does not, and nothing is lost when the device goes on.
+/// With everything withheld, a writer comes to a stand when buffers and queue are full, a reader of what is in the
+/// cache does not, and nothing is lost when the device goes on.
 #[test]
 fn a_device_that_stands_still_stops_writers_and_harms_nothing() {
     let memories = [memory(), memory()];

@@ -16,8 +16,8 @@ pub enum Writer {
     Original,
 }
 
-/// Replaces the log of each arena of a small volume by one block of entries, which `edit` makes out of those of the first
-/// block. Every hash is right afterwards, so that only the meaning can be found wrong.
+/// Replaces the log of each arena of a small volume by one block of entries, which `edit` makes out of those of the
+/// first block. Every hash is right afterwards, so that only the meaning can be found wrong.
 pub fn rewrite_logs(image: &mut [u8], writer: Writer, edit: &mut dyn FnMut(usize, &mut Vec<LogEntry>)) {
     let size = BlockSize::MIN;
     let (head, mut arenas): (SuperHead, Vec<ArenaRef>) = {
