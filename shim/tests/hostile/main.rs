@@ -80,8 +80,7 @@ fn check(row: &Row, base: Base, mode: Mode) -> Result<Error, String> {
     // What the superblock points to is looked at when all logs are read, and the cache of the device is flushed.
     let at_end = matches!(expected, Error::Corrupt { damage: Damage::RootFree, .. });
     let no_volume = matches!(expected, Error::NotAVolume { .. });
-    let is_arena = matches!(expected, Error::Corrupt { .. }) && !at_end;
-    let tolerated = mode.read_only && mode.damaged && (is_arena || at_end);
+    let tolerated = mode.read_only && mode.damaged && matches!(expected, Error::Corrupt { .. });
     let damaged_arenas = match outcome.result {
         Ok(shown) if tolerated && shown.report.damage == Some(expected) => u64::from(shown.report.damaged_arenas),
         Err(error) if !tolerated && error == expected => 0,

@@ -117,6 +117,22 @@ fn chains() -> Vec<Row> {
         row("chain to itself", OPEN, |i| i.astray(i.arenas[0].log[0], Damage::ChainLoop)),
         row("chain to another arena's log", OPEN, |i| i.astray(i.arenas[1].log[0], Damage::ForeignRange)),
         row("chain to another arena's data", OPEN, |i| i.astray(i.dead_head, Damage::ForeignRange)),
+        row("chain to the log of the arena before", OPEN, |i| {
+            let (log, addr) = (i.arenas[1].log[0], i.arenas[0].log[0]);
+            i.put(log + 12, 8, addr);
+            if i.sealed {
+                // Of one block, which is then not the last.
+                i.put_header(1, 50, 4, 2);
+                i.put_header(1, 62, 8, i.free_block(1, 0));
+                i.seal_headers();
+            } else {
+                let mut words = i.words(log);
+                words.pop();
+                i.set_words(log, &words);
+                i.seal_logs();
+            }
+            corrupt(addr, Damage::ForeignRange)
+        }),
         row("chain to a header", OPEN, |i| i.astray(i.arenas[0].addr + i.unit, Damage::ForeignRange)),
         row("chain to the superblock", OPEN, |i| i.astray(0, Damage::ForeignRange)),
         row("chain to the second superblock", OPEN, |i| i.astray(i.second(), Damage::ForeignRange)),

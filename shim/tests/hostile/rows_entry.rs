@@ -138,6 +138,14 @@ fn foreign() -> Vec<Row> {
         row("a second header freed", SHORT, |i| i.bad_entry(&[(i.arenas[0].addr + i.unit) | FREE], FOREIGN)),
         row("a block of another arena freed", SHORT, |i| i.bad_entry(&[i.dead_head | FREE], FOREIGN)),
         row("a block of another arena allocated", SHORT, |i| i.bad_entry(&[i.free_block(1, 0) | ALLOC], FOREIGN)),
+        row("a block of the arena before freed", SHORT, |i| {
+            i.insert(1, &[i.root | FREE]);
+            corrupt(i.log_end(1), FOREIGN)
+        }),
+        row("a block of the arena before allocated", SHORT, |i| {
+            i.insert(1, &[i.free_block(0, 0) | ALLOC]);
+            corrupt(i.log_end(1), FOREIGN)
+        }),
         row("a block at 2^40 freed", SHORT, |i| i.bad_entry(&[1 << 40 | FREE], FOREIGN)),
         row("a block at 2^60 freed", SHORT, |i| i.bad_entry(&[1 << 60 | FREE], FOREIGN)),
         row("a block at 2^60 allocated", SHORT, |i| i.bad_entry(&[1 << 60 | ALLOC], FOREIGN)),
