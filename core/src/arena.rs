@@ -190,6 +190,18 @@ impl<'m> Arenas<'m> {
         self.count.load(Ordering::Acquire)
     }
 
+    /// The arena with this number. There is one for every number that anybody uses; that it need not be proved to the
+    /// compiler keeps panics out of mount.
+    fn slot(&self, arena: usize) -> &ArenaSlot {
+        #[cfg(not(any(loom, feature = "shuttle")))]
+        {
+            static NOWHERE: ArenaSlot = ArenaSlot::new();
+            self.slots.get(arena).unwrap_or(&NOWHERE)
+        }
+        #[cfg(any(loom, feature = "shuttle"))]
+        &self.slots[arena]
+    }
+
     /// Arenas that there can be.
     pub(crate) fn most(&self) -> usize {
         self.slots.len()
@@ -198,7 +210,7 @@ impl<'m> Arenas<'m> {
     /// Words of free map that the arenas have taken.
     pub(crate) fn words_used(&self) -> usize {
         self.len().checked_sub(1).map_or(0, |last| {
-            self.slots[last].words_at.load(Ordering::Relaxed) + FreeMap::words_needed(self.blocks(last))
+            self.slot(last).words_at.load(Ordering::Relaxed) + FreeMap::words_needed(self.blocks(last))
         })
     }
 
@@ -227,7 +239,7 @@ impl<'m> Arenas<'m> {
 
     /// See [`ArenaSlot::note`].
     pub(crate) fn note(&self, arena: usize, base_block: u64, header_hash: u64) {
-        self.slots[arena].note(base_block, header_hash, self.platform);
+        self.slot(arena).note(base_block, header_hash, self.platform);
     }
 
     /// Words of free map that there are for all arenas.
@@ -237,7 +249,7 @@ impl<'m> Arenas<'m> {
 
     /// Gives an arena its place on the device and in memory; called by mount, in ascending order, before any other use.
     pub(crate) fn place(&self, arena: usize, base_block: u32, blocks: u32, words_at: usize) {
-        let slot = &self.slots[arena];
+        let slot = self.slot(arena);
         slot.base_block.store(base_block, Ordering::Relaxed);
         slot.blocks.store(blocks, Ordering::Relaxed);
         slot.words_at.store(words_at, Ordering::Relaxed);
@@ -245,24 +257,24 @@ impl<'m> Arenas<'m> {
 
     /// Byte address of an arena's first header.
     pub(crate) fn base_addr(&self, arena: usize) -> u64 {
-        u64::from(self.slots[arena].base_block.load(Ordering::Relaxed)) << self.size.shift()
+        u64::from(self.slot(arena).base_block.load(Ordering::Relaxed)) << self.size.shift()
     }
 
     /// Blocks in an arena's free map.
     pub(crate) fn blocks(&self, arena: usize) -> u32 {
-        self.slots[arena].blocks.load(Ordering::Relaxed)
+        self.slot(arena).blocks.load(Ordering::Relaxed)
     }
 
     fn map(&self, arena: usize) -> FreeMap<'m> {
         let blocks = self.blocks(arena);
-        let at = self.slots[arena].words_at.load(Ordering::Relaxed);
+        let at = self.slot(arena).words_at.load(Ordering::Relaxed);
         let end = (at + FreeMap::words_needed(blocks)).min(self.words.len());
         FreeMap::new(self.words.get(at..end).unwrap_or(&[]), blocks)
     }
 
     /// Runs a section with one arena locked.
     pub(crate) fn with<R>(&self, arena: usize, section: impl FnOnce(&mut ArenaState, &FreeMap<'m>) -> R) -> R {
-        self.slots[arena].state.with(self.platform, |state| section(state, &self.map(arena)))
+        self.slot(arena).state.with(self.platform, |state| section(state, &self.map(arena)))
     }
 
     /// The same for a change to the free map, or for a look at what a commit that has begun includes: if a commit has just begun, first fixes what it includes. That takes as many
@@ -296,7 +308,7 @@ impl<'m> Arenas<'m> {
     }
 
     fn try_with<R>(&self, arena: usize, section: impl FnOnce(&mut ArenaState, &FreeMap<'m>) -> R) -> Option<R> {
-        self.slots[arena].state.try_with(self.platform, |state| section(state, &self.map(arena)))
+        self.slot(arena).state.try_with(self.platform, |state| section(state, &self.map(arena)))
     }
 
     /// The block at a byte address that a caller named. Headers and superblocks are not among them.
@@ -306,9 +318,13 @@ impl<'m> Arenas<'m> {
             return Err(bad);
         }
         let block = u32::try_from(addr >> self.size.shift()).map_err(|_| bad)?;
-        let behind = self.slots[..self.len()].partition_point(|slot| slot.base_block.load(Ordering::Relaxed) <= block);
+        let behind = self
+            .slots
+            .get(..self.len())
+            .unwrap_or(&[])
+            .partition_point(|slot| slot.base_block.load(Ordering::Relaxed) <= block);
         let arena = behind.checked_sub(1).ok_or(bad)?;
-        let index = (block - self.slots[arena].base_block.load(Ordering::Relaxed)).checked_sub(2).ok_or(bad)?;
+        let index = (block - self.slot(arena).base_block.load(Ordering::Relaxed)).checked_sub(2).ok_or(bad)?;
         if index < self.blocks(arena) {
             Ok(Place { arena, index, block })
         } else {
@@ -323,7 +339,7 @@ impl<'m> Arenas<'m> {
 
     /// The bit that stands for one of the last two blocks of an arena; 0 for all others.
     pub(crate) fn spare_bit(&self, place: Place) -> u8 {
-        match self.blocks(place.arena) - place.index {
+        match self.blocks(place.arena).saturating_sub(place.index) {
             2 => 1,
             1 => 2,
             _ => 0,
@@ -337,13 +353,15 @@ impl<'m> Arenas<'m> {
             return true;
         }
         let ranges = state.counts.ranges_flight.saturating_add(state.changes).saturating_add(2);
+        // Free space cannot be in more pieces than that, however many changes there were.
+        let ranges = ranges.min(self.blocks(arena).div_ceil(2));
         let need = ranges.div_ceil(ranges_per_block(self.size) as u32);
         need <= state.counts.avail + 2 - state.log.spares.count_ones()
     }
 
     /// The place of a block by arena and number in its free map.
     pub(crate) fn at(&self, arena: usize, index: u32) -> Place {
-        Place { arena, index, block: self.slots[arena].base_block.load(Ordering::Relaxed) + 2 + index }
+        Place { arena, index, block: self.slot(arena).base_block.load(Ordering::Relaxed) + 2 + index }
     }
 
     pub(crate) fn addr(&self, place: Place) -> u64 {

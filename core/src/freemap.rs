@@ -361,6 +361,12 @@ impl<'a> FreeMap<'a> {
         old & bit == 0
     }
 
+    /// While loading: whether a block was noted to hold part of the log.
+    pub(crate) fn is_load_log_block(&self, block: u32) -> bool {
+        let (at, bit) = place(block);
+        load(self.next, at) & bit != 0
+    }
+
     /// While loading: notes that a run of blocks was freed, or is in use again, since the last barrier.
     pub(crate) fn load_doubt(&self, first: u32, count: u32, doubtful: bool) {
         for (at, mask) in masks(first, count) {

@@ -95,6 +95,14 @@ pub enum Extension {
     Absent,
 }
 
+impl SuperHead {
+    /// Whether `is_there` holds for the address of the root or of an end of the dead list.
+    pub(crate) fn points_into(&self, is_there: impl Fn(u64) -> bool) -> bool {
+        let pointers = [self.root_addr, self.deadlist_head.addr, self.deadlist_tail.addr];
+        pointers.into_iter().any(|addr| addr != super::NONE && is_there(addr))
+    }
+}
+
 /// Bytes from the start of a superblock within which the longest arena table ends, with its hash and the extension.
 pub const SUPERBLOCK_FRONT_LEN: usize = 8192;
 const_assert!(SUPERBLOCK_FRONT_LEN >= hash_offset(MAX_ARENAS) + HASH_LEN + EXTENSION_LEN);

@@ -110,8 +110,15 @@ impl<'d, 'm> Mounting<'d, 'm> {
 
     pub(super) fn end_log(&mut self, arena: usize, walk: &Walk) -> Result<(), Error> {
         let (Some(engine), Some(head)) = (&self.engine, &self.head) else { return Err(Error::NoBuffer) };
-        let (sealed, read_only, mut doubtful_blocks, mut in_doubt) = (self.sealed, self.read_only(), 0, false);
+        let (sealed, read_only, mut doubtful_blocks, mut in_doubt, mut root_in_log) =
+            (self.sealed, self.read_only(), 0, false, false);
         engine.arenas.with(arena, |state, map| {
+            if head.points_into(|addr| {
+                let place = engine.arenas.locate(addr).ok().filter(|place| place.arena == arena);
+                place.is_some_and(|place| map.is_load_log_block(place.index) || engine.arenas.is_spare(place))
+            }) {
+                root_in_log = true;
+            }
             if let Some(index) = map.load_free_log_block() {
                 let addr = engine.arenas.addr(engine.arenas.at(arena, index));
                 return Err(Error::corrupt(addr, Damage::LogNotInUse));
@@ -135,6 +142,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
         })?;
         self.doubtful_blocks += doubtful_blocks;
         self.in_doubt |= in_doubt;
+        self.root_in_log |= root_in_log;
         self.stage = match arena + 1 < engine.arenas.len() {
             true => Stage::Header { arena: arena + 1, copy: 0 },
             false => Stage::Flush,

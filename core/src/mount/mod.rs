@@ -180,6 +180,8 @@ pub struct Mounting<'d, 'm> {
     doubtful_blocks: u32,
     /// Some log is in doubt, and the mount is for reading only.
     in_doubt: bool,
+    /// The superblock points to a block that holds a log.
+    root_in_log: bool,
     damaged_arenas: u32,
     damage: Option<Error>,
     words_used: usize,
@@ -212,6 +214,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
             log_blocks: 0,
             doubtful_blocks: 0,
             in_doubt: false,
+            root_in_log: false,
             damaged_arenas: 0,
             damage: None,
             words_used: 0,
@@ -362,7 +365,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
             }
             let in_use = engine.arenas.locate(addr).is_ok_and(|place| {
                 let free = engine.arenas.with(place.arena, |_, map| map.is_free_in_flight(place.index));
-                !free || self.in_doubt
+                !self.root_in_log && (!free || self.in_doubt)
             });
             let error = Error::corrupt(addr, Damage::RootFree);
             match in_use {
