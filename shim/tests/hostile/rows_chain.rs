@@ -117,8 +117,8 @@ fn chains() -> Vec<Row> {
         row("chain to itself", OPEN, |i| i.astray(i.arenas[0].log[0], Damage::ChainLoop)),
         row("chain to another arena's log", OPEN, |i| i.astray(i.arenas[1].log[0], Damage::ForeignRange)),
         row("chain to another arena's data", OPEN, |i| i.astray(i.dead_head, Damage::ForeignRange)),
-        row("chain to the log of the arena before", OPEN, |i| {
-            let (log, addr) = (i.arenas[1].log[0], i.arenas[0].log[0]);
+        row("chain to data of the arena before", OPEN, |i| {
+            let (log, addr) = (i.arenas[1].log[0], i.root);
             i.put(log + 12, 8, addr);
             if i.sealed {
                 // Of one block, which is then not the last.
