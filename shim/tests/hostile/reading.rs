@@ -1,5 +1,5 @@
-//! Volumes that mount rightly accepts, because it does not read what is above the block layer: a root of another hash is
-//! not given out, and one of the right hash whose content makes no sense is refused by the codec of its type.
+//! Volumes that mount rightly accepts, because it does not read what is above the block layer: a root of another hash
+//! is not given out, and one of the right hash whose content makes no sense is refused by the codec of its type.
 
 use crate::images::{Base, Image};
 use crate::mounting::mount_and;

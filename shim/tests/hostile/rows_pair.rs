@@ -1,5 +1,5 @@
-//! Two superblocks that are bad in different ways or disagree, and devices that were cut short. A newer superblock whose
-//! volume does not resolve is damage, even if the older one is in order.
+//! Two superblocks that are bad in different ways or disagree, and devices that were cut short. A newer superblock
+//! whose volume does not resolve is damage, even if the older one is in order.
 
 use crate::images::{Base, Image};
 use crate::{corrupt, field, malformed, row, Row};
