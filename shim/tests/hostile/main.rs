@@ -1,8 +1,8 @@
 //! Hostile images: volumes in which one thing was changed for the worse, and every checksum that an attacker can make
 //! right was made right again. Mount refuses each of them with the error that names what is wrong and where, the same
 //! whether it is to write or not, and notes the same error when it was told to go on for reading only. It writes
-//! nothing, reads no more than a sound volume takes and one block, and takes two steps for each read. Images with damage
-//! that a volume must live with are accepted, the mount says so, and they are whole after one commit.
+//! nothing, reads no more than a sound volume takes and one block, and takes two steps for each read. Images with
+//! damage that a volume must live with are accepted, the mount says so, and they are whole after one commit.
 //!
 //! Each row of the tables in `rows_*.rs` is one such change, tried on one or more of the volumes in `images.rs`.
 
