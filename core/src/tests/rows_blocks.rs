@@ -5,10 +5,7 @@ use super::disk::Disk;
 use super::store::{check_space, memory, options, write, BLOCK};
 use crate::format::{BlockType, FormatError};
 use crate::hash::hash64;
-use crate::{
-    Allocate, Block, BlockPtr, CommitTicket, Damage, Device, DeviceError, Error, Failed, Filling, MountOptions,
-    NoInterrupts, Reading, Store, Worker,
-};
+use crate::{Allocate, Block, BlockPtr, Damage, DeviceError, Error, Filling, MountOptions, NoInterrupts, Store};
 use core::borrow::BorrowMut;
 use core::fmt::{Debug, Display};
 use core::ops::DerefMut;
@@ -24,7 +21,7 @@ assert_not_impl_any!(Filling<'static>: Copy, Clone);
 assert_impl_all!(Error: Copy, Eq, Send, Sync, Debug, Display);
 assert_impl_all!(Damage: Copy, Eq, Send, Sync);
 assert_impl_all!(DeviceError: Copy, Eq, Send, Sync);
-const _: () = assert!(core::mem::size_of::<Error>() <= 48);
+const _: () = assert!(core::mem::size_of::<Error>() <= 80);
 // Any number of CPUs use one store by reference.
 assert_impl_all!(Store<'static, 'static>: Send, Sync);
 assert_impl_all!(Block<'static>: Send, Sync);

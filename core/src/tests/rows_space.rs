@@ -1,0 +1,301 @@
+//! Space: which arena an allocation gets, which arena an address is in, ranges of free blocks, busy arenas, and the size of
+//! the memory. Rows 5, 6, 7 and 13 of docs/ROWS.md, and invariants 8 and 9.
+
+use super::disk::Disk;
+use super::store::{memory, options, BLOCK};
+use crate::arena::{ArenaSlot, Arenas, Place, WORDS_PER_SECTION};
+use crate::format::BlockSize;
+use crate::freemap::{Counts, FreeMap};
+use crate::memory::{map_words, pages_for};
+use crate::sync::AtomicUsize;
+use crate::{BlockPtr, Class, Error, Memory, NoInterrupts, Platform, Store};
+use core::sync::atomic::{AtomicU32, Ordering};
+use std::boxed::Box;
+use std::sync::mpsc;
+use std::time::Duration;
+use std::vec;
+use std::vec::Vec;
+
+fn words(blocks: u32) -> Vec<AtomicUsize> {
+    (0..FreeMap::words_needed(blocks)).map(|_| AtomicUsize::new(0)).collect()
+}
+
+/// Hands out a block and takes it back.
+fn arena_of(store: &Store<'_, '_>, hint: u32) -> usize {
+    let place = store.engine.arenas.allocate(Class::Normal, hint).unwrap();
+    store.engine.arenas.unreserve(place).unwrap();
+    place.arena
+}
+
+#[test]
+fn allocations_spread_by_hint_and_move_on_after_a_while() {
+    let memory = memory();
+    let disk = Disk::new(vec![0; 1 << 20]);
+    let store = Store::format(memory.take().unwrap(), &disk, &NoInterrupts, options(4)).unwrap();
+    let spread: Vec<usize> = (0..4).map(|hint| arena_of(&store, hint)).collect();
+    assert!((0..4).all(|arena| spread.contains(&arena)), "{spread:?}");
+    for hint in 0..100 {
+        assert_eq!(arena_of(&store, hint), spread[hint as usize % 4], "equal hints share an arena");
+    }
+    // With one hint for all, the arenas take turns, not too often and not too seldom.
+    let visited: Vec<usize> = (0..9000).map(|_| arena_of(&store, 7)).collect();
+    let moves = visited.windows(2).filter(|pair| pair[0] != pair[1]).count();
+    assert!((4..=5).contains(&moves), "{moves}");
+    assert!((0..4).all(|arena| visited.contains(&arena)));
+}
+
+#[test]
+fn an_arena_without_room_leads_to_the_others() {
+    let memory = memory();
+    let disk = Disk::new(vec![0; 512 << 10]);
+    let store = Store::format(memory.take().unwrap(), &disk, &NoInterrupts, options(4)).unwrap();
+    let room = store.room_blocks(Class::Normal);
+    let mut in_arena = [0; 4];
+    let error = loop {
+        match store.engine.arenas.allocate(Class::Normal, 2) {
+            Ok(place) => in_arena[place.arena] += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, Error::Full { room_blocks: 0, .. }), "{error}");
+    assert_eq!(in_arena.iter().sum::<u64>(), room);
+    assert!(in_arena.iter().all(|count| *count > 30), "{in_arena:?}");
+}
+
+/// Arenas with gaps between them, as growing and the original leave; every block from in front of the first to behind the
+/// last, against a search from the start.
+#[test]
+fn an_address_is_in_an_arena_or_an_error_at_every_boundary() {
+    let size = BlockSize::MIN;
+    let extents: Vec<(u32, u32)> = (0..40_u32).map(|i| (1 + i * 50 + i % 3, 3 + (i * 7) % 44)).collect();
+    let slots: &'static [ArenaSlot] = Box::leak((0..40).map(|_| ArenaSlot::new()).collect());
+    for count in [0, 1, 2, 3, 17, 40] {
+        let arenas = Arenas::new(slots, count, &[], size, &NoInterrupts);
+        for (arena, (base, blocks)) in extents.iter().enumerate() {
+            arenas.place(arena, *base, *blocks, 0);
+        }
+        for block in 0..2100_u32 {
+            let arena =
+                extents[..count].iter().position(|(base, blocks)| (base + 2..base + 2 + blocks).contains(&block));
+            let addr = u64::from(block) << size.shift();
+            let expected = match arena {
+                Some(arena) => Ok(Place { arena, index: block - extents[arena].0 - 2, block }),
+                None => Err(Error::BadAddress { addr }),
+            };
+            assert_eq!(arenas.locate(addr), expected, "block {block} of {count} arenas");
+            for off in [1, 512, 2047] {
+                assert_eq!(arenas.locate(addr + off), Err(Error::BadAddress { addr: addr + off }));
+            }
+        }
+        for addr in [u64::MAX, u64::MAX << size.shift(), 1 << 43, (1 << 43) - BLOCK as u64, 1 << 60] {
+            assert_eq!(arenas.locate(addr), Err(Error::BadAddress { addr }));
+        }
+    }
+}
+
+/// The same from outside: superblocks, headers, the last two blocks of an arena, what is behind the device.
+#[test]
+fn addresses_that_are_no_callers_are_refused_by_every_call() {
+    let memory = memory();
+    let disk = Disk::new(vec![0; 1 << 20]);
+    let store = Store::format(memory.take().unwrap(), &disk, &NoInterrupts, options(3)).unwrap();
+    let (unit, space) = (BLOCK as u64, store.space());
+    let mut outside = vec![0, (1 << 20) - unit, 1 << 20, u64::MAX, u64::MAX - unit + 1];
+    for arena in 0..3 {
+        let info = store.arena(arena).unwrap();
+        outside.extend([info.addr, info.addr + unit, info.addr + 2 * unit + 1]);
+        let first = info.addr + 2 * unit;
+        assert!(store.is_free(first).is_ok() && store.is_free(first + info.size_bytes - unit) == Ok(false));
+    }
+    disk.take_reads();
+    for addr in outside {
+        let ptr = BlockPtr { addr, hash: 0, gen: 1 };
+        assert_eq!(store.read(ptr).unwrap_err(), Error::BadAddress { addr });
+        assert_eq!(store.free(ptr), Err(Error::BadAddress { addr }));
+        assert_eq!(store.is_free(addr), Err(Error::BadAddress { addr }));
+    }
+    assert_eq!(store.arena(3), None);
+    assert_eq!((disk.take_reads(), store.space()), (vec![], space));
+}
+
+/// A free map, and what commits do to it.
+struct Map<'a> {
+    map: FreeMap<'a>,
+    counts: Counts,
+}
+
+impl Map<'_> {
+    fn commit(&mut self) {
+        while !self.map.roll(&mut self.counts, 5) {}
+        while !self.map.settle(&mut self.counts, 5) {}
+    }
+
+    fn take(&mut self, range: core::ops::Range<u32>) {
+        for block in range {
+            assert_eq!(self.map.reserve(&mut self.counts, block), Some(block));
+            self.map.enqueue(&mut self.counts, block).unwrap();
+        }
+        self.commit();
+    }
+
+    fn give(&mut self, range: core::ops::Range<u32>) {
+        for block in range {
+            self.map.free(&mut self.counts, block).unwrap();
+        }
+        self.commit();
+    }
+
+    fn ranges(&self) -> Vec<(u32, u32)> {
+        let mut ranges: Vec<(u32, u32)> = Vec::new();
+        while let Some((first, count)) = self.map.next_flight_range(ranges.last().map_or(0, |last| last.0 + last.1)) {
+            ranges.push((first, count));
+        }
+        assert_eq!(self.counts.ranges_flight as usize, ranges.len());
+        assert_eq!(self.counts.avail, ranges.iter().map(|range| range.1).sum::<u32>());
+        ranges
+    }
+}
+
+#[test]
+fn ranges_split_and_join_at_the_start_the_end_the_middle_and_whole() {
+    let words = words(300);
+    let map = FreeMap::new(&words, 300);
+    map.clear();
+    map.load_range(0, 300, true).unwrap();
+    let mut map = Map { map, counts: map.load_done() };
+    assert_eq!(map.ranges(), [(0, 300)]);
+    map.take(0..10);
+    assert_eq!(map.ranges(), [(10, 290)], "from the start");
+    map.take(290..300);
+    assert_eq!(map.ranges(), [(10, 280)], "from the end");
+    map.take(100..128);
+    assert_eq!(map.ranges(), [(10, 90), (128, 162)], "from the middle");
+    map.take(10..100);
+    assert_eq!(map.ranges(), [(128, 162)], "whole");
+    map.give(100..128);
+    assert_eq!(map.ranges(), [(100, 190)], "joined with what is behind it");
+    map.give(20..40);
+    assert_eq!(map.ranges(), [(20, 20), (100, 190)], "alone");
+    map.give(290..295);
+    assert_eq!(map.ranges(), [(20, 20), (100, 195)], "joined with what is in front of it");
+    map.give(40..100);
+    assert_eq!(map.ranges(), [(20, 275)], "joined with both");
+    map.give(0..20);
+    map.give(295..300);
+    assert_eq!(map.ranges(), [(0, 300)]);
+}
+
+/// As many pieces as there can be take the same memory as one, and each can be handed out.
+#[test]
+fn the_worst_fragmentation_needs_no_more_memory() {
+    for blocks in [64, 4096, 70_000] {
+        let words = words(blocks);
+        let map = FreeMap::new(&words, blocks);
+        map.clear();
+        for block in (0..blocks).step_by(2) {
+            map.load_range(block, 1, true).unwrap();
+        }
+        let mut map = Map { map, counts: map.load_done() };
+        assert_eq!(map.counts.ranges_flight, blocks / 2);
+        for block in (0..blocks).step_by(2) {
+            assert_eq!(map.map.reserve(&mut map.counts, block), Some(block));
+        }
+        assert_eq!(map.map.reserve(&mut map.counts, 0), None);
+        // About three bits a block, and two levels of summaries.
+        let bits = words.len() * crate::memory::WORD_BITS;
+        assert!(bits <= blocks as usize * 3 * 66 / 64 + 1000, "{bits} bits for {blocks} blocks");
+    }
+}
+
+type World = (&'static Store<'static, 'static>, usize);
+
+fn leaked(arenas: u32, platform: &'static dyn Platform) -> World {
+    let disk: &'static Disk<'static> = Box::leak(Box::new(Disk::new(vec![0; 1 << 20])));
+    let memory = Box::leak(memory());
+    let store = Store::format(memory.take().unwrap(), disk, platform, options(arenas)).unwrap();
+    (Box::leak(Box::new(store)), arenas as usize)
+}
+
+/// With the lock of an arena held for as long as the test likes, an allocation takes the next one and does not wait.
+#[test]
+fn an_allocation_does_not_wait_for_a_busy_arena_while_another_has_room() {
+    let (store, arenas) = leaked(3, &NoInterrupts);
+    for busy in 0..arenas {
+        let (sender, receiver) = mpsc::channel();
+        store.engine.arenas.with(busy, |_, _| {
+            std::thread::spawn(move || sender.send(store.engine.arenas.allocate(Class::Normal, busy as u32)));
+            let place = receiver.recv_timeout(Duration::from_secs(20)).expect("the allocation waits");
+            assert_eq!(place.unwrap().arena, (busy + 1) % arenas);
+        });
+    }
+}
+
+/// Entries into critical sections.
+struct Counting(AtomicU32);
+
+impl Platform for Counting {
+    fn enter_critical(&self) -> usize {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        0
+    }
+    fn leave_critical(&self, _saved: usize) {}
+}
+
+/// With the locks of all arenas held, an allocation waits, and does not say that the volume is full.
+#[test]
+fn an_allocation_waits_when_every_arena_is_busy() {
+    let platform: &'static Counting = Box::leak(Box::new(Counting(AtomicU32::new(0))));
+    let (store, _) = leaked(1, platform);
+    let (sender, receiver) = mpsc::channel();
+    store.engine.arenas.with(0, |_, _| {
+        let before = platform.0.load(Ordering::SeqCst);
+        std::thread::spawn(move || sender.send(store.engine.arenas.allocate(Class::Normal, 0)));
+        // The first round tries; the second waits, inside its critical section.
+        while platform.0.load(Ordering::SeqCst) < before + 2 {
+            std::thread::yield_now();
+        }
+        assert!(receiver.recv_timeout(Duration::from_millis(20)).is_err(), "an allocation without a lock");
+    });
+    assert_eq!(receiver.recv_timeout(Duration::from_secs(20)).expect("the allocation hangs").unwrap().arena, 0);
+}
+
+/// Beginning and ending a commit of an arena with changes in many words of its map takes many sections, each of few words.
+#[test]
+fn a_commit_of_much_begins_and_ends_in_short_lock_sections() {
+    let changed = 5 * WORDS_PER_SECTION;
+    let blocks = (changed * crate::memory::WORD_BITS) as u32;
+    let words = words(blocks);
+    let slots: [ArenaSlot; 1] = [ArenaSlot::new()];
+    let arenas = Arenas::new(&slots, 1, &words, BlockSize::MIN, &NoInterrupts);
+    arenas.place(0, 1, blocks, 0);
+    arenas.with(0, |state, map| {
+        map.load_range(0, blocks, true).unwrap();
+        state.counts = map.load_done();
+        for word in 0..changed as u32 {
+            let block = map.reserve(&mut state.counts, word * crate::memory::WORD_BITS as u32).unwrap();
+            map.enqueue(&mut state.counts, block).unwrap();
+        }
+        state.rolling = true;
+    });
+    let sections = |done: &dyn Fn() -> bool| (0..100).take_while(|_| !done()).count();
+    assert!((4..=5).contains(&sections(&|| arenas.roll_some(0))));
+    let free = arenas.with(0, |state, _| state.counts.free_flight);
+    assert_eq!(free, blocks - changed as u32, "all of it is in");
+    let settle = || arenas.with(0, |state, map| map.settle(&mut state.counts, WORDS_PER_SECTION));
+    assert!((4..=5).contains(&sections(&settle)));
+}
+
+/// What a memory value costs is known when it is compiled, and is what its parts cost.
+#[test]
+fn the_size_of_a_memory_follows_from_its_parameters() {
+    type Base = Memory<{ pages_for(24, BLOCK) }, 24, { map_words(1024, 4) }, 4, 16>;
+    type MoreBuffers = Memory<{ pages_for(1024, BLOCK) }, 1024, { map_words(1024, 4) }, 4, 16>;
+    type MoreVolume = Memory<{ pages_for(24, BLOCK) }, 24, { map_words(1 << 20, 4) }, 4, 16>;
+    const SIZE: usize = Base::SIZE_BYTES;
+    const _: () = assert!(SIZE > 24 * BLOCK);
+    let buffers = MoreBuffers::SIZE_BYTES - SIZE;
+    assert!((1000 * BLOCK..1000 * (BLOCK + 64) + 8192).contains(&buffers), "{buffers} bytes for 1000 buffers");
+    let volume = MoreVolume::SIZE_BYTES - SIZE;
+    let bits = ((1 << 20) - 1024) * 3;
+    assert!((bits..bits * 66 / 64 + 8 * 8192).contains(&(volume * 8)), "{volume} bytes for a million blocks");
+}
