@@ -36,6 +36,7 @@ mod kernel_parts;
 #[allow(dead_code, reason = "the kernel uses the other half of this file")]
 mod outcome;
 mod pack;
+mod panics;
 mod platform;
 mod progress;
 mod refusals;

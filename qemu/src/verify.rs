@@ -77,6 +77,9 @@ fn steps() -> Vec<Step> {
     for target in CORE_TARGETS {
         steps.push(Step::new(&format!("core-{target}"), move |root| build_core(root, target)));
     }
+    steps.push(Step::new("panics", |root| {
+        crate::panics::check(root).map(|calls| Outcome::Pass(format!("none in mount, {calls} elsewhere")))
+    }));
     steps.push(Step::new("image", check_image));
     for scenario in scenarios::ALL.iter().filter(|scenario| !scenario.long) {
         steps.push(Step::new(&format!("boot-{}", scenario.name), |root| {
