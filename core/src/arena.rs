@@ -92,7 +92,9 @@ pub(crate) struct ArenaState {
     pub(crate) changes: u32,
     /// The log must be written anew although nothing changed: what is behind its end could come alive.
     pub(crate) must_rewrite: bool,
-    /// The same, and the volume is not fit for the original until that was done.
+    /// Mounted for reading only, with a log of which the end cannot be told: what it says is free may be in use.
+    pub(crate) in_doubt: bool,
+    /// The log must be written anew, and the volume is not fit for the original until that was done.
     pub(crate) unclean: bool,
     /// Part of the commit in flight.
     pub(crate) touched: bool,
@@ -126,6 +128,7 @@ impl ArenaSlot {
                     log: LogState::NONE,
                     changes: 0,
                     must_rewrite: false,
+                    in_doubt: false,
                     unclean: false,
                     touched: false,
                     bad_copies: 0
@@ -145,6 +148,7 @@ impl ArenaSlot {
             state.log = LogState { header_hash, ..LogState::NONE };
             state.bad_copies = 0;
             state.must_rewrite = false;
+            state.in_doubt = false;
             state.unclean = false;
             state.changes = 0;
             state.rolling = false;

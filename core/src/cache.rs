@@ -31,6 +31,11 @@ use crate::sync::{const_new, AtomicU32, Lock, Ordering, SplitU64};
 /// Frames that one lock section looks at while it searches for one to evict.
 const SEARCH_STEP: u32 = 64;
 
+/// The block was freed, and there is no use in writing it.
+const FREED: u32 = 1;
+/// The block was freed, and is written all the same, for those who may still be reading it.
+const FREED_YET_WRITTEN: u32 = 2;
+
 const EMPTY: u32 = 0;
 const READING: u32 = 1;
 const VALID: u32 = 2;
@@ -45,7 +50,7 @@ pub(crate) struct FrameMeta {
     state: AtomicU32,
     /// 1 while the content waits to be written or is being written.
     dirty: AtomicU32,
-    /// 1 if the block was freed while it was dirty, before any commit included it.
+    /// Not 0 if the block was freed while it was dirty, before any commit included it.
     freed: AtomicU32,
     /// 1 if the block was used since the clock hand last passed.
     referenced: AtomicU32,
@@ -396,13 +401,18 @@ impl<'m> Cache<'m> {
 
     /// Forgets a freed block that no commit needs. `true` if it still waits to be written or is being written;
     /// [`Cache::written`] then tells when that is over.
-    pub(crate) fn cancel(&self, block: u32) -> bool {
+    ///
+    /// While somebody may still be reading the block (`wanted`), its write goes on, and it stays in the cache.
+    pub(crate) fn cancel(&self, block: u32, wanted: bool) -> bool {
         self.table.with(self.platform, |_| {
             let Some(id) = self.find(block) else { return false };
-            self.remove(id);
+            if !wanted {
+                self.remove(id);
+            }
             let meta = self.meta(id);
             let dirty = meta.dirty.load(Ordering::Relaxed) != 0;
-            meta.freed.store(u32::from(dirty), Ordering::Relaxed);
+            let freed = if wanted { FREED_YET_WRITTEN } else { FREED };
+            meta.freed.store(if dirty { freed } else { 0 }, Ordering::Relaxed);
             dirty
         })
     }
@@ -418,14 +428,14 @@ impl<'m> Cache<'m> {
 
     /// Whether a dirty block was cancelled, so that there is no use in writing it.
     pub(crate) fn is_cancelled(&self, share: &Shared<'m>) -> bool {
-        self.table.with(self.platform, |_| share.meta().freed.load(Ordering::Relaxed) != 0)
+        self.table.with(self.platform, |_| share.meta().freed.load(Ordering::Relaxed) == FREED)
     }
 
     /// The block is written, or needs no writing any more. `true` if it was cancelled meanwhile.
     pub(crate) fn written(&self, share: &Shared<'m>) -> bool {
         self.table.with(self.platform, |_| {
             share.meta().dirty.store(0, Ordering::Relaxed);
-            share.meta().freed.load(Ordering::Relaxed) != 0
+            share.meta().freed.swap(0, Ordering::Relaxed) != 0
         })
     }
 }

@@ -136,14 +136,21 @@ impl<'m> Direct<'_, 'm> {
         Ok(())
     }
 
-    /// Overwrites the places where the superblock of any block size may be.
+    /// Overwrites the first sector of each place where the superblock of any block size may be. All else in the blocks that
+    /// are written stays as it is, so whatever of it survives a crash, an old volume is either whole or none.
     fn erase_superblocks(&self) -> Result<(), Error> {
         let last = self.len_bytes.saturating_sub(PROBE_LEN_BYTES as u64);
         let sizes = (BlockSize::MIN.shift()..=BlockSize::MAX.shift()).filter_map(|shift| BlockSize::new(1 << shift));
-        let ends = sizes.map(|size| Mounting::second_superblock_addr(self.len_bytes, size).min(last));
-        for addr in core::iter::once(0).chain(ends) {
-            let mut slot = self.slot()?;
-            slot.bytes_mut().fill(0);
+        let ends = sizes.map(|size| Mounting::second_superblock_addr(self.len_bytes, size));
+        for place in core::iter::once(0).chain(ends) {
+            let addr = place.min(last);
+            let chain = SlotChain::new(self.slot()?);
+            let request = Request::read(addr, PROBE_LEN_BYTES, chain, Purpose::Private);
+            let Some(mut slot) = self.run(request, DeviceOp::Read)? else { return Err(Error::NoBuffer) };
+            let first_sector = (place - addr) as usize;
+            if let Some(sector) = slot.bytes_mut().get_mut(first_sector..).and_then(|rest| rest.get_mut(..512)) {
+                sector.fill(0);
+            }
             let Ok(chain) = SharedChain::new(slot.share()) else { return Err(Error::NoBuffer) };
             self.run(Request::write(addr, PROBE_LEN_BYTES, chain, Purpose::Private), DeviceOp::Write)?;
         }

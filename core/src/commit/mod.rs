@@ -227,6 +227,8 @@ impl<'m> Commit<'m> {
         if !changed && !repairs {
             return Ok(CommitTicket { generation: self.durable, repairs: false });
         }
+        let roots_only = changed
+            && !(0..arenas.len()).any(|arena| arenas.with(arena, |state, map| map.is_changed() || state.must_rewrite));
         let generation = self.durable + u64::from(changed);
         if generation > MAX_GENERATION {
             return Err(Error::BadParameter { name: "generation", found: generation });
@@ -237,6 +239,9 @@ impl<'m> Commit<'m> {
                     state.changes = 0;
                     state.rolled = generation;
                     state.rolling = true;
+                    // A commit of nothing but roots writes the header of one arena all the same: that headers and superblock
+                    // agree then proves that the superblock is the newest, when the other one cannot be read.
+                    state.must_rewrite |= roots_only && arena == 0;
                 });
             }
         }

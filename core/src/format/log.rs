@@ -13,7 +13,7 @@
 //! Invariant: between any two entries, the closing barrier and the allocation of a further log block still fit.
 #![forbid(unsafe_code)]
 
-use super::bytes::{be64, put64};
+use super::bytes::{be16, be64, put64};
 use super::chained::{entry_space, finish, BlockSum, Chained, AT_CHAIN, AT_ENTRIES, WORD};
 use super::{chain_digest, check_addr, check_addr_or_none, BlockSize, BlockType, FormatError, LogSeal, MAX_GENERATION};
 use crate::hash::hash64;
@@ -109,7 +109,9 @@ impl<'a> LogBlock<'a> {
 /// block that [`LogBlock::decode`] accepts, and otherwise as it was.
 pub fn restore_sealed(page: &mut [u8], size: BlockSize, before: u64, addr: u64, seal: &LogSeal) -> bool {
     let barrier = (seal.gen << 8) | u64::from(OP_BARRIER);
-    let Some(chain) = be64(page, AT_CHAIN) else { return false };
+    let Some(chain) = be64(page, AT_CHAIN).filter(|_| be16(page, 0) == Some(BlockType::Log as u16)) else {
+        return false;
+    };
     let mut at = AT_ENTRIES;
     while at + WORD <= AT_ENTRIES + entry_space(size) {
         let Some(word) = be64(page, at) else { return false };

@@ -96,10 +96,10 @@ pub enum Extension {
 }
 
 impl SuperHead {
-    /// Whether `is_there` holds for the address of the root or of an end of the dead list.
-    pub(crate) fn points_into(&self, is_there: impl Fn(u64) -> bool) -> bool {
+    /// The first address for which `is_there` holds, of the root and the ends of the dead list.
+    pub(crate) fn points_into(&self, is_there: impl Fn(u64) -> bool) -> Option<u64> {
         let pointers = [self.root_addr, self.deadlist_head.addr, self.deadlist_tail.addr];
-        pointers.into_iter().any(|addr| addr != super::NONE && is_there(addr))
+        pointers.into_iter().find(|addr| *addr != super::NONE && is_there(*addr))
     }
 }
 
@@ -183,6 +183,13 @@ impl<'a> Superblock<'a> {
     #[must_use]
     pub const fn head(&self) -> &SuperHead {
         &self.head
+    }
+
+    /// A hash of everything that has a meaning, the extension included: equal in both copies of one commit.
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        let end = (hash_offset(self.head.narena) + HASH_LEN + EXTENSION_LEN).min(self.page.len());
+        hash64(self.page.get(..end).unwrap_or(&[]))
     }
 
     /// Entry `index` of the arena table, or `None` behind its end.

@@ -3,7 +3,7 @@
 use super::logs::Walk;
 use super::{too_small, Mounting, Stage};
 use crate::device::DeviceError;
-use crate::error::{Damage, Error, MemoryPart};
+use crate::error::{Damage, DeviceOp, Error, MemoryPart};
 use crate::format::{ArenaHeader, CHAIN_DIGEST_START};
 use crate::freemap::FreeMap;
 use crate::hash::hash64;
@@ -32,6 +32,10 @@ impl<'d, 'm> Mounting<'d, 'm> {
         if !matching {
             engine.arenas.with(arena, |state, _| state.bad_copies |= 1 << copy);
             self.bad_header_copies += 1;
+            if let (1, false, Err(cause)) = (copy, first_good, result) {
+                let addr = base + engine.size.len_u64();
+                return Err(Error::Device { op: DeviceOp::Read, addr, cause });
+            }
             if copy == 1 && !first_good {
                 return Err(Error::corrupt(base, Damage::Header { expected }));
             }

@@ -110,15 +110,16 @@ impl<'d, 'm> Mounting<'d, 'm> {
 
     pub(super) fn end_log(&mut self, arena: usize, walk: &Walk) -> Result<(), Error> {
         let (Some(engine), Some(head)) = (&self.engine, &self.head) else { return Err(Error::NoBuffer) };
-        let (sealed, read_only, mut doubtful_blocks, mut in_doubt, mut root_in_log) =
-            (self.sealed, self.read_only(), 0, false, false);
+        let in_log = |addr: u64| {
+            let place = engine.arenas.locate(addr).ok().filter(|place| place.arena == arena);
+            place.is_some_and(|place| {
+                let noted = engine.arenas.with(arena, |_, map| map.is_load_log_block(place.index));
+                noted || engine.arenas.is_spare(place)
+            })
+        };
+        self.root_in_log = self.root_in_log.or(head.points_into(in_log));
+        let (sealed, read_only, mut doubtful_blocks) = (self.sealed, self.read_only(), 0);
         engine.arenas.with(arena, |state, map| {
-            if head.points_into(|addr| {
-                let place = engine.arenas.locate(addr).ok().filter(|place| place.arena == arena);
-                place.is_some_and(|place| map.is_load_log_block(place.index) || engine.arenas.is_spare(place))
-            }) {
-                root_in_log = true;
-            }
             if let Some(index) = map.load_free_log_block() {
                 let addr = engine.arenas.addr(engine.arenas.at(arena, index));
                 return Err(Error::corrupt(addr, Damage::LogNotInUse));
@@ -126,7 +127,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
             // A log of the original without the committed barrier: it was killed while it wrote over it, and what it freed
             // after the barrier before may still be part of the committed state. Lost space is better than lost data.
             let torn = state.log.seal.is_none() && !sealed && (walk.last_barrier != head.qgen || head.qgen == 0);
-            in_doubt = walk.doubtful && torn && read_only;
+            state.in_doubt = walk.doubtful && torn && read_only;
             if walk.doubtful && torn && !read_only {
                 doubtful_blocks = map.load_keep_doubtful();
                 state.must_rewrite = true;
@@ -141,8 +142,6 @@ impl<'d, 'm> Mounting<'d, 'm> {
             Ok(())
         })?;
         self.doubtful_blocks += doubtful_blocks;
-        self.in_doubt |= in_doubt;
-        self.root_in_log |= root_in_log;
         self.stage = match arena + 1 < engine.arenas.len() {
             true => Stage::Header { arena: arena + 1, copy: 0 },
             false => Stage::Flush,

@@ -17,7 +17,7 @@
 //! happened; but a later commit of the same number could make it so, so the first commit writes such a log anew.
 //!
 //! # Bounds
-//! At most 9 reads of superblocks, two of headers for each arena, and one of each log block; a log cannot have more
+//! At most 7 reads of superblocks, two of headers for each arena, and one of each log block; a log cannot have more
 //! blocks than its arena, because a block that comes twice is damage.
 
 // Without a heap there is nothing to box a large error in, and it is the memory itself that comes back.
@@ -27,13 +27,14 @@ mod headers;
 mod logs;
 mod superblocks;
 
-use crate::arena::Arenas;
+use crate::arena::{ArenaState, Arenas};
 use crate::cache::Cache;
 use crate::commit::Commit;
 use crate::device::{Completion, Device, DeviceError, DeviceGeometry, FlushTag, Purpose, Request};
 use crate::epoch::Epochs;
 use crate::error::{Damage, DeviceOp, Error, MemoryPart};
 use crate::format::{BlockSize, FormatError, SuperHead, NONE};
+use crate::freemap::FreeMap;
 use crate::memory::{Resources, COMMIT_FRAMES, PROBE_LEN_BYTES, RECLAIM_FRAMES};
 use crate::platform::Platform;
 use crate::pool::{Pool, Slot, SlotChain};
@@ -174,14 +175,14 @@ pub struct Mounting<'d, 'm> {
     unsent: Option<Request<'m>>,
     supers: [CopyState; 2],
     head: Option<SuperHead>,
+    /// Of the superblock that counts.
+    fingerprint: u64,
     sealed: bool,
     bad_header_copies: u32,
     log_blocks: u64,
     doubtful_blocks: u32,
-    /// Some log is in doubt, and the mount is for reading only.
-    in_doubt: bool,
-    /// The superblock points to a block that holds a log.
-    root_in_log: bool,
+    /// The superblock points to this block, which holds a log.
+    root_in_log: Option<u64>,
     damaged_arenas: u32,
     damage: Option<Error>,
     words_used: usize,
@@ -209,12 +210,12 @@ impl<'d, 'm> Mounting<'d, 'm> {
             unsent: None,
             supers: [none; 2],
             head: None,
+            fingerprint: 0,
             sealed: false,
             bad_header_copies: 0,
             log_blocks: 0,
             doubtful_blocks: 0,
-            in_doubt: false,
-            root_in_log: false,
+            root_in_log: None,
             damaged_arenas: 0,
             damage: None,
             words_used: 0,
@@ -364,8 +365,9 @@ impl<'d, 'm> Mounting<'d, 'm> {
                 continue;
             }
             let in_use = engine.arenas.locate(addr).is_ok_and(|place| {
-                let free = engine.arenas.with(place.arena, |_, map| map.is_free_in_flight(place.index));
-                !self.root_in_log && (!free || self.in_doubt)
+                let in_use =
+                    |state: &mut ArenaState, map: &FreeMap<'_>| state.in_doubt || !map.is_free_in_flight(place.index);
+                self.root_in_log != Some(addr) && engine.arenas.with(place.arena, in_use)
             });
             let error = Error::corrupt(addr, Damage::RootFree);
             match in_use {
@@ -379,8 +381,21 @@ impl<'d, 'm> Mounting<'d, 'm> {
         Ok(())
     }
 
+    /// The second superblock is never newer than the first. If the first cannot be read, the second may be older than what
+    /// was acknowledged; then some header copy is not the one that it names. (A first superblock that can be read and is
+    /// none was torn, before anything was acknowledged by it.)
+    fn check_superblock(&self, engine: &Engine<'m>) -> Result<(), Error> {
+        let CopyState::Unreadable(cause) = self.supers[0] else { return Ok(()) };
+        let agree = (0..engine.arenas.len()).all(|arena| engine.arenas.with(arena, |state, _| state.bad_copies == 0));
+        if agree || self.read_only() {
+            return Ok(());
+        }
+        Err(Error::Device { op: DeviceOp::Read, addr: 0, cause })
+    }
+
     fn finish(&mut self) -> Result<Store<'d, 'm>, Error> {
         let (Some(engine), Some(head)) = (self.engine.take(), self.head.take()) else { return Err(Error::NoBuffer) };
+        self.check_superblock(&engine)?;
         self.check_roots(&engine, &head)?;
         let bad = |copy: usize| u8::from(self.supers[copy] != CopyState::Good) << copy;
         let second = Self::second_superblock_addr(self.geometry.len_bytes, engine.size);

@@ -85,14 +85,20 @@ impl<'d, 'm> Mounting<'d, 'm> {
         let head = *superblock.head();
         if let Some(other) = self.head {
             if head.qgen <= other.qgen {
-                let same = head.qgen == other.qgen;
-                self.supers[copy] = if same { CopyState::Good } else { CopyState::Lagging { generation: head.qgen } };
+                let (stored, computed) = (superblock.fingerprint(), self.fingerprint);
+                self.supers[copy] = match head.qgen == other.qgen {
+                    false => CopyState::Lagging { generation: head.qgen },
+                    true if stored == computed => CopyState::Good,
+                    // One commit, two contents: the first copy was written first, so it is the one that counts.
+                    true => CopyState::Bad(FormatError::Hash { stored, computed }),
+                };
                 return Ok(());
             }
             self.supers[copy ^ 1] = CopyState::Lagging { generation: other.qgen };
         }
         self.supers[copy] = CopyState::Good;
         self.head = Some(head);
+        self.fingerprint = superblock.fingerprint();
         self.sealed = matches!(superblock.extension(), Extension::Ours { .. });
         let Some(memory) = &self.memory else { return Ok(()) };
         let have = memory.arenas.len() as u64;

@@ -321,6 +321,8 @@ impl<'d, 'm> Store<'d, 'm> {
     }
 
     fn free_in_map(&self, addr: u64, place: Place) -> Result<Freed, Error> {
+        self.engine.epochs.stamp();
+        let wanted = !self.engine.epochs.is_quiet();
         self.engine.arenas.change(place.arena, |state, map| {
             if !self.engine.arenas.log_has_room(place.arena, state) {
                 let free_blocks = u64::from(state.counts.avail);
@@ -336,7 +338,7 @@ impl<'d, 'm> Store<'d, 'm> {
                 return Ok(Freed::Committed);
             }
             Ok(match freed {
-                State::Reserved if self.engine.cache.cancel(place.block) => Freed::Cancelled,
+                State::Reserved if self.engine.cache.cancel(place.block, wanted) => Freed::Cancelled,
                 State::Reserved => Freed::Idle,
                 _ => {
                     self.engine.cache.forget(place.block);

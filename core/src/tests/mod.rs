@@ -18,6 +18,12 @@ mod rows_locks;
 mod rows_log;
 #[cfg(not(any(loom, feature = "shuttle")))]
 mod rows_space;
+#[cfg(all(feature = "shuttle", not(loom)))]
+mod shuttle_parts;
+#[cfg(all(feature = "shuttle", not(loom)))]
+mod shuttle_store;
+#[cfg(all(feature = "shuttle", not(loom)))]
+mod shuttle_world;
 #[cfg(not(loom))]
 mod store;
 #[cfg(not(loom))]

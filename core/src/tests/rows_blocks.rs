@@ -142,6 +142,10 @@ fn a_pointer_says_where_what_and_when() {
     let memory = memory();
     let disk = Disk::new(vec![0; 1 << 20]);
     let store = Store::format(memory.take().unwrap(), &disk, &NoInterrupts, options(2)).unwrap();
+    // Every buffer has held something.
+    for _ in 0..40 {
+        write(&store, 0xff).unwrap();
+    }
     for (generation, fill) in (2..6).zip(10..) {
         let mut filling = store.allocate(Allocate::data().hint(fill)).unwrap();
         assert!(filling.bytes().iter().all(|byte| *byte == 0), "a new block holds nothing old");
