@@ -10,8 +10,8 @@ use arenite_core::{
 };
 use sim::{check, hinted, memory, Contents, Disk, Media, Rng};
 
-const SEEDS: u64 = 64;
-const OPERATIONS: u32 = 3000;
+const SEEDS: u64 = 256;
+const OPERATIONS: u32 = 10_000;
 /// Blocks being filled at once: fewer than the buffers that a reader may have too.
 const MAX_FILLINGS: usize = 3;
 

@@ -233,6 +233,7 @@ fn crash_states_of_four_threads_and_completions_in_any_order() {
 #[test]
 fn what_a_reader_may_reach_stays_until_it_has_left() {
     common::grace(true).unwrap();
+    common::grace(false).unwrap();
 }
 
 #[test]

@@ -50,7 +50,7 @@ fn small_commits_one_sector_a_block() {
 
 #[test]
 fn small_commits_whole_blocks() {
-    let counts = explore("small, dense", DEEP, seeds(3, Config::small));
+    let counts = explore("small, dense", DEEP, seeds(5, Config::small));
     assert!(counts.images >= 300_000 && counts.exhaustive_epochs >= 1_500, "{counts}");
 }
 

@@ -153,3 +153,21 @@ fn the_damage_of_one_copy_costs_nothing() {
         }
     }
 }
+#[test]
+fn an_unreadable_superblock_never_hides_an_acknowledged_commit() {
+    let recording = record(&Config::arenas(3)).unwrap();
+    for epoch in recording.trace.epochs(0) {
+        for index in 0..12 {
+            let fault = Fault { op: Op::Read, index, sticky: false, effect: Effect::Refuse(DeviceError::Io) };
+            let memory: Box<SmallMemory> = boxed_memory();
+            let device = MemDevice::new(Arc::new(Disk::over(Arc::clone(&epoch.base))), MemOptions::default());
+            let device = Faulty::new(device, vec![fault]);
+            let resources = memory.take().unwrap();
+            let store = Store::mount(resources, &device, &ImpatientPlatform, MountOptions::default());
+            let Ok(store) = store else { continue };
+            let shown = store.roots().next_qid as usize;
+            let newest = shown == epoch.acknowledged || shown == epoch.begun;
+            assert!(newest || store.is_read_only(), "epoch {}, read {index}: shows {shown}", epoch.index);
+        }
+    }
+}
