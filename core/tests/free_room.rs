@@ -5,7 +5,9 @@ mod sim;
 
 use arenite_core::format::{ArenaHeader, BlockSize};
 use arenite_core::Class;
-use sim::{commit_root, format, free_every_second, hinted, memory, put_as, step_until, Contents, Disk, Hold, Media, BLOCK};
+use sim::{
+    commit_root, format, free_every_second, hinted, memory, put_as, step_until, Contents, Disk, Hold, Media, BLOCK,
+};
 
 /// Blocks that come and go within one generation leave no ranges behind, so that freeing finds room for the log at any
 /// moment, also while a commit has just taken a block for it.
@@ -21,9 +23,8 @@ fn blocks_that_come_and_go_do_not_use_up_the_room_of_the_log() {
     free_every_second(&store, contents.clone());
     commit_root(&store, contents[0].0);
     let base = store.arena(0).unwrap().addr;
-    let header = disk.look(|media| {
-        ArenaHeader::decode(&media.view()[base as usize..][..BLOCK], BlockSize::MIN, base).unwrap()
-    });
+    let header =
+        disk.look(|media| ArenaHeader::decode(&media.view()[base as usize..][..BLOCK], BlockSize::MIN, base).unwrap());
     disk.hold(Hold::ReadsOf(header.seal.unwrap().tail_addr));
     put_in(0, Class::Normal).unwrap();
     put_in(1, Class::Normal).unwrap();
