@@ -134,7 +134,7 @@ fn two_thousand_mounts_lose_no_block() {
     let mut rng = Rng(7);
     let mut contents = Contents::new();
     let mut media = Media::blank(256 << 10);
-    for cycle in 0..2000_u64 {
+    for cycle in 0..10_000_u64 {
         let memory = memory();
         let disk = Disk::in_order(media);
         let store = if cycle == 0 { format(&memory, &disk, 2) } else { mount(&memory, &disk).unwrap() };
