@@ -130,7 +130,7 @@ fn two_stores_work_side_by_side() {
 }
 
 #[test]
-fn two_thousand_mounts_lose_no_block() {
+fn ten_thousand_mounts_lose_no_block() {
     let mut rng = Rng(7);
     let mut contents = Contents::new();
     let mut media = Media::blank(256 << 10);
