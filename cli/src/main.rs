@@ -190,7 +190,8 @@ enum Command {
         /// Number of operations, of all threads together.
         #[arg(long, value_name = "N")]
         ops: u64,
-        /// Where the pseudo-random numbers begin. With one thread, the same seed does the same.
+        /// Where the pseudo-random numbers begin. One thread that never finds the volume full does the same for the same
+        /// seed.
         #[arg(long, value_name = "S")]
         seed: u64,
         /// Threads that use the volume.

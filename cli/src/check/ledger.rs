@@ -2,7 +2,7 @@
 
 use super::report::{Blocks, Report};
 use arenite_core::format::BlockSize;
-use arenite_core::{BlockPtr, Store};
+use arenite_core::{ArenaInfo, BlockPtr, Store};
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
@@ -115,44 +115,83 @@ impl<'s, 'd, 'm> Ledger<'s, 'd, 'm> {
     /// Compares what was met with the free space, and counts.
     pub(super) fn settle(&self, logs: &HashSet<u64>, report: &mut Report) {
         let unit = self.store.block_size().len_u64();
-        let mut blocks = Blocks::default();
-        for met in self.met.values() {
+        let mut arenas: Vec<Extent> =
+            (0..).map_while(|index| self.store.arena(index)).map(|arena| Extent::new(&arena, unit)).collect();
+        let mut blocks = Blocks { log: logs.len() as u64, ..Blocks::default() };
+        for addr in logs {
+            if let Some(arena) = Extent::of(&mut arenas, *addr) {
+                // The log may be in one of the last two.
+                arena.explained += u64::from(*addr < arena.spares);
+            }
+        }
+        for (addr, met) in &self.met {
             match met {
                 Met::Live { .. } => blocks.reachable += 1,
                 Met::Waiting { dead: true } => blocks.dead += 1,
                 Met::Waiting { dead: false } => blocks.replaced += 1,
             }
+            let live = matches!(met, Met::Live { .. });
+            let Some(arena) = Extent::of(&mut arenas, *addr) else { continue };
+            match (logs.contains(addr), *addr >= arena.spares) {
+                (true, _) if live => report.find(*addr, "reachable, but a block of a log".to_owned()),
+                (_, true) if live => report.find(*addr, "reachable, but one of the two at the arena's end".to_owned()),
+                (false, false) => arena.explained += u64::from(self.store.is_free(*addr) == Ok(false)),
+                _ => {}
+            }
         }
-        let mut lost: Vec<(u64, u64)> = Vec::new();
-        for arena in (0..).map_while(|index| self.store.arena(index)) {
-            let (first, count) = (arena.addr + 2 * unit, arena.size_bytes / unit);
-            blocks.total += count;
-            for index in 0..count {
-                let addr = first + index * unit;
-                let (met, spare) = (self.met.get(&addr), index + 2 >= count);
-                let live = matches!(met, Some(Met::Live { .. }));
-                if self.store.is_free(addr) == Ok(true) {
-                    blocks.free += 1;
-                } else if logs.contains(&addr) {
-                    blocks.log += 1;
-                    if live {
-                        report.find(addr, "reachable, but a block of a log".to_owned());
-                    }
-                } else if spare {
-                    blocks.spare += 1;
-                    if live {
-                        report.find(addr, "reachable, but one of the two at the arena's end".to_owned());
-                    }
-                } else if met.is_none() && report.complete {
-                    blocks.unreachable += 1;
-                    match lost.last_mut() {
-                        Some((start, len)) if *start + *len * unit == addr => *len += 1,
-                        _ => lost.push((addr, 1)),
-                    }
-                }
+        let in_spares = |addr: &u64| Extent::of(&mut arenas, *addr).is_some_and(|arena| *addr >= arena.spares);
+        let spare_logs = logs.iter().copied().filter(in_spares).count();
+        blocks.spare = (2 * arenas.len() - spare_logs) as u64;
+        let mut lost = Vec::new();
+        for arena in &arenas {
+            blocks.total += arena.count;
+            blocks.free += arena.free;
+            let used = arena.count.saturating_sub(arena.free + 2);
+            let unreachable = used.saturating_sub(arena.explained);
+            if unreachable > 0 && report.complete {
+                blocks.unreachable += unreachable;
+                self.find_lost(arena, unit, logs, &mut lost);
             }
         }
         report.unreachable(&lost, blocks.unreachable, unit);
         report.blocks = Some(blocks);
+    }
+
+    /// Looks at every block of an arena for those that are in use without a reason: runs of (address, number).
+    fn find_lost(&self, arena: &Extent, unit: u64, logs: &HashSet<u64>, lost: &mut Vec<(u64, u64)>) {
+        for addr in (arena.first..arena.spares).step_by(unit as usize) {
+            if self.store.is_free(addr) == Ok(true) || self.met.contains_key(&addr) || logs.contains(&addr) {
+                continue;
+            }
+            match lost.last_mut() {
+                Some((start, len)) if *start + *len * unit == addr => *len += 1,
+                _ => lost.push((addr, 1)),
+            }
+        }
+    }
+}
+
+/// The blocks of one arena.
+struct Extent {
+    /// Byte address of its first block.
+    first: u64,
+    /// Byte address of the two that are never handed out.
+    spares: u64,
+    count: u64,
+    free: u64,
+    /// Blocks in use, without the last two, of which it is known why.
+    explained: u64,
+}
+
+impl Extent {
+    fn new(arena: &ArenaInfo, unit: u64) -> Self {
+        let first = arena.addr + 2 * unit;
+        let (count, free) = (arena.size_bytes / unit, arena.free_bytes / unit);
+        Self { first, spares: first + count.saturating_sub(2) * unit, count, free, explained: 0 }
+    }
+
+    fn of(arenas: &mut [Self], addr: u64) -> Option<&mut Self> {
+        let behind = arenas.partition_point(|arena| arena.first <= addr);
+        arenas.get_mut(behind.checked_sub(1)?)
     }
 }

@@ -56,7 +56,8 @@ fn damaged(damage: Error, rest: Result<Report, Error>) -> Report {
     let mut report = rest.unwrap_or_else(|_| Report::unmounted());
     let first = report::finding(damage, 0);
     if !report.findings.iter().any(|finding| finding.addr == first.addr) {
-        report.findings.insert(0, first);
+        report.push(first);
+        report.findings.sort_by_key(|finding| finding.addr);
     }
     report
 }
@@ -89,6 +90,7 @@ impl Job for Checking<'_> {
         report.complete &= report.damaged_arenas == 0;
         let logs = log_blocks(self.image, &store, &mut report);
         ledger.settle(&logs, &mut report);
+        report.findings.sort_by_key(|finding| finding.addr);
         Ok(report)
     }
 

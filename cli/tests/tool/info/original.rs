@@ -10,7 +10,7 @@
 //!
 //! It never flushes; what is left of it after a kill is any first part of these writes.
 
-use crate::reference::{be16, be64, Arena, State};
+use super::reference::{be16, be64, Arena, State};
 use crate::scratch::{Scratch, BLOCK, BLOCK_LEN};
 use arenite_core::hash::hash64;
 

@@ -1,7 +1,7 @@
 //! Copies that are bad, images that are cut short, and what was never a volume.
 
-use crate::original::{commit, Change, Log, Part};
-use crate::reference::{self, be64};
+use super::original::{commit, Change, Log, Part};
+use super::reference::{self, be64};
 use crate::scratch::{complaint, Scratch, BLOCK, BLOCK_LEN};
 use serde_json::Value;
 

@@ -1,8 +1,8 @@
 //! Crashes of the original: its process dies after any of a commit's writes, in several orders of those that it may
 //! issue in any order. Each state is shown as the rules of the format have it, and as one would expect.
 
-use crate::original::{commit, Change, Log, Part, Write};
-use crate::reference::{self, State};
+use super::original::{commit, Change, Log, Part, Write};
+use super::reference::{self, State};
 use crate::scratch::Scratch;
 
 fn small(arena: usize) -> Change {

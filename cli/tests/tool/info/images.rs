@@ -1,6 +1,6 @@
 //! The images that the original wrote, against what the original itself said of them (testdata/README.md).
 
-use crate::reference;
+use super::reference;
 use crate::scratch::{testdata, Scratch};
 use serde_json::Value;
 

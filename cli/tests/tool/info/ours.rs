@@ -1,7 +1,7 @@
 //! Volumes that Arenite itself made and wrote, other sizes of blocks and volumes among them, and the original on top.
 
-use crate::original::{commit, Change, Log, Part};
-use crate::reference;
+use super::original::{commit, Change, Log, Part};
+use super::reference;
 use crate::scratch::Scratch;
 use arenite_core::format::BlockSize;
 use arenite_core::memory::{map_words, pages_for};

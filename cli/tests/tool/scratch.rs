@@ -56,6 +56,13 @@ pub fn arenite(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_arenite")).args(arguments).output().unwrap()
 }
 
+/// Runs the tool; returns exit code, standard output and standard error.
+pub fn run(arguments: &[&str]) -> (i32, String, String) {
+    let output = arenite(arguments);
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
 pub fn testdata(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata").join(name)
 }
@@ -120,6 +127,61 @@ impl Scratch {
         let output = arenite(&["info", self.path.to_str().unwrap()]);
         assert_eq!(output.status.code(), Some(0));
         String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The path as an argument.
+    pub fn name(&self) -> &str {
+        self.path.to_str().unwrap()
+    }
+
+    /// All bytes, as a hash.
+    pub fn fingerprint(&self) -> u64 {
+        arenite_core::hash::hash64(&std::fs::read(&self.path).unwrap())
+    }
+
+    /// Flips a bit of one byte.
+    pub fn flip(&self, addr: u64) {
+        let mut byte = [0];
+        self.file.read_exact_at(&mut byte, addr).unwrap();
+        self.write(addr, &[byte[0] ^ 0x10]);
+    }
+
+    /// Runs a command on the image; returns exit code, standard output and standard error.
+    pub fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+        run(&[arguments, &[self.name()]].concat())
+    }
+
+    /// `check --json`, which must end with this code.
+    pub fn check(&self, code: i32) -> Value {
+        let (found, out, complaint) = self.run(&["check", "--json"]);
+        assert_eq!((found, complaint.as_str()), (code, ""), "{out}");
+        let report: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(report["clean"], code == 0);
+        let (found, text, _) = self.run(&["check"]);
+        assert_eq!(found, code);
+        for finding in report["findings"].as_array().unwrap() {
+            let line = format!("{:#x}: {}", finding["addr"].as_u64().unwrap(), finding["what"].as_str().unwrap());
+            assert!(text.lines().any(|found| found == line), "{line} is not in {text}");
+        }
+        report
+    }
+
+    /// Checks, and must find one thing: at this address, with these words.
+    pub fn check_finds(&self, addr: u64, what: &str) -> Value {
+        let report = self.check(1);
+        let findings = report["findings"].as_array().unwrap();
+        assert_eq!(findings.len(), 1, "{report:#}");
+        assert_eq!(findings[0]["addr"], addr, "{report:#}");
+        assert!(findings[0]["what"].as_str().unwrap().contains(what), "{report:#}");
+        report
+    }
+
+    /// Free bytes and bytes of logs, as `info` has them: all that other blocks leave.
+    pub fn room(&self) -> u64 {
+        let info = self.info();
+        let logs: u64 =
+            info["arenas"].as_array().unwrap().iter().map(|arena| arena["log_blocks"].as_u64().unwrap()).sum();
+        info["free"].as_u64().unwrap() + logs * info["block_size"].as_u64().unwrap()
     }
 
     /// The complaint of `info`, which must be the only output: one line that names the image, then the reason.
