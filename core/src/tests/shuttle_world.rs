@@ -85,8 +85,8 @@ struct Inner<'m> {
 
 /// A disk with a volatile cache: completions come in any order, or not yet.
 pub(super) struct Disk<'m> {
-    // Never held across a scheduling point, so a plain mutex does.
-    inner: Mutex<Inner<'m>>,
+    // The buffers of a request are linked by atomics, so there are scheduling points under this lock.
+    inner: shuttle::sync::Mutex<Inner<'m>>,
     depth: usize,
 }
 
@@ -103,7 +103,7 @@ impl<'m> Disk<'m> {
             for_good: false,
             bad_reads: 0,
         };
-        Self { inner: Mutex::new(inner), depth }
+        Self { inner: shuttle::sync::Mutex::new(inner), depth }
     }
 
     fn with<R>(&self, section: impl FnOnce(&mut Inner<'m>) -> R) -> R {
