@@ -144,7 +144,11 @@ impl Job for Exercise<'_> {
         }
         let mut done = with_workers(&device, DEVICE_THREADS, || with_syncers(&store, 1, || self.exercise(&store)));
         if let Err(error) = store.unmount() {
-            done.errors.push(error.to_string());
+            let text = error.to_string();
+            // Mostly it is what has ended the run.
+            if !done.errors.contains(&text) {
+                done.errors.push(text);
+            }
         }
         Ok(done)
     }
