@@ -28,3 +28,5 @@ mod shuttle_world;
 mod store;
 #[cfg(not(loom))]
 mod upkeep;
+#[cfg(not(any(loom, feature = "shuttle")))]
+mod sizes;
