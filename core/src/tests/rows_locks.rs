@@ -97,7 +97,6 @@ impl<'m> Device<'m> for Strict<'_, 'm> {
 fn use_store(store: &Store<'_, '_>, rounds: u32, worker: u32) -> Vec<BlockPtr> {
     let mut kept: Vec<BlockPtr> = Vec::new();
     for round in 0..rounds {
-        let inside = (round % 5 == 0).then(|| store.enter(worker).unwrap());
         match write(store, round as u8) {
             Ok(ptr) => kept.push(ptr),
             Err(error) => assert!(matches!(error, Error::Full { .. } | Error::NoBuffer), "{error}"),
@@ -105,6 +104,8 @@ fn use_store(store: &Store<'_, '_>, rounds: u32, worker: u32) -> Vec<BlockPtr> {
         if round % 3 != 0 && !kept.is_empty() {
             store.free(kept.swap_remove(round as usize % kept.len())).unwrap();
         }
+        // Freeing from inside an epoch could wait for others who do the same.
+        let inside = (round % 5 == 0).then(|| store.enter(worker).unwrap());
         if let Some(ptr) = kept.get(round as usize % 7) {
             assert!(matches!(store.read(*ptr), Ok(_) | Err(Error::NoBuffer)));
         }

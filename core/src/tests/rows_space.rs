@@ -1,14 +1,14 @@
 //! Space: which arena an allocation gets, which arena an address is in, ranges of free blocks, busy arenas, and the size of
-//! the memory. Rows 5, 6, 7 and 13 of docs/ROWS.md, and invariants 8 and 9.
+//! the memory and of the stack. Rows 5, 6, 7 and 13 of docs/ROWS.md, and invariants 5, 8 and 9.
 
 use super::disk::Disk;
-use super::store::{memory, options, BLOCK};
+use super::store::{memory, options, write, BLOCK};
 use crate::arena::{ArenaSlot, Arenas, Place, WORDS_PER_SECTION};
 use crate::format::BlockSize;
 use crate::freemap::{Counts, FreeMap};
 use crate::memory::{map_words, pages_for};
 use crate::sync::AtomicUsize;
-use crate::{BlockPtr, Class, Error, Memory, NoInterrupts, Platform, Store};
+use crate::{BlockPtr, Class, Error, Memory, MountOptions, NoInterrupts, Platform, Roots, ScrubStep, Store};
 use core::sync::atomic::{AtomicU32, Ordering};
 use std::boxed::Box;
 use std::sync::mpsc;
@@ -298,4 +298,32 @@ fn the_size_of_a_memory_follows_from_its_parameters() {
     let volume = MoreVolume::SIZE_BYTES - SIZE;
     let bits = ((1 << 20) - 1024) * 3;
     assert!((bits..bits * 66 / 64 + 8 * 8192).contains(&(volume * 8)), "{volume} bytes for a million blocks");
+}
+
+/// Nothing of any size is on the stack: mount, changes, commits, growing and scrubbing all fit into a small one.
+#[test]
+fn the_whole_store_runs_on_a_small_stack() {
+    const STACK_LEN_BYTES: usize = 32 << 10;
+    let memories = [memory(), memory()];
+    let disk = Disk::new(vec![0; 512 << 10]);
+    let work = || {
+        let store = Store::format(memories[0].take().unwrap(), &disk, &NoInterrupts, options(1)).unwrap();
+        let ptrs: Vec<BlockPtr> = (0..100).map(|i| write(&store, i).unwrap()).collect();
+        store.commit(store.roots().with_root(Some(ptrs[0]), 1)).unwrap();
+        ptrs.iter().skip(1).step_by(2).for_each(|ptr| store.free(*ptr).unwrap());
+        disk.grow(1 << 20);
+        store.grow().unwrap();
+        store.unmount().unwrap();
+        disk.edit(|bytes| bytes[9] ^= 1);
+        let store = Store::mount(memories[1].take().unwrap(), &disk, &NoInterrupts, MountOptions::default()).unwrap();
+        assert!(store.read(ptrs[0]).is_ok() && store.commit(Roots::EMPTY).is_ok());
+        let mut scrub = store.scrub();
+        while !matches!(scrub.step(), Ok(ScrubStep::Done(_))) {
+            store.step();
+        }
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK_LEN_BYTES).spawn_scoped(scope, work);
+        thread.unwrap().join().unwrap();
+    });
 }
