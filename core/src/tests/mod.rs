@@ -1,6 +1,7 @@
 //! The store as its users see it, on a disk in memory.
 
 #[cfg(not(loom))]
+#[cfg_attr(feature = "shuttle", allow(dead_code))] // some of its users are left out
 mod disk;
 #[cfg(loom)]
 mod loom_epoch;
@@ -16,6 +17,8 @@ mod rows_commit;
 mod rows_locks;
 #[cfg(not(any(loom, feature = "shuttle")))]
 mod rows_log;
+#[cfg(not(any(loom, miri, feature = "shuttle")))]
+mod rows_named;
 #[cfg(not(any(loom, feature = "shuttle")))]
 mod rows_space;
 #[cfg(all(feature = "shuttle", not(loom)))]
@@ -24,9 +27,9 @@ mod shuttle_parts;
 mod shuttle_store;
 #[cfg(all(feature = "shuttle", not(loom)))]
 mod shuttle_world;
+#[cfg(not(any(loom, feature = "shuttle")))]
+mod sizes;
 #[cfg(not(loom))]
 mod store;
 #[cfg(not(loom))]
 mod upkeep;
-#[cfg(not(any(loom, feature = "shuttle")))]
-mod sizes;
