@@ -46,6 +46,8 @@ fn outcome_of(error: &StoreError) -> Outcome {
         StoreError::ReadOnly => Outcome::ReadOnly,
         StoreError::NoBuffer
         | StoreError::CommitInFlight
+        | StoreError::Stalled { .. }
+        | StoreError::NoWorker
         | StoreError::MemoryTooSmall { .. }
         | StoreError::Geometry { .. }
         | StoreError::BadParameter { .. } => Outcome::Limit,
