@@ -72,6 +72,7 @@ fn steps() -> Vec<Step> {
         "test --package arenite-shim --features sabotage --test sabotage -- --test-threads=2",
     ));
     steps.push(Step::cargo("trace", "test --package arenite-core --lib --features trace"));
+    steps.push(Step::cargo("shuttle", "test --package arenite-core --lib --features shuttle -- shuttle --nocapture"));
     steps.push(Step::new("loom", check_loom));
     steps.push(Step::new("core-32-bit", check_32_bit));
     for target in CORE_TARGETS {

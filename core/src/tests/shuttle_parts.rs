@@ -1,13 +1,15 @@
 //! Arenas, epochs and shared reads under the model checker shuttle.
 
-use super::shuttle_world::{check, explore, memory, mount, once_in, write, Child, Cooperative, Disk, Volume};
+use super::shuttle_world::{check, explore, memory, mount, once_in, write_as, Child, Cooperative, Disk, Volume};
 use crate::arena::{ArenaSlot, Arenas, Place};
 use crate::sync::AtomicUsize;
 use crate::{Class, DeviceError, DeviceOp, Error, Store};
 use shuttle::rand::{thread_rng, Rng};
+use shuttle::sync::atomic::{AtomicBool, Ordering};
 use shuttle::sync::{Barrier, Mutex};
 use shuttle::thread;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::vec::Vec;
 
 /// Blocks of an arena of which six are room for new content: two are never handed out, eight are kept back.
@@ -92,42 +94,45 @@ fn shuttle_arenas_take_blocks_back() {
 struct Cell {
     now: Mutex<Child>,
     handed_out: std::sync::Mutex<BTreeMap<u64, u32>>,
+    done: AtomicBool,
 }
 
 impl Cell {
     fn times(&self, addr: u64) -> u32 {
         self.handed_out.lock().unwrap().get(&addr).copied().unwrap_or(0)
     }
+
+    /// Puts another block in place of the one that readers find; the caller frees that.
+    fn replace(&self, new: Child) -> Child {
+        *self.handed_out.lock().unwrap().entry(new.ptr.addr).or_insert(0) += 1;
+        core::mem::replace(&mut *self.now.lock().unwrap(), new)
+    }
 }
 
-/// Follows the cell inside an epoch. `committed`: the block that the cell leads to is durable, so it can be read too.
+/// Follows the cell inside epochs: what it leads to stays readable, and is nobody else's, until the worker leaves.
 fn walk(store: &Store<'_, '_>, cell: &Cell, name: u32) {
-    for _ in 0..3 {
+    while !cell.done.load(Ordering::Relaxed) {
         let worker = store.enter(name).unwrap();
         let (child, times) = {
             let now = cell.now.lock().unwrap();
             (*now, cell.times(now.ptr.addr))
         };
-        for _ in 0..3 {
+        for _ in 0..thread_rng().gen_range(1..8) {
             check(store, child);
             thread::yield_now();
-        }
-        if once_in(3) {
         }
         assert_eq!(cell.times(child.ptr.addr), times, "handed out under a reader: {child:?}");
         drop(worker);
     }
 }
 
-/// Replaces the block in the cell again and again, on a volume that is nearly full, so that every block comes back soon.
+/// Replaces the block in the cell again and again. The volume is nearly full, so every block soon comes back.
 fn replace(store: &Store<'_, '_>, cell: &Cell, committing: bool) {
-    let mut round = 0;
-    while round < 6 {
-        match write(store, 500 + round) {
+    let (mut round, rounds) = (0, if committing { 8 } else { 12 });
+    while round < rounds {
+        match write_as(store, 500 + 2 * round, Class::Reclaim) {
             Ok(new) => {
-                *cell.handed_out.lock().unwrap().entry(new.ptr.addr).or_insert(0) += 1;
-                let old = core::mem::replace(&mut *cell.now.lock().unwrap(), new);
-                store.free(old.ptr).unwrap();
+                store.free(cell.replace(new).ptr).unwrap();
                 round += 1;
             }
             Err(Error::Full { .. }) => thread::yield_now(),
@@ -140,13 +145,17 @@ fn replace(store: &Store<'_, '_>, cell: &Cell, committing: bool) {
         }
         store.step();
     }
+    cell.done.store(true, Ordering::Relaxed);
 }
 
-fn readers_and_a_writer(volume: &Volume, committing: bool) {
+/// Whether some block was handed out more than once.
+fn readers_and_a_writer(volume: &Volume, committing: bool) -> bool {
     let memory = memory::<4>();
     let disk = Disk::new(volume.bytes.clone(), 2);
     let store = mount(&memory, &disk);
-    let cell = Cell { now: Mutex::new(volume.children[0]), handed_out: std::sync::Mutex::default() };
+    let first = volume.children[0];
+    let handed_out = std::sync::Mutex::default();
+    let cell = Cell { now: Mutex::new(first), handed_out, done: AtomicBool::new(false) };
     thread::scope(|scope| {
         let (store, cell) = (&store, &cell);
         scope.spawn(move || walk(store, cell, 1));
@@ -156,27 +165,38 @@ fn readers_and_a_writer(volume: &Volume, committing: bool) {
     while store.step() {}
     store.settle().unwrap();
     assert_eq!((store.limbo_blocks(), store.space().reserved_blocks), (0, 0));
+    let again = cell.handed_out.lock().unwrap().values().any(|times| *times > 1);
+    again
+}
+
+fn explore_readers(name: &str, committing: bool) {
+    let volume = Volume::new(31);
+    let again = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let count = Arc::clone(&again);
+    explore(name, 500, 500, move || {
+        let some = u32::from(readers_and_a_writer(&volume, committing));
+        count.fetch_add(some, std::sync::atomic::Ordering::Relaxed);
+    });
+    assert!(again.load(std::sync::atomic::Ordering::Relaxed) > 500, "too few schedules in which a block came back");
 }
 
 /// Blocks that no commit has come back by limbo.
 #[test]
 fn shuttle_nothing_comes_back_from_limbo_under_a_reader() {
-    let volume = Volume::new(22);
-    explore("epochs and limbo", 500, 500, move || readers_and_a_writer(&volume, false));
+    explore_readers("epochs and limbo", false);
 }
 
 /// Blocks that a commit has come back when it settles.
 #[test]
 fn shuttle_nothing_comes_back_from_a_commit_under_a_reader() {
-    let volume = Volume::new(20);
-    explore("epochs and commits", 500, 500, move || readers_and_a_writer(&volume, true));
+    explore_readers("epochs and commits", true);
 }
 
 /// Readers of one block that is not in the cache share the read of the device.
 #[test]
 fn shuttle_readers_share_one_read() {
     let volume = Volume::new(2);
-    explore("shared read", 1500, 1500, move || {
+    explore("shared read", 2000, 2000, move || {
         let memory = memory::<4>();
         let disk = Disk::new(volume.bytes.clone(), 2);
         let store = mount(&memory, &disk);
@@ -190,7 +210,7 @@ fn shuttle_readers_share_one_read() {
 #[test]
 fn shuttle_a_failed_read_is_told_to_everybody() {
     let volume = Volume::new(2);
-    explore("failed read", 1500, 1500, move || {
+    explore("failed read", 2000, 2000, move || {
         let memory = memory::<4>();
         let disk = Disk::new(volume.bytes.clone(), 2);
         let store = mount(&memory, &disk);
@@ -222,7 +242,7 @@ fn shuttle_a_failed_read_is_told_to_everybody() {
 #[test]
 fn shuttle_a_failed_read_is_tried_again() {
     let volume = Volume::new(2);
-    explore("failed read, tried again", 1500, 1500, move || {
+    explore("failed read, tried again", 2000, 2000, move || {
         let memory = memory::<4>();
         let disk = Disk::new(volume.bytes.clone(), 2);
         let store = mount(&memory, &disk);

@@ -12,7 +12,7 @@
 use crate::device::{Completion, Device, DeviceError, DeviceGeometry, FlushTag, Request, RequestKind};
 use crate::format::BlockSize;
 use crate::memory::{map_words, pages_for};
-use crate::{Allocate, BlockPtr, Error, FormatOptions, Memory, MountOptions, Platform, Store};
+use crate::{Allocate, BlockPtr, Class, Error, FormatOptions, Memory, MountOptions, Platform, Store};
 use shuttle::rand::{thread_rng, Rng};
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use std::boxed::Box;
@@ -79,6 +79,8 @@ struct Inner<'m> {
     /// So many writes and flushes go well before one fails, with all that come later if it is for good.
     writes_left: Option<u32>,
     for_good: bool,
+    /// Failures of writes and flushes that were told.
+    failures: u32,
     /// So many reads fail.
     bad_reads: u32,
 }
@@ -101,6 +103,7 @@ impl<'m> Disk<'m> {
             reads: Vec::new(),
             writes_left: None,
             for_good: false,
+            failures: 0,
             bad_reads: 0,
         };
         Self { inner: shuttle::sync::Mutex::new(inner), depth }
@@ -122,9 +125,9 @@ impl<'m> Disk<'m> {
         self.with(|inner| inner.bad_reads = count);
     }
 
-    /// Whether a write or flush was told to fail.
-    pub(super) fn has_failed(&self) -> bool {
-        self.with(|inner| inner.for_good && inner.writes_left == Some(0))
+    /// Failures of writes and flushes that the store was told.
+    pub(super) fn failures(&self) -> u32 {
+        self.with(|inner| inner.failures)
     }
 
     /// What a power failure at this moment leaves: any subset of what no flush covers, torn at any sectors.
@@ -183,6 +186,7 @@ impl<'m> Inner<'m> {
     }
 
     fn finish_write(&mut self, number: u64, result: Result<(), DeviceError>) {
+        self.failures += u32::from(result.is_err());
         let Some(write) = self.loose.iter_mut().find(|write| write.number == number) else { return };
         // A write that failed may have happened all the same.
         if result.is_ok() || once_in(2) {
@@ -205,6 +209,7 @@ impl<'m> Inner<'m> {
     fn finish(&mut self, pending: Pending<'m>) -> Completion<'m> {
         match pending {
             Pending::Flush { tag, covered, result } => {
+                self.failures += u32::from(result.is_err());
                 if result.is_ok() {
                     self.finish_flush(&covered);
                 }
@@ -284,7 +289,11 @@ pub(super) struct Child {
 }
 
 pub(super) fn write(store: &Store<'_, '_>, id: u64) -> Result<Child, Error> {
-    let mut filling = store.allocate(Allocate::data().hint(id as u32))?;
+    write_as(store, id, Class::Normal)
+}
+
+pub(super) fn write_as(store: &Store<'_, '_>, id: u64, class: Class) -> Result<Child, Error> {
+    let mut filling = store.allocate(Allocate::data().class(class).hint(id as u32))?;
     for word in filling.bytes_mut().chunks_exact_mut(8) {
         word.copy_from_slice(&id.to_le_bytes());
     }
@@ -301,7 +310,7 @@ pub(super) fn check(store: &Store<'_, '_>, child: Child) {
 
 /// A block that names other blocks.
 pub(super) fn write_root(store: &Store<'_, '_>, children: &[Child]) -> Result<BlockPtr, Error> {
-    let mut filling = store.allocate(Allocate::data())?;
+    let mut filling = store.allocate(Allocate::data().class(Class::Reclaim))?;
     let words = children.iter().flat_map(|child| [child.ptr.addr, child.ptr.hash, child.id]);
     let all = core::iter::once(children.len() as u64).chain(words);
     for (to, word) in filling.bytes_mut().chunks_exact_mut(8).zip(all) {
@@ -351,7 +360,7 @@ impl Volume {
         let disk = Disk::new(vec![0; (2 + 2 * (ARENA_BLOCKS + 2)) * BLOCK], 4);
         let options = FormatOptions { block_size: BlockSize::MIN, arenas: 2, force: false };
         let store = Store::format(memory.take().unwrap(), &disk, &Cooperative, options).unwrap();
-        let children: Vec<_> = (0..children).map(|id| write(&store, id).unwrap()).collect();
+        let children: Vec<_> = (0..children).map(|id| write_as(&store, id, Class::Reclaim).unwrap()).collect();
         let root = write_root(&store, &children).unwrap();
         store.commit(store.roots().with_root(Some(root), 1)).unwrap();
         store.settle().unwrap();
