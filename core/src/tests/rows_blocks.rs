@@ -1,5 +1,5 @@
-//! Blocks on their way from allocation to the device: what callers can and cannot do with them, what a pointer says, what
-//! is written and what is not. Rows 1, 2, 16, 17, 18, 27, 29 and 34 of docs/ROWS.md.
+//! Blocks on their way from allocation to the device: what callers can and cannot do with them, what a pointer says,
+//! what is written and what is not. Rows 1, 2, 16, 17, 18, 27, 29 and 34 of docs/ROWS.md.
 
 use super::disk::Disk;
 use super::store::{check_space, memory, options, write, BLOCK};
@@ -26,8 +26,8 @@ const _: () = assert!(core::mem::size_of::<Error>() <= 80);
 assert_impl_all!(Store<'static, 'static>: Send, Sync);
 assert_impl_all!(Block<'static>: Send, Sync);
 
-/// What a final block must not have. If it had a method of one of these names, that would be the one that is called, and
-/// the test below would not compile.
+/// What a final block must not have. If it had a method of one of these names, that would be the one that is called,
+/// and the test below would not compile.
 trait NotOfBlock {
     fn bytes_mut(&mut self) -> Absent {
         Absent
@@ -42,8 +42,8 @@ trait NotOfBlock {
 struct Absent;
 impl NotOfBlock for Block<'_> {}
 
-/// To be queued, a block is given away: after this nobody can fill it, and nobody can queue it twice. There is no other way
-/// into the queue, and this one makes it final.
+/// To be queued, a block is given away: after this nobody can fill it, and nobody can queue it twice. There is no other
+/// way into the queue, and this one makes it final.
 fn queue<'s>(store: &'s Store<'_, '_>, filling: Filling<'s>) -> Result<Block<'s>, Error> {
     Store::enqueue(store, filling)
 }
@@ -181,8 +181,8 @@ fn a_duplicate_is_a_block_of_its_own_with_the_same_content() {
     assert_eq!(store.space(), space);
 }
 
-/// The free map is made to hand out a block that somebody has: a bug, or memory that changed by itself. The block that is
-/// there first keeps its content, and nothing more is written.
+/// The free map is made to hand out a block that somebody has: a bug, or memory that changed by itself. The block that
+/// is there first keeps its content, and nothing more is written.
 #[test]
 fn a_block_that_is_handed_out_twice_is_noticed_in_the_cache() {
     let memories = [memory(), memory()];
@@ -240,8 +240,8 @@ fn a_block_that_is_freed_before_it_is_written_is_never_written() {
     check_space(&store, &kept);
 }
 
-/// Input and output, full, damaged, out of buffers, out of memory, not a volume: each has an error of its own, which says
-/// where it was and names both hashes.
+/// Input and output, full, damaged, out of buffers, out of memory, not a volume: each has an error of its own, which
+/// says where it was and names both hashes.
 #[test]
 fn errors_are_told_apart_and_carry_address_and_hashes() {
     let memories = [memory(), memory()];

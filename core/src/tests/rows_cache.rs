@@ -179,7 +179,8 @@ fn a_freed_block_is_the_first_to_leave_the_cache() {
     }
 }
 
-/// Callers who hold everything are told so at once; callers who hold nothing are never told so, however little there is.
+/// Callers who hold everything are told so at once; callers who hold nothing are never told so, however little there
+/// is.
 #[test]
 fn no_buffer_is_an_error_only_while_callers_hold_them_all() {
     let memory = memory();

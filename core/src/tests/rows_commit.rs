@@ -1,5 +1,6 @@
-//! What a commit writes, in which order, behind which flushes; the queue in front of it; crashes in it; mounts for reading;
-//! counters. Rows 28, 30, 31, 32, 33 and 36 of docs/ROWS.md, invariants 1 and 2, and holes 1, 2, 11, 12 and 15.
+//! What a commit writes, in which order, behind which flushes; the queue in front of it; crashes in it; mounts for
+//! reading; counters. Rows 28, 30, 31, 32, 33 and 36 of docs/ROWS.md, invariants 1 and 2, and holes 1, 2, 11, 12 and
+//! 15.
 
 use super::disk::Disk;
 use super::store::{check_space, memory, options, write, BLOCK};
@@ -126,8 +127,8 @@ fn check_space_of(store: &Store<'_, '_>, enqueued: u64) {
     assert_eq!(space.total_blocks - space.free_blocks, space.log_blocks + enqueued + 2);
 }
 
-/// Everything that the durable state needs is on its way before a flush, the flush is over before what relies on it begins,
-/// and never are both copies of anything in flight together.
+/// Everything that the durable state needs is on its way before a flush, the flush is over before what relies on it
+/// begins, and never are both copies of anything in flight together.
 #[test]
 fn a_commit_writes_in_four_passes_with_a_flush_behind_each() {
     let memories = [memory(), memory()];
@@ -176,8 +177,8 @@ fn a_commit_writes_in_four_passes_with_a_flush_behind_each() {
     assert_eq!(passes[2..], [vec![0], second_pass, vec![]]);
 }
 
-/// A device that looks at what it is asked: whether a flush comes while writes are in flight, and what is on the disk after
-/// each write.
+/// A device that looks at what it is asked: whether a flush comes while writes are in flight, and what is on the disk
+/// after each write.
 struct Watch<'a, 'm> {
     disk: &'a Disk<'m>,
     writes_in_flight: Mutex<u32>,
@@ -262,8 +263,8 @@ fn roll(state: &mut u64, bound: usize) -> usize {
     (*state >> 33) as usize % bound.max(1)
 }
 
-/// On a small and nearly full volume, with blocks allocated and freed at any moment of a commit: no write touches a block of
-/// the last durable state, nor one of the state that is being committed.
+/// On a small and nearly full volume, with blocks allocated and freed at any moment of a commit: no write touches a
+/// block of the last durable state, nor one of the state that is being committed.
 #[test]
 fn no_write_touches_a_block_of_the_last_commit_or_of_the_one_in_flight() {
     let memory = memory();
@@ -311,8 +312,8 @@ fn no_write_touches_a_block_of_the_last_commit_or_of_the_one_in_flight() {
     assert!(store.counters().queued_block_writes > 10 * blocks, "each block was used many times");
 }
 
-/// Nothing is written to a volume that is mounted for reading, not even what a mount for writing would repair, and it is not
-/// flushed either.
+/// Nothing is written to a volume that is mounted for reading, not even what a mount for writing would repair, and it
+/// is not flushed either.
 #[test]
 fn a_volume_mounted_for_reading_is_never_written() {
     let memories = [memory(), memory()];

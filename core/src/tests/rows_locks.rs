@@ -1,8 +1,8 @@
-//! No lock is held while the device is called or the store waits, and locks nest no deeper than their order allows. Rows 8, 19
-//! and 29 of docs/ROWS.md, invariants 5, 7 and 8, and hole 14.
+//! No lock is held while the device is called or the store waits, and locks nest no deeper than their order allows.
+//! Rows 8, 19 and 29 of docs/ROWS.md, invariants 5, 7 and 8, and hole 14.
 //!
-//! Every lock is taken inside a critical section of the platform and left before the section ends, so whoever counts the
-//! sections that a thread is in sees whether it holds a lock.
+//! Every lock is taken inside a critical section of the platform and left before the section ends, so whoever counts
+//! the sections that a thread is in sees whether it holds a lock.
 
 use super::disk::Disk;
 use super::store::{memory, options, write};
@@ -53,7 +53,7 @@ impl Platform for Nesting {
     }
 }
 
-/// A device that refuses to be called with a lock held, and refuses every third request for lack of room.
+/// A device that refuses to be called with a lock held, and now and then has no room or nothing to deliver.
 struct Strict<'a, 'm> {
     disk: &'a Disk<'m>,
     calls: AtomicU32,
@@ -64,32 +64,36 @@ impl<'a, 'm> Strict<'a, 'm> {
         Self { disk, calls: AtomicU32::new(0) }
     }
 
-    fn called(&self) -> u32 {
+    /// Whether this call finds the device busy. Irregular, so that no order of calls always does.
+    fn is_busy(&self) -> bool {
         assert_eq!(DEPTH.get(), 0, "the device is called with a lock held");
-        self.calls.fetch_add(1, Ordering::Relaxed)
+        let call = self.calls.fetch_add(1, Ordering::Relaxed);
+        (call.wrapping_mul(0x9e37_79b9) >> 16).is_multiple_of(3)
     }
 }
 
 impl<'m> Device<'m> for Strict<'_, 'm> {
     fn geometry(&self) -> DeviceGeometry {
-        self.called();
+        self.is_busy();
         self.disk.geometry()
     }
     fn submit(&self, request: Request<'m>) -> Result<(), Request<'m>> {
-        match self.called() % 3 {
-            0 => Err(request),
-            _ => self.disk.submit(request),
+        match self.is_busy() {
+            true => Err(request),
+            false => self.disk.submit(request),
         }
     }
     fn flush(&self, tag: FlushTag) -> Result<(), FlushTag> {
-        match self.called() % 3 {
-            0 => Err(tag),
-            _ => self.disk.flush(tag),
+        match self.is_busy() {
+            true => Err(tag),
+            false => self.disk.flush(tag),
         }
     }
     fn poll(&self) -> Option<Completion<'m>> {
-        self.called();
-        self.disk.poll()
+        match self.is_busy() {
+            true => None,
+            false => self.disk.poll(),
+        }
     }
 }
 

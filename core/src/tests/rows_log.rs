@@ -1,5 +1,5 @@
-//! The allocation log on the device: what it lists, where it is written, and what happens meanwhile. Rows 8, 10, 11, 12 and 14
-//! of docs/ROWS.md, and holes 6 and 8.
+//! The allocation log on the device: what it lists, where it is written, and what happens meanwhile. Rows 8, 10, 11, 12
+//! and 14 of docs/ROWS.md, and holes 6 and 8.
 
 use super::disk::Disk;
 use super::store::{check_space, memory, options, write, BLOCK};
@@ -164,8 +164,8 @@ fn a_log_written_anew_takes_fresh_blocks_and_frees_the_old_chain() {
     check_space(&store, &kept);
 }
 
-/// A commit that is cut off must find the log of the state before it as it was: of what belongs to that state nothing is
-/// written over but the second header copies, and the chain pointer of a long log's last block.
+/// A commit that is cut off must find the log of the state before it as it was: of what belongs to that state nothing
+/// is written over but the second header copies, and the chain pointer of a long log's last block.
 #[test]
 fn no_log_block_of_the_last_commit_is_written_over() {
     const AT_CHAIN: core::ops::Range<usize> = 12..20;
