@@ -217,6 +217,71 @@ impl<'m> Device<'m> for Watch<'_, 'm> {
     }
 }
 
+/// A device that keeps the writes of some blocks to itself until it is told to carry them out.
+struct Withholding<'a, 'm> {
+    disk: &'a Disk<'m>,
+    addrs: Mutex<Vec<u64>>,
+    kept: Mutex<Vec<Request<'m>>>,
+}
+
+impl Withholding<'_, '_> {
+    fn release(&self, addr: u64) {
+        self.addrs.lock().unwrap().retain(|other| *other != addr);
+        let mut kept = self.kept.lock().unwrap();
+        let at = kept.iter().position(|request| request.addr() == addr).unwrap();
+        assert!(self.disk.submit(kept.swap_remove(at)).is_ok());
+    }
+}
+
+impl<'m> Device<'m> for Withholding<'_, 'm> {
+    fn geometry(&self) -> DeviceGeometry {
+        self.disk.geometry()
+    }
+    fn submit(&self, request: Request<'m>) -> Result<(), Request<'m>> {
+        if self.addrs.lock().unwrap().contains(&request.addr()) {
+            self.kept.lock().unwrap().push(request);
+            return Ok(());
+        }
+        self.disk.submit(request)
+    }
+    fn flush(&self, tag: FlushTag) -> Result<(), FlushTag> {
+        self.disk.flush(tag)
+    }
+    fn poll(&self) -> Option<Completion<'m>> {
+        self.disk.poll()
+    }
+}
+
+/// A write of its generation that takes its time holds up a commit in front of the first flush; one of the generation
+/// after it does not.
+#[test]
+fn a_commit_waits_for_the_writes_of_its_generation_and_for_no_others() {
+    let memory = memory();
+    let disk = Disk::new(vec![0; LEN]);
+    let device = Withholding { disk: &disk, addrs: Mutex::new(Vec::new()), kept: Mutex::new(Vec::new()) };
+    let store = Store::format(memory.take().unwrap(), &device, &NoInterrupts, options(1)).unwrap();
+    let step = || (0..1000).for_each(|_| assert!(store.step() || store.failure().is_none()));
+    disk.take_log();
+    let [this, other, next] = [(); 3].map(|()| store.allocate(Allocate::data()).unwrap());
+    let (this_addr, next_addr) = (this.addr(), next.addr());
+    device.addrs.lock().unwrap().extend([this_addr, next_addr]);
+    drop(other);
+    let root = store.enqueue(this).unwrap().ptr();
+    let ticket = store.commit_start(store.roots().with_root(Some(root), 1)).unwrap();
+    drop(store.enqueue(next).unwrap());
+    step();
+    assert_eq!((store.commit_poll(&ticket), store.counters().pending_blocks), (None, 2));
+    let written = disk.take_log();
+    assert!(written.len() == 2 && !written.contains(&None) && !written.contains(&Some((0, UNIT))), "{written:?}");
+    device.release(this_addr);
+    step();
+    assert_eq!((store.commit_poll(&ticket), store.counters().pending_blocks), (Some(Ok(2)), 1));
+    assert_eq!(disk.take_log().iter().filter(|entry| entry.is_none()).count(), 3);
+    device.release(next_addr);
+    store.settle().unwrap();
+    assert_eq!(store.counters().pending_blocks, 0);
+}
+
 /// A crash behind any write of a commit that touches three arenas leaves a volume that shows one state whole, can be
 /// written, and commits.
 #[test]

@@ -12,7 +12,7 @@ use crate::{BlockPtr, Class, Error, Memory, MountOptions, NoInterrupts, Platform
 use core::sync::atomic::{AtomicU32, Ordering};
 use std::boxed::Box;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::vec;
 use std::vec::Vec;
 
@@ -251,7 +251,9 @@ fn an_allocation_waits_when_every_arena_is_busy() {
         let before = platform.0.load(Ordering::SeqCst);
         std::thread::spawn(move || sender.send(store.engine.arenas.allocate(Class::Normal, 0)));
         // The first round tries; the second waits, inside its critical section.
+        let begun = Instant::now();
         while platform.0.load(Ordering::SeqCst) < before + 2 {
+            assert!(begun.elapsed() < Duration::from_secs(20), "there is no second round");
             std::thread::yield_now();
         }
         assert!(receiver.recv_timeout(Duration::from_millis(20)).is_err(), "an allocation without a lock");
@@ -305,7 +307,7 @@ fn the_size_of_a_memory_follows_from_its_parameters() {
 #[test]
 fn the_whole_store_runs_on_a_small_stack() {
     // The ring of events, for those who debug, is part of the store value.
-    const STACK_LEN_BYTES: usize = if cfg!(feature = "trace") { 128 << 10 } else { 32 << 10 };
+    const STACK_LEN_BYTES: usize = if cfg!(feature = "trace") { 256 << 10 } else { 64 << 10 };
     let memories = [memory(), memory()];
     let disk = Disk::new(vec![0; 512 << 10]);
     let work = || {

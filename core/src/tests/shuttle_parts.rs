@@ -238,7 +238,7 @@ fn shuttle_a_failed_read_is_told_to_everybody() {
     });
 }
 
-/// Without waiting for each other, a reader gets the error of the read that it waited for, or the content by a later one.
+/// Without a rendezvous, a reader gets the error of the read that it waited for, or the content by a later one.
 #[test]
 fn shuttle_a_failed_read_is_tried_again() {
     let volume = Volume::new(2);

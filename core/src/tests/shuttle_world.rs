@@ -1,13 +1,13 @@
 //! What the tests under the model checker shuttle share: a disk that answers late and out of order, a volume to begin
 //! with, and the loop over schedules.
 //!
-//! shuttle runs real threads one at a time and chooses at every atomic operation and every lock who goes on: at random,
+//! shuttle runs threads one at a time and chooses at every atomic operation and every lock who goes on: at random,
 //! or by priorities that change at a few points (probabilistic concurrency testing: a schedule of depth *d* needs *d*
 //! ordering constraints, so *d* - 1 changes of priority). Atomics are sequentially consistent under it; what weaker
 //! orders do is for loom. Everything random comes from shuttle, so a seed replays a failure whole.
 //!
-//! Run with `cargo test -p arenite-core --features shuttle --lib shuttle`; `ARENITE_SHUTTLE_SCALE=10` makes it ten times
-//! as many schedules, `SHUTTLE_RANDOM_SEED` repeats a seed that a failure printed.
+//! Run with `cargo test -p arenite-core --features shuttle --lib shuttle`; `ARENITE_SHUTTLE_SCALE=10` makes that ten
+//! times as many schedules, `SHUTTLE_RANDOM_SEED` repeats a seed that a failure printed.
 
 use crate::device::{Completion, Device, DeviceError, DeviceGeometry, FlushTag, Request, RequestKind};
 use crate::format::BlockSize;
