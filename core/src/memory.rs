@@ -115,7 +115,12 @@ impl<
     }
 
     /// Size of this value in bytes.
-    pub const SIZE_BYTES: usize = core::mem::size_of::<Self>();
+    pub const SIZE_BYTES: usize = Self::size_bytes();
+
+    /// The same as a function.
+    pub const fn size_bytes() -> usize {
+        core::mem::size_of::<Self>()
+    }
 
     /// Takes the memory for one store. `None` if it was taken before: it never comes back.
     pub fn take(&self) -> Option<Resources<'_>> {
@@ -169,7 +174,8 @@ impl core::fmt::Debug for Resources<'_> {
     }
 }
 
-/// Declares a static [`Memory`] in the terms of its user.
+/// Declares a static [`Memory`] in the terms of its user. `workers`, the places for workers inside an epoch, may be left
+/// out: it is 32 then.
 ///
 /// ```
 /// arenite_core::memory! {
@@ -183,6 +189,14 @@ impl core::fmt::Debug for Resources<'_> {
 macro_rules! memory {
     ($(#[$meta:meta])* $vis:vis static $name:ident: cache_blocks = $cache:expr, block_len_bytes = $block:expr,
      volume_blocks = $blocks:expr, arenas = $arenas:expr, queue = $queue:expr;) => {
+        $crate::memory! {
+            $(#[$meta])*
+            $vis static $name: cache_blocks = $cache, block_len_bytes = $block, volume_blocks = $blocks,
+            arenas = $arenas, queue = $queue, workers = 32;
+        }
+    };
+    ($(#[$meta:meta])* $vis:vis static $name:ident: cache_blocks = $cache:expr, block_len_bytes = $block:expr,
+     volume_blocks = $blocks:expr, arenas = $arenas:expr, queue = $queue:expr, workers = $workers:expr;) => {
         $(#[$meta])*
         $vis static $name: $crate::Memory<
             { $crate::memory::pages_for($cache, $block) },
@@ -190,6 +204,7 @@ macro_rules! memory {
             { $crate::memory::map_words($blocks, $arenas) },
             { $arenas },
             { $queue },
+            { $workers },
         > = $crate::Memory::new();
     };
 }
