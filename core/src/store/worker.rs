@@ -33,6 +33,9 @@ impl Store<'_, '_> {
     /// Enters an epoch, for whoever follows pointers while others free what they lead to. Never waits. `worker` is the name
     /// that others are told in [`Error::Stalled`] if this worker does not leave.
     ///
+    /// Leave before you free much: while limbo is full, [`Store::free`] waits for workers to leave, and workers
+    /// who all free from inside hold each other up until their patience ends in [`Error::Stalled`].
+    ///
     /// A structure that is changed by one caller at a time, and read by nobody else meanwhile, needs no epochs.
     ///
     /// # Errors
