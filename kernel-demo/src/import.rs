@@ -3,7 +3,9 @@
 //!
 //! What the catalogue held before is removed first, so that it holds the archive afterwards and nothing else. There is
 //! a commit after every [`COMMIT_EVERY_BYTES`], always between two files: what a "volume full" leaves behind is whole
-//! files.
+//! files. So does a machine that is switched off in the middle: an import with `resume=yes` keeps what was committed
+//! and goes on with what is missing. It tells files apart by path, kind, mode and size; whether their bytes are right
+//! is for `phase=verify` to say.
 
 use arenite_catalog::{Catalog, Content, Entry, FileReader, FileWriter, Kind};
 use arenite_core::Class;
@@ -16,27 +18,42 @@ use crate::report::{Meter, Progress, Tally};
 use crate::volume::{blocks_for, Volume, DATA_HINT};
 
 /// Bytes of content after which there is a commit.
-const COMMIT_EVERY_BYTES: u64 = 16 << 20;
+pub const COMMIT_EVERY_BYTES: u64 = 16 << 20;
 /// Bytes of content after which the disk gets what is queued. Not less: nodes of the catalogue that the next file
 /// replaces are then never written.
 const STEP_EVERY_BYTES: usize = 1 << 20;
 /// Files that one commit removes at most.
 const REMOVALS_PER_COMMIT: u64 = 1024;
 
+/// How an import goes about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Keep what the catalogue holds, and put only what is missing.
+    pub resume: bool,
+    /// Bytes of content after which there is a commit.
+    pub commit_every_bytes: u64,
+}
+
 /// Imports the archive.
 ///
 /// # Errors
 /// The volume is full or damaged, the disk failed, the archive is malformed.
-pub fn run(volume: &Volume, archive: &mut Archive) -> Result<(), Failure> {
+pub fn run(volume: &Volume, archive: &mut Archive, options: Options) -> Result<(), Failure> {
     let mut catalog = volume.catalog()?;
-    clear(volume, &mut catalog)?;
+    if !options.resume {
+        clear(volume, &mut catalog)?;
+    }
+    let found = count(&catalog)?;
+    tell("import", volume, found);
     let meter = Meter::start(volume);
     let progress = Progress::new(0, archive.len_bytes());
     let mut import = Import {
         volume,
         catalog,
         archive,
+        options,
         progress,
+        found,
         tally: Tally::default(),
         uncommitted_bytes: 0,
         unstepped_bytes: 0,
@@ -47,6 +64,28 @@ pub fn run(volume: &Volume, archive: &mut Archive) -> Result<(), Failure> {
     volume.store.settle()?;
     meter.finish("import", tally);
     Ok(())
+}
+
+/// What the catalogue holds.
+fn count(catalog: &Catalog<'_, 'static, 'static>) -> Result<Tally, Failure> {
+    let mut tally = Tally::default();
+    for item in catalog.iter() {
+        let entry = item?.entry();
+        match entry.kind {
+            Kind::Symlink => tally.links += 1,
+            _ => {
+                tally.files += 1;
+                tally.bytes += entry.content.size_bytes();
+            }
+        }
+    }
+    Ok(tally)
+}
+
+/// Tells the host what the newest commit holds.
+fn tell(event: &str, volume: &Volume, held: Tally) {
+    let (generation, Tally { files, links, bytes, .. }) = (volume.store.generation(), held);
+    println!("@{event} generation={generation} files={files} links={links} bytes={bytes}");
 }
 
 /// Removes whatever the catalogue holds.
@@ -73,7 +112,11 @@ struct Import<'v, 'a> {
     volume: &'v Volume,
     catalog: Catalog<'v, 'static, 'static>,
     archive: &'a mut Archive,
+    options: Options,
     progress: Progress,
+    /// What was there before.
+    found: Tally,
+    /// What was put.
     tally: Tally,
     uncommitted_bytes: u64,
     unstepped_bytes: usize,
@@ -84,6 +127,9 @@ struct Import<'v, 'a> {
 impl Import<'_, '_> {
     fn all(&mut self) -> Result<(), Failure> {
         while let Some(entry) = self.archive.next_entry()? {
+            if self.options.resume && self.is_there(&entry)? {
+                continue;
+            }
             let content = self.put(&entry)?;
             if let archive::Kind::File { size_bytes } = entry.kind {
                 self.tally.files += 1;
@@ -94,12 +140,42 @@ impl Import<'_, '_> {
             }
             self.tally.blocks += content.all_blocks(self.volume.store.block_size());
             self.uncommitted_bytes += content.size_bytes();
-            if self.uncommitted_bytes >= COMMIT_EVERY_BYTES {
-                self.volume.commit(&mut self.catalog)?;
-                self.uncommitted_bytes = 0;
+            if self.uncommitted_bytes >= self.options.commit_every_bytes {
+                self.commit()?;
             }
         }
-        self.volume.commit(&mut self.catalog)
+        self.commit()
+    }
+
+    /// Commits all that was put so far.
+    fn commit(&mut self) -> Result<(), Failure> {
+        self.volume.commit(&mut self.catalog)?;
+        self.uncommitted_bytes = 0;
+        tell("commit", self.volume, self.held());
+        Ok(())
+    }
+
+    /// What the catalogue holds.
+    fn held(&self) -> Tally {
+        let (found, put) = (&self.found, &self.tally);
+        Tally {
+            files: found.files + put.files,
+            links: found.links + put.links,
+            bytes: found.bytes + put.bytes,
+            blocks: found.blocks + put.blocks,
+        }
+    }
+
+    /// Whether an earlier import has put this entry.
+    fn is_there(&self, entry: &archive::Entry) -> Result<bool, Failure> {
+        let Some(found) = self.catalog.get(&entry.path).map_err(|error| Failure::from(error).at(&entry.path))? else {
+            return Ok(false);
+        };
+        let (kind, size_bytes) = match &entry.kind {
+            archive::Kind::File { size_bytes } => (Kind::File, *size_bytes),
+            archive::Kind::Symlink { target } => (Kind::Symlink, target.len() as u64),
+        };
+        Ok((found.kind, found.mode, found.content.size_bytes()) == (kind, entry.mode, size_bytes))
     }
 
     /// Puts one entry into the catalogue. If the volume is full, a commit may make room, once.
@@ -108,9 +184,8 @@ impl Import<'_, '_> {
             Err(failure) if failure.outcome == Outcome::Full => {}
             result => return result,
         }
-        self.volume.commit(&mut self.catalog)?;
+        self.commit()?;
         self.volume.store.settle()?;
-        self.uncommitted_bytes = 0;
         let size_bytes = match &entry.kind {
             archive::Kind::File { size_bytes } => *size_bytes,
             archive::Kind::Symlink { target } => target.len() as u64,
@@ -129,7 +204,7 @@ impl Import<'_, '_> {
     /// Says what was needed and what there is.
     fn full(&self, entry: &archive::Entry, need: u64) -> Failure {
         let room = self.volume.store.room_blocks(Class::Normal);
-        let Tally { files, bytes, .. } = self.tally;
+        let Tally { files, bytes, .. } = self.held();
         println!("@full need={need} room={room} files={files} bytes={bytes}");
         println!("import: {files} files, {bytes} bytes are committed");
         let path = PathText(&entry.path);

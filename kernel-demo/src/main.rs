@@ -101,8 +101,19 @@ extern "C" fn kernel_entry(start_info: u32) -> ! {
     exit::exit(Outcome::Success)
 }
 
-const OPTIONS: [&str; 9] =
-    ["selftest", "fault", "requests", "bytes", "timeout_us", "lines", "phase", "format", "partial"];
+const OPTIONS: [&str; 11] = [
+    "selftest",
+    "fault",
+    "requests",
+    "bytes",
+    "timeout_us",
+    "lines",
+    "phase",
+    "format",
+    "partial",
+    "resume",
+    "commit_every",
+];
 
 /// Does what the command line asks for.
 fn run(cmdline: &cmdline::CmdLine, disks: Vec<blk::ReadyDisk>) {

@@ -1,9 +1,10 @@
 #![forbid(unsafe_code)]
-//! The words `phase=`, `format=` and `partial=`: what the demonstration does in this boot.
+//! The words `phase=`, `format=`, `partial=`, `resume=` and `commit_every=`: what the demonstration does in this boot.
 //!
 //! `phase=import` puts the archive on the disk with the serial number `input` into the store on the disk `store`, which
-//! is formatted if it is blank; `format=force` formats it whatever it holds. `phase=verify` compares the two and
-//! changes some files; with `partial=yes` the store may lack some.
+//! is formatted if it is blank; `format=force` formats it whatever it holds. With `resume=yes` it goes on where an
+//! import has ended early, and `commit_every=` is the number of bytes after which it commits. `phase=verify` compares
+//! the two and changes some files; with `partial=yes` the store may lack some.
 
 use alloc::vec::Vec;
 
@@ -18,7 +19,7 @@ use crate::{import, verify};
 /// What a boot is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    Import(Format),
+    Import(Format, import::Options),
     Verify { partial: bool },
 }
 
@@ -30,15 +31,23 @@ impl Phase {
             (true, Some("force")) => Format::Always,
             (true, _) => return Err(bad("format= can only be force")),
         };
-        let partial = match (cmdline.has("partial"), cmdline.get("partial")) {
-            (false, _) => false,
-            (true, Some("yes")) => true,
-            (true, _) => return Err(bad("partial= can only be yes")),
+        let yes = |key: &str| match (cmdline.has(key), cmdline.get(key)) {
+            (false, _) => Ok(false),
+            (true, Some("yes")) => Ok(true),
+            (true, _) => Err(Failure::new(Outcome::BadOption, format_args!("{key}= can only be yes"))),
         };
+        let (partial, resume) = (yes("partial")?, yes("resume")?);
+        let commit_every = match cmdline.get_number("commit_every") {
+            Ok(number) => number.unwrap_or(import::COMMIT_EVERY_BYTES),
+            Err(_) => return Err(bad("commit_every= is a number of bytes")),
+        };
+        let options = import::Options { resume, commit_every_bytes: commit_every };
         match (cmdline.get("phase"), format, partial) {
-            (Some("import"), format, false) => Ok(Self::Import(format)),
-            (Some("verify"), Format::IfBlank, partial) => Ok(Self::Verify { partial }),
-            (Some("import" | "verify"), ..) => Err(bad("format= is for phase=import, partial= for phase=verify")),
+            (Some("import"), format, false) => Ok(Self::Import(format, options)),
+            (Some("verify"), Format::IfBlank, partial) if !resume => Ok(Self::Verify { partial }),
+            (Some("import" | "verify"), ..) => {
+                Err(bad("format= and resume= are for phase=import, partial= for phase=verify"))
+            }
             _ => Err(bad("phase= is import or verify")),
         }
     }
@@ -51,14 +60,14 @@ impl Phase {
 pub fn run(mut disks: Vec<ReadyDisk>, cmdline: &CmdLine) -> Result<(), Failure> {
     let phase = Phase::of(cmdline)?;
     let format = match phase {
-        Phase::Import(format) => format,
+        Phase::Import(format, _) => format,
         Phase::Verify { .. } => Format::Never,
     };
     let store_disk = claim(&mut disks, "store")?;
     let mut archive = Archive::open(claim(&mut disks, "input")?)?;
     let volume = Volume::open(store_disk, format)?;
     let done = match phase {
-        Phase::Import(_) => import::run(&volume, &mut archive),
+        Phase::Import(_, options) => import::run(&volume, &mut archive, options),
         Phase::Verify { partial } => verify::run(&volume, &mut archive, partial),
     };
     done.map_err(|failure| volume.explain(failure))?;

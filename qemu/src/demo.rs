@@ -5,11 +5,12 @@ use crate::accel::{self, Accel};
 use crate::events::Event;
 use crate::flip::{flip, Flip};
 use crate::host::{host_check, Expected};
+use crate::kills::{self, Moment};
 use crate::outcome::Outcome;
 use crate::pack::{self, Input, Packed};
 use crate::progress::Progress;
 use crate::report::Report;
-use crate::vm::{Disk, End, Limits, Machine, Manner, Run, Sight};
+use crate::vm::{Cut, Disk, End, Limits, Machine, Manner, Run, Sight};
 use crate::work::{self, WorkDir};
 use crate::{kernel, setup, size, tools, BootArgs, DemoArgs};
 use anyhow::{bail, Context, Result};
@@ -64,7 +65,7 @@ impl Bench {
 impl Bench {
     /// Runs the kernel to its end, and shows how far it has come.
     pub fn start(&self, boot: Boot<'_>) -> Result<Run> {
-        let Boot { label, memory, words, disks, total_bytes, cut_after } = boot;
+        let Boot { label, memory, words, disks, total_bytes, cut } = boot;
         println!("boot: {label} ({}, {} of memory)", self.accel.name(), size::show(memory));
         let machine = Machine {
             qemu: &self.qemu,
@@ -75,7 +76,7 @@ impl Bench {
             words,
             disks,
             limits: self.limits,
-            cut_after,
+            cut,
         };
         let mut progress = Progress::bytes(label, total_bytes);
         let run = machine.run(|sight| match sight {
@@ -123,8 +124,8 @@ pub struct Boot<'a> {
     pub disks: Vec<Disk<'a>>,
     /// How much it is expected to work through, until it says so itself.
     pub total_bytes: u64,
-    /// See [`Machine::cut_after`].
-    pub cut_after: Option<&'a str>,
+    /// See [`Machine::cut`].
+    pub cut: Option<Cut<'a>>,
 }
 
 /// What one demonstration works on.
@@ -223,7 +224,7 @@ impl<'a> Demo<'a> {
             Disk { path: &self.archive, serial: "input", read_only: true, sector_bytes: 512, manner },
         ];
         let (label, memory, total_bytes) = (phase.name(), self.memory, self.packed.bytes);
-        Boot { label, memory, words: all, disks, total_bytes, cut_after: None }
+        Boot { label, memory, words: all, disks, total_bytes, cut: None }
     }
 
     /// Packs this directory in place of the input.
@@ -292,17 +293,25 @@ pub fn results(run: &Run) -> impl Iterator<Item = &Event> {
 
 /// The whole demonstration: import, host, verification after a reboot, host again. Returns its report; what went wrong
 /// is among its faults, unless nothing could be done at all.
-pub fn demonstrate(demo: &mut Demo<'_>, import_words: &[&str], flips: &[Flip]) -> Result<Report> {
+pub fn demonstrate(demo: &mut Demo<'_>, import_words: &[&str], kills: &[Moment], flips: &[Flip]) -> Result<Report> {
     let mut report = Report::new(demo.packed.files, demo.packed.bytes);
     let verbose = demo.bench.verbose;
 
-    let import = demo.boot(Phase::Import, import_words)?;
-    report.add_run("import", &import);
-    if let Err(error) = require(&import, Outcome::Success, verbose) {
-        report.fault(format!("import: {error:#}"));
-        return Ok(report);
-    }
-    report.expect_all("import", results(&import).next());
+    let import = if kills.is_empty() {
+        let import = demo.boot(Phase::Import, import_words)?;
+        report.add_run("import", &import);
+        if let Err(error) = require(&import, Outcome::Success, verbose) {
+            report.fault(format!("import: {error:#}"));
+            return Ok(report);
+        }
+        report.expect_all("import", results(&import).next());
+        import
+    } else {
+        let Some(import) = kills::import(demo, demo.bench, import_words, kills, &mut report)? else {
+            return Ok(report);
+        };
+        import
+    };
     report.add_host("host", demo.check_on_host(Expected::AsImported), true);
     for what in flips {
         demo.damage(*what, &import)?;
@@ -340,7 +349,8 @@ pub fn run(args: &DemoArgs) -> Result<bool> {
     };
     let mut demo = Demo::prepare(&bench, "demo", &plan)?;
     let words: &[&str] = if args.force_format { &["format=force"] } else { &[] };
-    let report = demonstrate(&mut demo, words, &args.flip)?;
+    let kills: Vec<Moment> = args.kill_after.iter().map(|ms| Moment::after_ms(*ms)).collect();
+    let report = demonstrate(&mut demo, words, &kills, &args.flip)?;
     print!("\n{}", report.table());
     demo.finish(report.is_good());
     println!("{}", report.verdict());

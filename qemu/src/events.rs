@@ -4,6 +4,8 @@
 //! @progress 1048576 4194304                 done and total, in bytes
 //! @result phase=import files=7 bytes=12345  figures at the end of a phase: also links blocks commits flushes micros,
 //!                                           and read_bytes write_bytes of the store's disk
+//! @import generation=1 files=0 links=0 bytes=0              what the newest commit holds when an import begins
+//! @commit generation=2 files=3 links=0 bytes=16800000       what it holds now
 //! @datablock addr=0x84000                   where a block of some file's content lies
 //! @corrupt file=a/b addr=0x84000 expected=0x1 found=0x2     content whose hash is wrong
 //! @repaired what=superblock copy=0          a damaged copy (superblock, header) that the other one made good
@@ -69,8 +71,12 @@ fn parse_number(text: &str) -> Option<u64> {
     }
 }
 
+/// What stands before a line whose end is missing.
+const CUT_OFF: &str = "(cut off) ";
+
 /// Cuts a stream of bytes into lines of bounded length, without their ends and without control characters, which would
-/// otherwise reach the user's terminal.
+/// otherwise reach the user's terminal. A last line without an end, as a killed machine leaves it, is marked: half a
+/// number must not pass for a number.
 pub fn for_each_line(mut source: impl std::io::Read, mut each: impl FnMut(String)) {
     const LONGEST: usize = 16 << 10;
     let mut chunk = [0; 4096];
@@ -91,6 +97,7 @@ pub fn for_each_line(mut source: impl std::io::Read, mut each: impl FnMut(String
         }
     }
     if !line.is_empty() {
+        line.splice(..0, CUT_OFF.bytes());
         finish(&mut line);
     }
 }
@@ -136,6 +143,14 @@ mod tests {
         let mut lines = Vec::new();
         for_each_line(source.as_slice(), |line| lines.push(line));
         assert_eq!(lines[..4], ["one", "[2Jtwo", "", "bad \u{fffd} utf"]);
-        assert_eq!(lines[4..].iter().map(String::len).collect::<Vec<_>>(), [16 << 10, 5]);
+        assert_eq!(lines[4].len(), 16 << 10);
+        assert_eq!(lines[5..], ["(cut off) xxxxx"]);
+    }
+
+    #[test]
+    fn half_an_event_is_none() {
+        let mut events = Vec::new();
+        for_each_line(b"@commit files=12\n@commit files=1".as_slice(), |line| events.extend(Event::parse(&line)));
+        assert_eq!(events.iter().map(|event| event.number("files")).collect::<Vec<_>>(), [Some(12)]);
     }
 }

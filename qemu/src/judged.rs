@@ -123,7 +123,7 @@ fn the_demonstration_compares_the_figures() {
         let plan =
             Plan { input: Some(input.path().into()), disk: None, size: 1 << 20, memory: 1 << 26, sector_bytes: 512 };
         let mut demo = Demo::prepare(&bench, "demo", &plan).unwrap();
-        let report = demonstrate(&mut demo, &[], &[]).unwrap();
+        let report = demonstrate(&mut demo, &[], &[], &[]).unwrap();
         let verdict = report.verdict();
         verdict.lines().filter(|line| !line.contains("host")).map(String::from).collect::<Vec<_>>()
     };

@@ -10,6 +10,7 @@
 //! | `vm`, `events`, `accel`             | one run of QEMU                                         |
 //! | `demo`, `flip`, `host`, `report`    | the demonstration                                       |
 //! | `scenarios`, `refusals`, `platform` | what else the kernel has to show                        |
+//! | `kills`                             | machines that are killed during the import              |
 //! | `verify`                            | all checks                                              |
 //! | `progress`, `table`, `size`         | what the user sees                                      |
 
@@ -32,6 +33,7 @@ mod judged;
 mod kernel;
 #[cfg(test)]
 mod kernel_parts;
+mod kills;
 #[path = "../../kernel-demo/src/outcome.rs"]
 #[allow(dead_code, reason = "the kernel uses the other half of this file")]
 mod outcome;
@@ -76,6 +78,7 @@ enum Cli {
   cargo demo --input ~/music --size 4G --keep     other files, a larger disk, keep the images
   cargo demo --disk /tmp/store.img --verbose      a disk of your own; show the kernel's output
   cargo demo --flip superblock:1                  damage one copy of the superblock between the boots
+  cargo demo --kill-after 100 --kill-after 150    kill two machines; the third finds what was committed, and goes on
   cargo demo --scenario all                       everything that can go wrong")]
 pub struct DemoArgs {
     /// The directory whose files are imported [default: the files that git tracks here]
@@ -99,11 +102,14 @@ pub struct DemoArgs {
     /// Invert one byte between the boots: `data[:BYTE]`, `superblock[:COPY]` or `header[:COPY]`; may be repeated
     #[arg(long, value_name = "WHERE")]
     pub flip: Vec<flip::Flip>,
+    /// Kill QEMU so many milliseconds into the import; the next machine goes on. May be repeated
+    #[arg(long, value_name = "MS")]
+    pub kill_after: Vec<u64>,
     /// Run a scenario on input of its own instead: a name, `all` or `long`
     #[arg(
         long,
         value_name = "NAME",
-        conflicts_with_all = ["input", "size", "disk", "memory", "sector", "flip", "force_format"]
+        conflicts_with_all = ["input", "size", "disk", "memory", "sector", "flip", "force_format", "kill_after"]
     )]
     pub scenario: Option<String>,
     /// Print the names of the scenarios and stop

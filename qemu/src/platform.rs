@@ -11,7 +11,7 @@ const MEMORY_BYTES: u64 = 64 << 20;
 const SCRATCH_BYTES: u64 = 64 << 20;
 
 fn boot<'a>(label: &'a str, words: Vec<String>, disks: Vec<Disk<'a>>) -> Boot<'a> {
-    Boot { label, memory: MEMORY_BYTES, words, disks, total_bytes: 0, cut_after: None }
+    Boot { label, memory: MEMORY_BYTES, words, disks, total_bytes: 0, cut: None }
 }
 
 /// The driver writes a pattern with many requests in flight, flushes, reads it back, and has bad requests refused.

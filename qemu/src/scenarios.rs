@@ -5,16 +5,17 @@ use crate::demo::{demonstrate, require, results, Bench, Demo, Phase, Plan};
 use crate::flip::Flip;
 use crate::generate;
 use crate::host::Expected;
+use crate::kills;
 use crate::outcome::Outcome;
 use crate::platform;
 use crate::refusals;
 use crate::table::Table;
-use crate::vm::{End, Run};
+use crate::vm::{Cut, End, Run};
 use crate::work::WorkDir;
 use anyhow::{ensure, Context, Result};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Bytes of a mebibyte.
 pub const MIB: u64 = 1 << 20;
@@ -34,7 +35,7 @@ pub struct Scenario {
 }
 
 /// All of them.
-pub const ALL: [Scenario; 16] = [
+pub const ALL: &[Scenario] = &[
     Scenario { name: "driver", about: "the disk driver on a scratch disk", long: false, run: platform::driver },
     Scenario {
         name: "faults",
@@ -78,6 +79,8 @@ pub const ALL: [Scenario; 16] = [
     Scenario { name: "foreign", about: "a disk with another file system is left alone", long: false, run: foreign },
     Scenario { name: "again", about: "other files on a disk that holds a store", long: false, run: again },
     Scenario { name: "cut", about: "the machine is switched off during the import", long: false, run: cut },
+    Scenario { name: "kills", about: "three kills of QEMU during one import", long: false, run: kills::kills },
+    Scenario { name: "kills-long", about: "fifty kills of QEMU during imports", long: true, run: kills::kills_long },
     Scenario {
         name: "refusals",
         about: "unsuitable disks and archives, each with its own status",
@@ -106,7 +109,7 @@ pub fn named(name: &str) -> Result<Vec<&'static Scenario>> {
 
 /// Prints the names and what they show.
 pub fn list() {
-    for scenario in &ALL {
+    for scenario in ALL {
         let long = if scenario.long { " (long)" } else { "" };
         println!("{:18} {}{long}", scenario.name, scenario.about);
     }
@@ -176,7 +179,7 @@ fn whole(mut demo: Demo<'_>) -> Result<String> {
 }
 
 fn judged(demo: &mut Demo<'_>) -> Result<String> {
-    let report = demonstrate(demo, &[], &[])?;
+    let report = demonstrate(demo, &[], &[], &[])?;
     print!("{}", report.table());
     ensure!(report.is_good(), "{}", report.verdict());
     Ok(format!("{} files, {} bytes", demo.packed.files, demo.packed.bytes))
@@ -272,11 +275,11 @@ fn again(bench: &Bench) -> Result<String> {
 /// The machine goes away in the middle of writing. The next one finds what was committed, and goes on.
 fn cut(bench: &Bench) -> Result<String> {
     // A blank disk becomes generation 1; each commit of the import holds three files.
-    const CUT_AFTER: &str = "volume: committed generation 3";
+    const CUT: Cut<'_> = Cut { line: "volume: committed generation 3", number: 1, delay: Duration::ZERO };
     let fill = |dir: &Path| generate::large(dir, SEED, 20, 7 * MIB);
     let mut demo = prepare(bench, "cut", Plan { size: 256 * MIB, ..PLAN }, fill)?;
     let mut import = demo.plan_boot(Phase::Import, &[]);
-    import.cut_after = Some(CUT_AFTER);
+    import.cut = Some(CUT);
     let import = bench.start(import)?;
     ensure!(import.end == End::Cut, "the import was not cut: {}", import.end);
     let verify = boot(bench, &demo, Phase::Verify, &["partial=yes"], Outcome::Success)?;
@@ -323,7 +326,7 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_found() {
-        for scenario in &ALL {
+        for scenario in ALL {
             let found = named(scenario.name).unwrap();
             assert_eq!(found.len(), 1, "{}", scenario.name);
         }

@@ -21,6 +21,9 @@ use std::time::{Duration, Instant};
 /// How many lines of output are kept for reports.
 const KEPT_LINES: usize = 10_000;
 
+/// How long the last lines of a machine that was killed are waited for.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
 /// How long a run may last.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -93,6 +96,17 @@ impl Disk<'_> {
     }
 }
 
+/// When a machine is switched off in the middle of its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut<'a> {
+    /// What the kernel's line begins with that decides the moment.
+    pub line: &'a str,
+    /// Which of such lines, counted from 1.
+    pub number: u32,
+    /// How long after it.
+    pub delay: Duration,
+}
+
 /// A machine that can be started.
 pub struct Machine<'a> {
     /// The emulator.
@@ -111,8 +125,8 @@ pub struct Machine<'a> {
     pub disks: Vec<Disk<'a>>,
     /// When the kernel counts as hung.
     pub limits: Limits,
-    /// The machine is killed when the kernel prints a line that begins like this.
-    pub cut_after: Option<&'a str>,
+    /// When the machine is killed, with SIGKILL, whatever it does.
+    pub cut: Option<Cut<'a>>,
 }
 
 /// How a run ended.
@@ -185,7 +199,7 @@ impl Machine<'_> {
         let child = self.command().spawn();
         let mut child = Guard(child.with_context(|| format!("{} could not be started", self.qemu.display()))?);
         let lines = read_output(&mut child.0);
-        watch(&mut child.0, &lines, self.limits, self.cut_after, see)
+        watch(&mut child.0, &lines, self.limits, self.cut, see)
     }
 }
 
@@ -216,46 +230,81 @@ fn watch(
     child: &mut Child,
     lines: &Receiver<String>,
     limits: Limits,
-    cut_after: Option<&str>,
+    cut: Option<Cut<'_>>,
     mut see: impl FnMut(Sight<'_>),
 ) -> Result<Run> {
     let started = Instant::now();
     let Limits { silence, whole } = limits;
     let (mut events, mut log) = (Vec::new(), VecDeque::new());
+    let mut fuse = Fuse { cut, seen: 0, burns_until: None };
     let killed = loop {
+        let burning = fuse.left();
+        if burning == Some(Duration::ZERO) {
+            break Some(End::Cut);
+        }
         let Some(left) = whole.checked_sub(started.elapsed()) else {
             break Some(End::Hung(format!("not finished after {} s", whole.as_secs())));
         };
-        let line = match lines.recv_timeout(silence.min(left)) {
+        let line = match lines.recv_timeout(silence.min(left).min(burning.unwrap_or(silence))) {
             Ok(line) => line,
+            Err(RecvTimeoutError::Timeout) if burning.is_some() => continue,
             Err(RecvTimeoutError::Timeout) if silence > left => continue,
             Err(RecvTimeoutError::Timeout) => break Some(End::Hung(format!("silent for {} s", silence.as_secs()))),
             Err(RecvTimeoutError::Disconnected) => break None,
         };
+        fuse.see(&line);
         let event = Event::parse(&line);
         if let Some((done, total)) = event.as_ref().and_then(Event::progress) {
             see(Sight::Progress(done, total));
             continue;
         }
         see(Sight::Line(&line));
-        if cut_after.is_some_and(|start| line.starts_with(start)) {
-            break Some(End::Cut);
-        }
+        keep(&mut log, line);
         events.extend(event);
-        if log.len() == KEPT_LINES {
-            log.pop_front();
-        }
-        log.push_back(line);
     };
     let end = match killed {
         Some(end) => {
             let _ = child.kill();
             child.wait()?;
+            // What the kernel had said before counts, although nobody had read it yet.
+            while let Ok(line) = lines.recv_timeout(LAST_LINES) {
+                events.extend(Event::parse(&line).filter(|event| event.progress().is_none()));
+                keep(&mut log, line);
+            }
             end
         }
         None => end_of(child.wait()?, &log),
     };
     Ok(Run { end, events, log, elapsed: started.elapsed() })
+}
+
+/// Counts lines towards a [`Cut`].
+struct Fuse<'a> {
+    cut: Option<Cut<'a>>,
+    seen: u32,
+    burns_until: Option<Instant>,
+}
+
+impl Fuse<'_> {
+    fn see(&mut self, line: &str) {
+        let Some(cut) = self.cut.filter(|cut| line.starts_with(cut.line)) else { return };
+        self.seen += 1;
+        if self.seen == cut.number {
+            self.burns_until = Some(Instant::now() + cut.delay);
+        }
+    }
+
+    /// How long until the machine is to be killed, if the moment is known.
+    fn left(&self) -> Option<Duration> {
+        self.burns_until.map(|until| until.saturating_duration_since(Instant::now()))
+    }
+}
+
+fn keep(log: &mut VecDeque<String>, line: String) {
+    if log.len() == KEPT_LINES {
+        log.pop_front();
+    }
+    log.push_back(line);
 }
 
 /// Reads QEMU's exit status; its errors in the log say why it would not start.
@@ -285,7 +334,8 @@ mod tests {
         let mut child = Guard(command.spawn().unwrap());
         let lines = read_output(&mut child.0);
         let mut seen = Vec::new();
-        let run = watch(&mut child.0, &lines, limits, Some("cut here"), |sight| {
+        let cut = Cut { line: "cut here", number: 2, delay: Duration::from_millis(50) };
+        let run = watch(&mut child.0, &lines, limits, Some(cut), |sight| {
             if let Sight::Progress(done, total) = sight {
                 seen.push((done, total));
             }
@@ -341,9 +391,14 @@ mod tests {
     #[test]
     fn a_machine_can_be_switched_off() {
         let started = Instant::now();
-        let (run, _) = play("echo here; echo cut here now; exec sleep 40", PATIENT);
+        let (run, _) = play("echo cut here; echo cut here now; echo @late a=1; exec sleep 40", PATIENT);
         assert_eq!(run.end, End::Cut);
-        assert!(started.elapsed() < Duration::from_secs(10));
+        assert!((Duration::from_millis(50)..Duration::from_secs(10)).contains(&started.elapsed()));
+        assert_eq!(run.log, ["cut here", "cut here now", "@late a=1"]);
+        assert_eq!(run.events.len(), 1);
+        // A line too few, and the machine ends by itself.
+        let (run, _) = play("echo cut here; exit 33", PATIENT);
+        assert_eq!(run.end, End::Verdict(Outcome::Success));
     }
 
     #[test]
@@ -378,7 +433,7 @@ mod tests {
                 manner: Manner::Sound,
             }],
             limits: PATIENT,
-            cut_after: None,
+            cut: None,
         };
         let text = crate::tools::show(&machine.command());
         assert!(text.contains(r#""no-flush":false"#) && text.contains("write-cache=on"), "{text}");
