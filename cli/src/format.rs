@@ -5,7 +5,7 @@
 
 use crate::failure::Failure;
 use crate::memory::{with_memory, Job};
-use crate::open::{self, Kind};
+use crate::open::{self, Kind, Locked};
 use crate::size::binary;
 use arenite_core::format::{max_arenas, BlockSize};
 use arenite_core::{Device, Error, FormatOptions, Resources, Store};
@@ -42,45 +42,45 @@ fn prepare_and_write(path: &Path, request: &Request) -> Result<String, Failure> 
         (Kind::Missing, None) => Err(Failure::new("no such file; --size creates it")),
         (Kind::Missing, Some(len_bytes)) => {
             plan(len_bytes, request)?;
-            arenite_shim::file::create_file(path, len_bytes).map_err(|error| Failure::io(&error))?;
-            write(path, len_bytes, request).inspect_err(|_| {
+            let file = Locked::create(path)?;
+            let made = file.resize(len_bytes).and_then(|()| write(&file, len_bytes, request));
+            made.inspect_err(|_| {
                 // It did not exist before. If it cannot be removed, the failure that is reported is the other one.
                 let _ = std::fs::remove_file(path);
             })
         }
         (Kind::File { len_bytes: 0 }, None) => Err(Failure::new("the file is empty; --size says how long it is to be")),
-        (Kind::File { len_bytes: old }, size_bytes) => {
+        (Kind::File { .. }, size_bytes) => {
+            let file = Locked::open(path)?;
+            let old = file.len_bytes()?;
             let len_bytes = size_bytes.unwrap_or(old);
             plan(len_bytes, request)?;
-            fit_file(path, len_bytes, request.force)?;
-            write(path, len_bytes, request).inspect_err(|failure| {
+            fit_file(&file, len_bytes, request)?;
+            write(&file, len_bytes, request).inspect_err(|failure| {
                 if failure.nothing_written && old != len_bytes {
-                    let _ = open::resize(path, old);
+                    let _ = file.resize(old);
                 }
             })
         }
         (Kind::BlockDevice, Some(_)) => Err(Failure::new("a block device has the size it has; leave out --size")),
         (Kind::BlockDevice, None) => {
-            let device = open::device(path)?;
-            let len_bytes = device.geometry().len_bytes;
-            drop(device);
+            let device = Locked::open(path)?;
+            let len_bytes = device.len_bytes()?;
             plan(len_bytes, request)?;
-            write(path, len_bytes, request)
+            write(&device, len_bytes, request)
         }
     }
 }
 
 /// Looks for content, and gives the file its length.
-fn fit_file(path: &Path, len_bytes: u64, force: bool) -> Result<(), Failure> {
-    let file = open::file(path)?;
-    let io = |error: std::io::Error| Failure::io(&error);
-    if !force {
-        if let Some(addr) = first_content(&file).map_err(io)? {
+fn fit_file(file: &Locked, len_bytes: u64, request: &Request) -> Result<(), Failure> {
+    if !request.force {
+        if let Some(addr) = first_content(file.file()).map_err(|error| Failure::io(&error))? {
             return Err(not_blank(addr));
         }
     }
-    if file.metadata().map_err(io)?.len() != len_bytes {
-        file.set_len(len_bytes).map_err(io)?;
+    if file.len_bytes()? != len_bytes {
+        file.resize(len_bytes)?;
     }
     Ok(())
 }
@@ -160,7 +160,7 @@ fn default_arenas(len_bytes: u64, blocks: u64, least: u32) -> u32 {
 }
 
 struct Formatting<'a> {
-    path: &'a Path,
+    file: &'a Locked,
     options: FormatOptions,
 }
 
@@ -168,7 +168,7 @@ impl Job for Formatting<'_> {
     type Output = Result<String, Failure>;
 
     fn run(&mut self, memory: Resources<'_>) -> Self::Output {
-        let device = open::device(self.path)?;
+        let device = self.file.device()?;
         let store = Store::format(memory, &device, &HostPlatform, self.options).map_err(|failed| {
             let nothing_written = failed.memory.is_some();
             Failure { nothing_written, ..refusal(failed.error, &device) }
@@ -206,8 +206,8 @@ fn refusal(error: Error, device: &dyn Device<'_>) -> Failure {
     }
 }
 
-fn write(path: &Path, len_bytes: u64, request: &Request) -> Result<String, Failure> {
+fn write(file: &Locked, len_bytes: u64, request: &Request) -> Result<String, Failure> {
     let options = plan(len_bytes, request)?;
     let blocks = len_bytes >> options.block_size.shift();
-    with_memory(blocks, &mut Formatting { path, options }).unwrap_or_else(|| Err(Failure::store(Error::NoBuffer)))
+    with_memory(blocks, &mut Formatting { file, options }).unwrap_or_else(|| Err(Failure::store(Error::NoBuffer)))
 }

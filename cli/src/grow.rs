@@ -8,7 +8,7 @@
 
 use crate::failure::Failure;
 use crate::memory::{with_memory, Job};
-use crate::open::{self, Kind};
+use crate::open::{self, Kind, Locked};
 use crate::size::binary;
 use crate::volume;
 use arenite_core::{CopyState, Device, Error, MountOptions, Resources, Store};
@@ -18,9 +18,10 @@ use std::path::Path;
 /// Grows; returns a line for the user.
 pub(crate) fn run(path: &Path, size_bytes: Option<u64>) -> Result<String, Failure> {
     let kind = open::existing(path)?;
+    let file = Locked::open(path)?;
     let before = volume::read(path).map_err(|error| Failure::no_volume(error.to_string()))?;
     if before.superblocks[0] != CopyState::Good {
-        work(path, before.len_bytes, before.block_size, Step::Repair)?;
+        work(&file, before.len_bytes, before.block_size, Step::Repair)?;
     }
     let (old, new) = match (kind, size_bytes) {
         (Kind::BlockDevice, Some(_)) => {
@@ -33,18 +34,18 @@ pub(crate) fn run(path: &Path, size_bytes: Option<u64>) -> Result<String, Failur
         return Err(Failure::new(format!("a volume cannot shrink: the image has {old} bytes, {new} were asked for")));
     }
     if new > old {
-        open::resize(path, new)?;
+        file.resize(new)?;
     }
-    work(path, new, before.block_size, Step::Grow).inspect_err(|failure| {
+    work(&file, new, before.block_size, Step::Grow).inspect_err(|failure| {
         if failure.nothing_written && new > old {
-            let _ = open::resize(path, old);
+            let _ = file.resize(old);
         }
     })
 }
 
-fn work(path: &Path, len_bytes: u64, block_size: u64, step: Step) -> Result<String, Failure> {
+fn work(file: &Locked, len_bytes: u64, block_size: u64, step: Step) -> Result<String, Failure> {
     let blocks = len_bytes / block_size;
-    with_memory(blocks, &mut Growing { path, step }).unwrap_or_else(|| Err(Failure::store(Error::NoBuffer)))
+    with_memory(blocks, &mut Growing { file, step }).unwrap_or_else(|| Err(Failure::store(Error::NoBuffer)))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -54,7 +55,7 @@ enum Step {
 }
 
 struct Growing<'a> {
-    path: &'a Path,
+    file: &'a Locked,
     step: Step,
 }
 
@@ -62,7 +63,7 @@ impl Job for Growing<'_> {
     type Output = Result<String, Failure>;
 
     fn run(&mut self, memory: Resources<'_>) -> Self::Output {
-        let device = open::device(self.path)?;
+        let device = self.file.device()?;
         let mounted = Store::mount(memory, &device, &HostPlatform, MountOptions::default());
         let store = mounted.map_err(|failed| Failure::mount(failed.error))?;
         if self.step == Step::Repair {

@@ -1,13 +1,17 @@
 //! Files and block devices that are to be written to.
 //!
 //! Whoever changes a volume has its file locked (advisory, `flock`), so that two tools never work on one volume, and no
-//! tool on one that is in use by another user of the file device.
+//! tool on one that is in use by another user of the file device. The lock is taken once, before the file is looked at,
+//! and held until the command ends: what was found is still so when it is acted upon. A block device is opened
+//! exclusively besides, which fails while it is mounted.
 
 use crate::failure::Failure;
 use arenite_shim::{FileDevice, FileOptions, OpenError};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io;
-use std::os::unix::fs::FileTypeExt;
+use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 /// What a path leads to.
@@ -38,31 +42,66 @@ pub(crate) fn existing(path: &Path) -> Result<Kind, Failure> {
     }
 }
 
-/// Opens and locks the device of a store.
-pub(crate) fn device<'m>(path: &Path) -> Result<FileDevice<'m>, Failure> {
-    existing(path)?;
-    FileDevice::open(path, FileOptions::default()).map_err(|error| match error {
-        OpenError::InUse => in_use(),
-        other => Failure::no_volume(other.to_string()),
-    })
+/// A file or block device that is open for writing, and locked for as long as this value is there.
+pub(crate) struct Locked {
+    file: File,
 }
 
-fn in_use() -> Failure {
-    Failure::no_volume("in use: another program has it locked")
-}
+impl Locked {
+    /// Opens and locks what must be there.
+    pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
+        let mut how = OpenOptions::new();
+        how.read(true).write(true);
+        if existing(path)? == Kind::BlockDevice {
+            how.custom_flags(OFlags::EXCL.bits().cast_signed());
+        }
+        Self::lock(how.open(path))
+    }
 
-/// Opens a regular file for what is done to it before it is the device of a store, and locks it.
-pub(crate) fn file(path: &Path) -> Result<File, Failure> {
-    let file =
-        OpenOptions::new().read(true).write(true).open(path).map_err(|error| Failure::no_volume(error.to_string()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(in_use()),
-        Err(TryLockError::Error(error)) => Err(Failure::io(&error)),
+    /// Makes and locks a file that must not be there.
+    pub(crate) fn create(path: &Path) -> Result<Self, Failure> {
+        Self::lock(OpenOptions::new().read(true).write(true).create_new(true).open(path))
+    }
+
+    fn lock(opened: io::Result<File>) -> Result<Self, Failure> {
+        let file = opened.map_err(|error| match error.raw_os_error() {
+            Some(code) if code == Errno::BUSY.raw_os_error() => in_use("the device is mounted or held exclusively"),
+            _ => Failure::no_volume(error.to_string()),
+        })?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { file }),
+            Err(TryLockError::WouldBlock) => Err(in_use(LOCKED)),
+            Err(TryLockError::Error(error)) => Err(Failure::io(&error)),
+        }
+    }
+
+    /// The open file.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Length in bytes, of block devices too.
+    pub(crate) fn len_bytes(&self) -> Result<u64, Failure> {
+        (&self.file).seek(SeekFrom::End(0)).map_err(|error| Failure::io(&error))
+    }
+
+    /// Gives a regular file another length.
+    pub(crate) fn resize(&self, len_bytes: u64) -> Result<(), Failure> {
+        self.file.set_len(len_bytes).map_err(|error| Failure::io(&error))
+    }
+
+    /// A device for a store, under the same lock.
+    pub(crate) fn device<'m>(&self) -> Result<FileDevice<'m>, Failure> {
+        let file = self.file.try_clone().map_err(|error| Failure::io(&error))?;
+        FileDevice::from_file(file, FileOptions::default()).map_err(|error| match error {
+            OpenError::InUse => in_use(LOCKED),
+            other => Failure::no_volume(other.to_string()),
+        })
     }
 }
 
-/// Gives a regular file another length; nobody else may be using it.
-pub(crate) fn resize(path: &Path, len_bytes: u64) -> Result<(), Failure> {
-    file(path)?.set_len(len_bytes).map_err(|error| Failure::io(&error))
+const LOCKED: &str = "another program has it locked";
+
+fn in_use(why: &str) -> Failure {
+    Failure::no_volume(format!("in use: {why}"))
 }

@@ -126,7 +126,17 @@ impl<'m> FileDevice<'m> {
     pub fn open(path: &Path, options: FileOptions) -> Result<Self, OpenError> {
         let mut how = OpenOptions::new();
         how.read(true).write(!options.read_only);
-        let mut file = how.open(path)?;
+        let mut device = Self::from_file(how.open(path)?, options)?;
+        device.direct_file = if options.direct { open_direct(&mut how, path) } else { None };
+        device.direct = AtomicBool::new(device.direct_file.is_some());
+        Ok(device)
+    }
+
+    /// Takes a file that is open already, for writing too unless `options` say read-only, and locks it as
+    /// [`FileDevice::open`] does. A lock that the same open file has, or a duplicate of it (`File::try_clone`), is no
+    /// obstacle: so a file can be locked, looked at, given its length, and become a device, with the lock never gone in
+    /// between. Transfers go through the page cache, whatever `options` say: without a path it cannot be bypassed.
+    pub fn from_file(mut file: File, options: FileOptions) -> Result<Self, OpenError> {
         let kind = file.metadata()?.file_type();
         if !kind.is_file() && !kind.is_block_device() {
             return Err(OpenError::Kind);
@@ -137,12 +147,11 @@ impl<'m> FileDevice<'m> {
             Err(TryLockError::WouldBlock) => return Err(OpenError::InUse),
             Err(TryLockError::Error(error)) => return Err(OpenError::Io(error)),
         }
-        let direct_file = if options.direct { open_direct(&mut how, path) } else { None };
         let geometry = geometry(&mut file, kind.is_block_device(), options)?;
         Ok(Self {
             file,
-            direct: AtomicBool::new(direct_file.is_some()),
-            direct_file,
+            direct_file: None,
+            direct: AtomicBool::new(false),
             flush_failed: AtomicBool::new(false),
             geometry,
             queue: Mutex::new(Queue {

@@ -145,3 +145,19 @@ fn the_size_is_that_of_whole_sectors() {
     assert_eq!(device.geometry().len_bytes, 99_840);
     assert_eq!(device.len_bytes(), 99_840);
 }
+
+/// From the first look to the last write under one lock.
+#[test]
+fn a_locked_file_becomes_a_device_without_a_gap() {
+    let file = TempFile::new("locked", 1 << 20);
+    let open = || std::fs::OpenOptions::new().read(true).write(true).open(&file.0).unwrap();
+    let locked = open();
+    locked.try_lock().unwrap();
+    let device = FileDevice::from_file(locked.try_clone().unwrap(), FileOptions::default()).unwrap();
+    assert_eq!(device.geometry().len_bytes, 1 << 20);
+    drop(device);
+    // The device is gone, the lock is not.
+    assert!(matches!(FileDevice::from_file(open(), FileOptions::default()), Err(OpenError::InUse)));
+    drop(locked);
+    assert!(FileDevice::from_file(open(), FileOptions::default()).is_ok());
+}

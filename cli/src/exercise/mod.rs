@@ -16,7 +16,7 @@ mod worker;
 
 use crate::failure::{Failure, EXIT_FAILURE, EXIT_INTERRUPTED};
 use crate::memory::{with_memory, Job};
-use crate::open;
+use crate::open::Locked;
 use crate::volume;
 use arenite_core::{Class, Counters, Device, Error, MountOptions, Resources, Roots, Store};
 use arenite_shim::threads::{with_syncers, with_workers};
@@ -136,7 +136,7 @@ impl Job for Exercise<'_> {
     type Output = Result<Done, Failure>;
 
     fn run(&mut self, memory: Resources<'_>) -> Self::Output {
-        let device = open::device(self.path)?;
+        let device = Locked::open(self.path)?.device()?;
         let mounted = Store::mount(memory, &device, &HostPlatform, MountOptions::default());
         let store = mounted.map_err(|failed| Failure::mount(failed.error))?;
         if device.geometry().read_only {

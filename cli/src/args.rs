@@ -1,0 +1,92 @@
+//! The command line, as the argument parser knows it. Help, manual pages and completions are made from this.
+
+use crate::help::*;
+use crate::size;
+use arenite_core::format::BlockSize;
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+
+#[derive(Parser)]
+#[command(name = "arenite", version, about = "Makes, checks and looks at Arenite and gefs 9.00 volumes")]
+#[command(after_help = COMMANDS_HELP)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Show what a volume is made of and how much of it is free. Never writes to it.
+    #[command(after_help = INFO_HELP)]
+    Info {
+        /// Print one JSON object instead of a table.
+        #[arg(long)]
+        json: bool,
+        /// File or block device that holds the volume.
+        image: PathBuf,
+    },
+    /// Make a new volume.
+    #[command(after_help = FORMAT_HELP)]
+    Format {
+        /// Length of the file, which is made if it does not exist.
+        #[arg(long, value_name = "S", value_parser = size::parse)]
+        size: Option<u64>,
+        /// Bytes of a block: 2048, 4096, 8192, 16384, 32768 or 65536.
+        #[arg(long, value_name = "B", value_parser = block_size)]
+        block_size: Option<BlockSize>,
+        /// Number of arenas.
+        #[arg(long, value_name = "N")]
+        arenas: Option<u32>,
+        /// Overwrite whatever is there.
+        #[arg(long)]
+        force: bool,
+        /// File or block device to hold the volume.
+        image: PathBuf,
+    },
+    /// Find out whether a volume is damaged. Never writes to it.
+    #[command(after_help = CHECK_HELP)]
+    Check {
+        /// Print one JSON object instead of lines.
+        #[arg(long)]
+        json: bool,
+        /// File or block device that holds the volume.
+        image: PathBuf,
+    },
+    /// Use a volume hard, and leave it as it was.
+    #[command(after_help = EXERCISE_HELP)]
+    Exercise {
+        /// Number of operations, of all threads together.
+        #[arg(long, value_name = "N")]
+        ops: u64,
+        /// Where the pseudo-random numbers begin. One thread that never finds the volume full does the same for the same
+        /// seed.
+        #[arg(long, value_name = "S")]
+        seed: u64,
+        /// Threads that use the volume.
+        #[arg(long, value_name = "T", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+        threads: u32,
+        /// Operations from one commit to the next.
+        #[arg(long, value_name = "K", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+        commit_every: u64,
+        /// Keep this much of the free space allocated. Without it, about 1024 blocks a thread.
+        #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
+        fill: Option<u8>,
+        /// File or block device that holds the volume.
+        image: PathBuf,
+    },
+    /// Make a volume larger.
+    #[command(after_help = GROW_HELP)]
+    Grow {
+        /// New length of the file.
+        #[arg(long, value_name = "S", value_parser = size::parse)]
+        size: Option<u64>,
+        /// File or block device that holds the volume.
+        image: PathBuf,
+    },
+}
+
+fn block_size(text: &str) -> Result<BlockSize, String> {
+    let bytes = size::parse(text)?;
+    let size = u32::try_from(bytes).ok().and_then(BlockSize::new);
+    size.ok_or_else(|| "blocks have 2048, 4096, 8192, 16384, 32768 or 65536 bytes".to_owned())
+}
