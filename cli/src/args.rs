@@ -1,5 +1,6 @@
 //! The command line, as the argument parser knows it. Help, manual pages and completions are made from this.
 
+use crate::dump;
 use crate::help::*;
 use crate::size;
 use arenite_core::format::BlockSize;
@@ -73,6 +74,24 @@ pub(crate) enum Command {
         fill: Option<u8>,
         /// File or block device that holds the volume.
         image: PathBuf,
+    },
+    /// Show what the blocks of a volume hold, damaged or not. Never writes to it.
+    #[command(after_help = DUMP_HELP)]
+    Dump {
+        /// Print JSON instead of text.
+        #[arg(long)]
+        json: bool,
+        /// Read the block as this, whatever it says it is.
+        #[arg(long = "as", value_name = "TYPE", requires = "addr")]
+        kind: Option<dump::Kind>,
+        /// Bytes of a block, for an image without a good superblock.
+        #[arg(long, value_name = "B", value_parser = block_size)]
+        block_size: Option<BlockSize>,
+        /// File or block device that holds the volume.
+        image: PathBuf,
+        /// Byte address of a block, decimal or with 0x in front; without it, all that leads to the tree is shown.
+        #[arg(value_parser = size::parse_addr)]
+        addr: Option<u64>,
     },
     /// Make a volume larger.
     #[command(after_help = GROW_HELP)]

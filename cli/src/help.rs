@@ -109,3 +109,27 @@ Exit codes:
   0  the volume has grown
   1  wrong arguments, too small for one more arena, or the device failed
   2  IMAGE is in use or cannot be read as a volume";
+
+pub(crate) const DUMP_HELP: &str = "Examples:
+  arenite dump disk.img                  superblocks, arena headers, logs entry by entry
+  arenite dump disk.img 0x1c000          the block at this byte address
+  arenite dump --as data disk.img 0      the bytes of a block, whatever it is
+  arenite dump --json disk.img | jq '.arenas[0].log[].entries[] | select(.op == \"free\")'
+  arenite dump --block-size 16384 disk.img 0x8000      without any good superblock
+
+Nothing is mounted: blocks are read and decoded one by one, so a volume that is damaged can be looked at, as far as
+pointers lead. What a block should be and is not is a line `damage:`, and the bytes follow as they are. A block whose
+type nobody has said is what its first two bytes say, if it is that in every respect, and data otherwise: data that look
+like something else are shown as that (--as data).
+
+IMAGE is a file or a block device. It is opened for reading only and not locked; of a volume that somebody is writing to,
+parts of different commits may be shown. Whether a volume is damaged is told by `arenite check`.
+
+JSON: of a block: addr, type, hash (of the whole block), damage (null if none), and what its type has. Without ADDR an
+object with superblocks (two blocks) and arenas (of each: addr, header (1, 2 or null: the copy that the superblock
+names), headers, log, log_end, damage). Addresses and lengths are bytes; hashes, keys and values hexadecimal digits.
+
+Exit codes:
+  0  the blocks were shown
+  1  wrong arguments, no block at ADDR, or the output could not be written
+  2  IMAGE cannot be read, or no copy of its superblock is good (what there is was shown nevertheless)";

@@ -12,6 +12,7 @@
 
 mod args;
 mod check;
+mod dump;
 mod exercise;
 mod failure;
 mod format;
@@ -51,6 +52,9 @@ fn main() -> ExitCode {
             let request = exercise::Request { operations: ops, seed, threads, commit_every, fill_percent: fill };
             exercise(&image, &request)
         }
+        Command::Dump { json, kind, block_size, image, addr } => {
+            dump(&image, &dump::Request { addr, kind, block_size, json })
+        }
         Command::Grow { size, image } => line(&image, grow::run(&image, size)),
     }
 }
@@ -79,6 +83,17 @@ fn check(path: &Path, json: bool) -> ExitCode {
         Ok(report) => {
             let text = if json { report.json() } else { report.text(path) };
             print(&text, u8::from(!report.is_clean()), EXIT_NO_VOLUME)
+        }
+        Err(failure) => fail(path, &failure),
+    }
+}
+
+fn dump(path: &Path, request: &dump::Request) -> ExitCode {
+    match dump::run(path, request) {
+        Ok((text, true)) => print(&text, 0, EXIT_FAILURE),
+        Ok((text, false)) => {
+            print(&text, 0, EXIT_FAILURE);
+            fail(path, &Failure::no_volume("no copy of the superblock is good"))
         }
         Err(failure) => fail(path, &failure),
     }

@@ -18,6 +18,17 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
     bytes.filter(|bytes| *bytes <= largest).ok_or_else(|| "more bytes than any file can have".to_owned())
 }
 
+/// Parses a byte address: decimal, hexadecimal behind 0x, or like a size.
+pub(crate) fn parse_addr(text: &str) -> Result<u64, String> {
+    match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+            u64::from_str_radix(digits, 16).map_err(|_| "no address: more than 64 bits, or no digits".to_owned())
+        }
+        Some(_) => Err("behind 0x come hexadecimal digits".to_owned()),
+        None => parse(text).map_err(|_| "an address is a number of bytes, like 16384, 0x4000 or 16K".to_owned()),
+    }
+}
+
 /// Bytes in the largest binary unit of which there is at least one.
 pub(crate) fn binary(bytes: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -46,6 +57,16 @@ mod tests {
             assert!(parse(text).is_err(), "{text}");
         }
         assert_eq!(parse("9223372036854775807"), Ok((1 << 63) - 1));
+    }
+
+    #[test]
+    fn addresses_are_read() {
+        for (text, addr) in [("0", 0), ("0x1c000", 0x1c000), ("0X1C000", 0x1c000), ("16K", 16384), ("12", 12)] {
+            assert_eq!(parse_addr(text), Ok(addr), "{text}");
+        }
+        for text in ["", "0x", "0xg", "1c000", "0x10000000000000000", "0x+1", "-1"] {
+            assert!(parse_addr(text).is_err(), "{text}");
+        }
     }
 
     #[test]
