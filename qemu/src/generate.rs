@@ -57,6 +57,15 @@ pub fn small(dir: &Path, seed: u64) -> Result<()> {
     random.write_file(&dir.join(&deep).join(&deep).join("f".repeat(120)), 5000)
 }
 
+/// `count` files of up to 3000 bytes, every tenth empty, in directories of a hundred.
+pub fn many(dir: &Path, seed: u64, count: u32) -> Result<()> {
+    let mut random = XorShift::new(seed);
+    (0..count).try_for_each(|number| {
+        let len = if number % 10 == 0 { 0 } else { random.next() % 3000 };
+        random.write_file(&dir.join(format!("many/{:03}/file-{number:06}.txt", number / 100)), len)
+    })
+}
+
 /// `count` files of `len_bytes` each.
 pub fn large(dir: &Path, seed: u64, count: u32, len_bytes: u64) -> Result<()> {
     let mut random = XorShift::new(seed);

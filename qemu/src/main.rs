@@ -10,6 +10,7 @@
 //! | `vm`, `events`, `accel`             | one run of QEMU                                         |
 //! | `demo`, `flip`, `host`, `report`    | the demonstration                                       |
 //! | `scenarios`, `refusals`, `platform` | what else the kernel has to show                        |
+//! | `odd`                               | odd input, and very much of it                          |
 //! | `kills`                             | machines that are killed during the import              |
 //! | `verify`                            | all checks                                              |
 //! | `progress`, `table`, `size`         | what the user sees                                      |
@@ -34,6 +35,7 @@ mod kernel;
 #[cfg(test)]
 mod kernel_parts;
 mod kills;
+mod odd;
 #[path = "../../kernel-demo/src/outcome.rs"]
 #[allow(dead_code, reason = "the kernel uses the other half of this file")]
 mod outcome;

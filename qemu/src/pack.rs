@@ -7,9 +7,14 @@
 
 use crate::progress::Progress;
 use anyhow::{bail, Context, Result};
+use arenite_catalog::max_path_len;
+use arenite_core::format::BlockSize;
 use std::fs::{File, FileType};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+
+/// Bytes of the longest path that the kernel's catalogue takes.
+const MAX_PATH_BYTES: usize = max_path_len(BlockSize::ORIGINAL);
 
 /// Where the files come from.
 pub enum Input {
@@ -41,6 +46,13 @@ pub struct Packed {
 
 /// Packs `input` into a new archive at `archive`. An error if nothing is left to pack.
 pub fn pack(input: &Input, archive: &Path) -> Result<Packed> {
+    pack_with(input, archive, |path| File::open(path))
+}
+
+/// How a file is opened.
+type Open = fn(&Path) -> io::Result<File>;
+
+fn pack_with(input: &Input, archive: &Path, open: Open) -> Result<Packed> {
     let mut packed = Packed::default();
     let (dir, paths) = match input {
         Input::Tracked(dir) => (dir, tracked(dir, &mut packed)?),
@@ -51,7 +63,7 @@ pub fn pack(input: &Input, archive: &Path) -> Result<Packed> {
     let mut progress = Progress::items("pack", paths.len() as u64);
     for (number, path) in paths.iter().enumerate() {
         let failed = || format!("{} cannot be written", archive.display());
-        if let Err(reason) = add(&mut builder, dir, path, &mut packed).with_context(failed)? {
+        if let Err(reason) = add(&mut builder, dir, path, open, &mut packed).with_context(failed)? {
             packed.skipped.push((path.clone(), reason));
         }
         progress.set(number as u64 + 1);
@@ -61,7 +73,11 @@ pub fn pack(input: &Input, archive: &Path) -> Result<Packed> {
         builder.into_inner().and_then(|buffered| buffered.into_inner().map_err(|error| error.into_error()))?;
     packed.archive_bytes = file.stream_position()?;
     if packed.files + packed.links == 0 {
-        bail!("{} holds no files to import", dir.display());
+        let skipped = match packed.skipped.first() {
+            Some((path, reason)) => format!(" ({} skipped, first {}: {reason})", packed.skipped.len(), shown(path)),
+            None => String::new(),
+        };
+        bail!("{} holds no files to import{skipped}", dir.display());
     }
     Ok(packed)
 }
@@ -69,7 +85,17 @@ pub fn pack(input: &Input, archive: &Path) -> Result<Packed> {
 type Builder = tar::Builder<BufWriter<File>>;
 
 /// Adds one path. The outer error means that the archive cannot be written; the inner one is why the path is skipped.
-fn add(builder: &mut Builder, dir: &Path, path: &Path, packed: &mut Packed) -> io::Result<Result<(), String>> {
+fn add(
+    builder: &mut Builder,
+    dir: &Path,
+    path: &Path,
+    open: Open,
+    packed: &mut Packed,
+) -> io::Result<Result<(), String>> {
+    let len = path.as_os_str().len();
+    if len > MAX_PATH_BYTES {
+        return Ok(Err(format!("a path of {len} bytes; the catalogue takes {MAX_PATH_BYTES}")));
+    }
     let full = dir.join(path);
     let meta = match full.symlink_metadata() {
         Ok(meta) => meta,
@@ -99,7 +125,7 @@ fn add(builder: &mut Builder, dir: &Path, path: &Path, packed: &mut Packed) -> i
     if !meta.is_file() {
         return Ok(Err(kind_of(meta.file_type()).into()));
     }
-    let file = match File::open(&full) {
+    let file = match open(&full) {
         Ok(file) => file,
         Err(error) => return Ok(Err(error.to_string())),
     };
@@ -273,11 +299,22 @@ fn is_program(_: &std::fs::Metadata) -> bool {
     false
 }
 
+/// A path for people: quoted, without control characters, the middle of a long one left out.
+fn shown(path: &Path) -> String {
+    const LONGEST: usize = 100;
+    let chars: Vec<char> = format!("{path:?}").chars().collect();
+    if chars.len() <= LONGEST {
+        return chars.into_iter().collect();
+    }
+    let (head, tail) = (&chars[..LONGEST / 2], &chars[chars.len() - LONGEST / 2..]);
+    head.iter().chain(&['.'; 3]).chain(tail).collect()
+}
+
 /// Prints what was left out: the first few by name, all by number.
 pub fn report_skipped(packed: &Packed) {
     const SHOWN: usize = 10;
     for (path, reason) in packed.skipped.iter().take(SHOWN) {
-        println!("pack: skipped {}: {reason}", path.display());
+        println!("pack: skipped {}: {reason}", shown(path));
     }
     if packed.skipped.len() > SHOWN {
         println!("pack: and {} more", packed.skipped.len() - SHOWN);
@@ -336,6 +373,53 @@ mod tests {
             (format!("{long}/deep"), None, b"deep down".to_vec()),
         ];
         assert_eq!(entries(&bytes), expected);
+    }
+
+    #[test]
+    fn what_may_not_be_read_is_skipped_and_counted() {
+        let (dir, out) = (TempDir::new("refused"), TempDir::new("archive"));
+        ["open", "secret", "secret too"].iter().for_each(|name| std::fs::write(dir.path().join(name), name).unwrap());
+        // Nothing is refused to root, so the refusal is made up.
+        let refuse = |path: &Path| match path.to_string_lossy().contains("secret") {
+            true => Err(io::ErrorKind::PermissionDenied.into()),
+            false => File::open(path),
+        };
+        let input = Input::Tree { dir: dir.path().into(), except: None };
+        let packed = pack_with(&input, &out.path().join("tar"), refuse).unwrap();
+        assert_eq!((packed.files, packed.bytes, packed.skipped.len()), (1, 4, 2));
+        assert!(packed.skipped.iter().all(|(_, reason)| reason == "permission denied"), "{:?}", packed.skipped);
+
+        let error = pack_with(&input, &out.path().join("tar"), |_| Err(io::ErrorKind::PermissionDenied.into()));
+        let error = error.unwrap_err().to_string();
+        assert!(error.ends_with("holds no files to import (3 skipped, first \"open\": permission denied)"), "{error}");
+    }
+
+    #[test]
+    fn paths_that_no_catalogue_takes_are_skipped() {
+        let dir = TempDir::new("long");
+        let part = "p".repeat(250);
+        let mut inner = PathBuf::new();
+        while inner.as_os_str().len() <= MAX_PATH_BYTES {
+            std::fs::create_dir_all(dir.path().join(&inner)).unwrap();
+            std::fs::write(dir.path().join(&inner).join("file"), "x").unwrap();
+            inner.push(&part);
+        }
+        let (packed, _) = pack_tree(&dir);
+        let fits = MAX_PATH_BYTES.saturating_sub(4) / 251 + 1;
+        assert_eq!(packed.files, fits as u64);
+        assert!(
+            packed.skipped.iter().all(|(_, reason)| reason.contains("the catalogue takes")),
+            "{:?}",
+            packed.skipped
+        );
+    }
+
+    #[test]
+    fn paths_are_shown_as_one_short_line() {
+        assert_eq!(shown(Path::new("a b")), r#""a b""#);
+        assert_eq!(shown(Path::new("a\nb\x1b[2J")), r#""a\nb\u{1b}[2J""#);
+        let long = shown(Path::new(&"\u{e4}".repeat(1000)));
+        assert!(long.chars().count() == 103 && long.contains("..."), "{long}");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::flip::Flip;
 use crate::generate;
 use crate::host::Expected;
 use crate::kills;
+use crate::odd;
 use crate::outcome::Outcome;
 use crate::platform;
 use crate::refusals;
@@ -79,6 +80,18 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "foreign", about: "a disk with another file system is left alone", long: false, run: foreign },
     Scenario { name: "again", about: "other files on a disk that holds a store", long: false, run: again },
     Scenario { name: "cut", about: "the machine is switched off during the import", long: false, run: cut },
+    Scenario {
+        name: "odd",
+        about: "odd names and kinds of files: imported, or named and skipped",
+        long: false,
+        run: odd::odd,
+    },
+    Scenario {
+        name: "many-files",
+        about: "20 000 small files, 64 MiB of guest memory",
+        long: true,
+        run: odd::many_files,
+    },
     Scenario { name: "kills", about: "three kills of QEMU during one import", long: false, run: kills::kills },
     Scenario { name: "kills-long", about: "fifty kills of QEMU during imports", long: true, run: kills::kills_long },
     Scenario {
@@ -178,7 +191,8 @@ fn whole(mut demo: Demo<'_>) -> Result<String> {
     Ok(note)
 }
 
-fn judged(demo: &mut Demo<'_>) -> Result<String> {
+/// The same, and nothing removed.
+pub fn judged(demo: &mut Demo<'_>) -> Result<String> {
     let report = demonstrate(demo, &[], &[], &[])?;
     print!("{}", report.table());
     ensure!(report.is_good(), "{}", report.verdict());
