@@ -17,6 +17,38 @@ pub fn halt_forever() -> ! {
     }
 }
 
+/// Waits for the next interrupt, which must be on its way: with interrupts off this is for ever.
+pub fn wait_for_interrupt() {
+    // SAFETY: the CPU goes on behind the instruction when a handler has run. Not `nomem`: others may change memory.
+    unsafe { asm!("hlt", options(nostack, preserves_flags)) };
+}
+
+/// Tells the processor that this is a loop that waits for another CPU.
+pub fn relax() {
+    core::hint::spin_loop();
+}
+
+/// The stack pointer.
+#[inline(always)]
+pub fn stack_pointer() -> usize {
+    let addr: usize;
+    // SAFETY: copies a register.
+    unsafe { asm!("mov {}, rsp", out(reg) addr, options(nomem, nostack, preserves_flags)) };
+    addr
+}
+
+/// Whether the interrupt controller has an x2APIC mode.
+pub fn has_x2apic() -> bool {
+    core::arch::x86_64::__cpuid(1).ecx & 1 << 21 != 0
+}
+
+/// Lets interrupts in on this CPU.
+pub fn interrupts_on() {
+    // SAFETY: the caller has set up descriptor tables, without which this kernel does not come here; handlers change
+    // nothing but counters of their own. Not `nomem`, so that earlier writes stay in front.
+    unsafe { asm!("sti", options(nostack)) };
+}
+
 /// Turns interrupts off on this CPU, and returns its flags as they were before.
 pub fn interrupts_off() -> u64 {
     let flags: u64;
@@ -31,8 +63,8 @@ pub fn interrupts_restore(flags: u64) {
     const INTERRUPTS_ON: u64 = 1 << 9;
     if flags & INTERRUPTS_ON != 0 {
         // SAFETY: they were on before, so the kernel can take them. Not marked `nomem`, so that the compiler keeps
-        // accesses to memory in front of it.
-        unsafe { asm!("sti", options(nostack)) };
+        // accesses to memory in front of it. STI takes effect behind the instruction that follows it.
+        unsafe { asm!("sti", "nop", options(nostack)) };
     }
 }
 

@@ -2,9 +2,35 @@
 //! Ending the run: the outcome becomes QEMU's exit status.
 
 use core::fmt;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::outcome::Outcome;
-use crate::{cpu, port, println, serial};
+use crate::{apic, cpu, port, println, serial, stacks};
+
+/// The CPU that ends the run, plus one; 0 while it goes on.
+static ENDING: AtomicUsize = AtomicUsize::new(0);
+
+/// Makes this CPU the one that ends the run, and stops the others. `false` if it is that already, and something has gone
+/// wrong again. If another one is, this does not return.
+pub fn seize() -> bool {
+    cpu::interrupts_off();
+    let me = stacks::current_cpu() + 1;
+    match ENDING.compare_exchange(0, me, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => {
+            if apic::is_there() {
+                apic::interrupt_others();
+            }
+            true
+        }
+        Err(other) if other == me => false,
+        Err(_) => cpu::halt_forever(),
+    }
+}
+
+/// Whether some CPU is ending the run.
+pub fn is_ending() -> bool {
+    ENDING.load(Ordering::Acquire) != 0
+}
 
 /// Ends the run. Prints the outcome as the last line, in a form that the host can look for.
 pub fn exit(outcome: Outcome) -> ! {

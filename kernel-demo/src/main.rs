@@ -1,12 +1,15 @@
 //! A bare-metal kernel for QEMU's q35 machine that keeps real files on a virtio disk.
 //!
-//! One half is the platform: boot, memory, traps, time, PCI and an asynchronous virtio block driver, all polled, with
-//! interrupts off. A run is controlled by words on the kernel's command line and ends with a status that says what
+//! One half is the platform: boot, all CPUs, memory, traps, time, PCI and an asynchronous, polled virtio block driver. The
+//! only interrupts are those of each CPU's timer. A run is controlled by words on the kernel's command line and ends with a status that says what
 //! happened ([`outcome`]).
 //!
 //! | module       | what                                                     | unsafe because of             |
 //! |--------------|----------------------------------------------------------|-------------------------------|
 //! | `boot`       | from the PVH entry point to [`kernel_entry`]              | (assembly)                    |
+//! | `ap`         | the other CPUs, from their reset to `crew`                | (assembly), the trampoline    |
+//! | `apic`       | timer, messages between CPUs                              | registers of the controller   |
+//! | `crew`       | all CPUs at one job                                       | a borrow across CPUs          |
 //! | `stacks`     | where the stacks are, guard pages                         | memory that the CPU writes    |
 //! | `paging`     | the address space                                         | linker symbols, sections      |
 //! | `cpu`,`port` | instructions and ports                                    | `asm!`                        |
@@ -22,7 +25,7 @@
 //! the store needs and gets, `archive` reads the input, `import` and `verify` do the work, `fate` says what becomes of
 //! the files, `report` and `failure` tell the host.
 //!
-//! Everything else is safe code. Locks are leaves, taken while no other one is held, except that a disk's may be held
+//! `acpi` counts the CPUs and `interrupts` what their timers do. Everything else is safe code. Locks are leaves, taken while no other one is held, except that a disk's may be held
 //! when the console's is taken.
 #![no_std]
 #![no_main]
@@ -30,6 +33,11 @@
 
 extern crate alloc;
 
+mod acpi;
+#[allow(unsafe_code)]
+mod ap;
+#[allow(unsafe_code)]
+mod apic;
 mod archive;
 mod blk;
 #[allow(unsafe_code)]
@@ -37,6 +45,8 @@ mod boot;
 mod cmdline;
 #[allow(unsafe_code)]
 mod cpu;
+#[allow(unsafe_code)]
+mod crew;
 #[allow(unsafe_code)]
 mod device;
 #[allow(unsafe_code)]
@@ -47,6 +57,7 @@ mod fate;
 #[allow(unsafe_code)]
 mod heap;
 mod import;
+mod interrupts;
 #[allow(unsafe_code)]
 mod memory;
 #[allow(dead_code, reason = "the host uses the other half of this file")]
@@ -93,6 +104,11 @@ extern "C" fn kernel_entry(start_info: u32) -> ! {
         println!("memory: {:#012x}..{:#012x} {}", region.start, region.end, region.kind_name());
     }
     init_memory(&info);
+    if !apic::init(true) {
+        println!("cpus: the local timer does not run");
+    }
+    interrupts::start();
+    ap::start_all(info.cpus.as_ref(), info.regions());
     let disks = blk::open_all();
     for disk in &disks {
         print_disk(disk.info());
@@ -175,6 +191,9 @@ fn init_memory(info: &start_info::StartInfo) {
 
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-    serial::print_emergency(format_args!("\nkernel-demo: {info}\n"));
+    if !exit::seize() {
+        exit::power_off(Outcome::Panic);
+    }
+    serial::print_emergency(format_args!("\nkernel-demo: CPU {}: {info}\n", stacks::current_cpu()));
     exit::exit_emergency(Outcome::Panic)
 }

@@ -14,7 +14,7 @@ use crate::cmdline::CmdLine;
 use crate::failure::Failure;
 use crate::outcome::Outcome;
 use crate::volume::{Format, Volume};
-use crate::{import, verify};
+use crate::{crew, import, report, verify};
 
 /// What a boot is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,12 +66,13 @@ pub fn run(mut disks: Vec<ReadyDisk>, cmdline: &CmdLine) -> Result<(), Failure> 
     let store_disk = claim(&mut disks, "store")?;
     let mut archive = Archive::open(claim(&mut disks, "input")?)?;
     let volume = Volume::open(store_disk, format)?;
-    let done = match phase {
+    let done = crew::assist(&|| volume.store.step(), || match phase {
         Phase::Import(_, options) => import::run(&volume, &mut archive, options),
         Phase::Verify { partial } => verify::run(&volume, &mut archive, partial),
-    };
+    });
     done.map_err(|failure| volume.explain(failure))?;
-    volume.unmount()
+    volume.unmount()?;
+    report::cpus()
 }
 
 fn claim<O: Owner>(disks: &mut Vec<ReadyDisk>, serial: &str) -> Result<&'static crate::blk::Disk<O>, Failure> {

@@ -33,6 +33,10 @@ pub const SERIAL_STATUS: Port8 = Port8(COM1 + 5);
 pub const TIMER_COUNTER: Port8 = Port8(0x40);
 /// Interval timer: mode and latch commands.
 pub const TIMER_COMMAND: Port8 = Port8(0x43);
+/// Interrupt controller of the PC/AT: the mask of its first half.
+pub const PIC_FIRST_MASK: Port8 = Port8(0x21);
+/// Interrupt controller of the PC/AT: the mask of its second half.
+pub const PIC_SECOND_MASK: Port8 = Port8(0xA1);
 /// PCI: address of the configuration word.
 pub const PCI_ADDRESS: Port32 = Port32(0xCF8);
 /// PCI: the configuration word.

@@ -2,8 +2,11 @@
 //! What the run tells the host about itself: lines that begin with `@`, see `qemu/src/events.rs`.
 
 use crate::device::Traffic;
+use crate::failure::Failure;
+use crate::interrupts::Ticks;
+use crate::outcome::Outcome;
 use crate::volume::Volume;
-use crate::{println, time};
+use crate::{crew, interrupts, println, time};
 
 /// How often progress is shown.
 const PROGRESS_INTERVAL_US: u64 = 200_000;
@@ -74,4 +77,20 @@ impl<'v> Meter<'v> {
             now.write_bytes - before.write_bytes
         );
     }
+}
+
+/// Prints what the timer of each CPU has counted.
+///
+/// # Errors
+/// A timer did not run, or came into a critical section.
+pub fn cpus() -> Result<(), Failure> {
+    for cpu in crew::members() {
+        let Ticks { all, deferred, intruded } = interrupts::ticks(cpu);
+        println!("@cpu number={cpu} ticks={all} deferred={deferred} intruded={intruded}");
+        if all == 0 || intruded > 0 {
+            let what = format_args!("CPU {cpu}: {all} timer interrupts, {intruded} of them in critical sections");
+            return Err(Failure::new(Outcome::Mismatch, what));
+        }
+    }
+    Ok(())
 }

@@ -1,7 +1,7 @@
 //! Where the stacks are.
 //!
 //! Each CPU has one main stack and one stack for each kind of fatal trap, so that a trap can be reported even when the
-//! main stack is what broke. Below each stack lies a guard page, which `paging::init` unmaps: an overflow is a page
+//! main stack is what broke; and one for the timer's interrupts, so that they take nothing of what they interrupt. Below each stack lies a guard page, which `paging::init` unmaps: an overflow is a page
 //! fault and never silent damage.
 //!
 //! ```text
@@ -14,16 +14,18 @@
 use core::cell::UnsafeCell;
 use core::ops::Range;
 
+use crate::cpu;
+
 /// Bytes of a page, and of the guard below each stack.
 pub const PAGE_BYTES: usize = 4096;
-/// CPUs that have stacks and descriptor tables set aside. Only the first is started so far.
-pub const MAX_CPUS: usize = 4;
+/// CPUs that have stacks and descriptor tables set aside.
+pub const MAX_CPUS: usize = 8;
 /// Bytes of the stack that a CPU runs on.
 pub const MAIN_BYTES: usize = 128 * 1024;
-/// Bytes of each stack that a fatal trap switches to.
+/// Bytes of each stack that a trap switches to.
 pub const TRAP_BYTES: usize = 16 * 1024;
-/// Stacks for fatal traps that each CPU has.
-pub const TRAP_STACKS: usize = 5;
+/// Stacks for traps that each CPU has.
+pub const TRAP_STACKS: usize = 6;
 
 const TRAP_ROW_BYTES: usize = PAGE_BYTES + TRAP_BYTES;
 const CPU_ROW_BYTES: usize = PAGE_BYTES + MAIN_BYTES + TRAP_STACKS * TRAP_ROW_BYTES;
@@ -54,6 +56,17 @@ fn row(cpu: usize) -> usize {
 pub fn main(cpu: usize) -> Range<usize> {
     let start = row(cpu) + PAGE_BYTES;
     start..start + MAIN_BYTES
+}
+
+/// The CPU that runs this, whichever of its stacks it is on.
+///
+/// # Panics
+/// If it is on none of them.
+#[inline]
+pub fn current_cpu() -> usize {
+    let cpu = cpu::stack_pointer().wrapping_sub(AREA.0.get() as usize) / CPU_ROW_BYTES;
+    assert!(cpu < MAX_CPUS, "the stack pointer is nowhere");
+    cpu
 }
 
 /// The addresses of trap stack `index` of `cpu`.

@@ -15,6 +15,7 @@
 //! 40 u64 memory map   48 u32 entries
 //! ```
 
+use crate::acpi::{self, Cpus};
 use crate::cmdline::{CmdLine, CmdLineError, MAX_BYTES};
 
 const MAGIC: u32 = 0x336E_C578;
@@ -60,6 +61,8 @@ pub struct StartInfo {
     region_count: usize,
     /// The command line.
     pub cmdline: CmdLine,
+    /// The processors, if the firmware's tables name them.
+    pub cpus: Option<Cpus>,
 }
 
 impl StartInfo {
@@ -85,7 +88,7 @@ pub enum StartInfoError {
 }
 
 /// Physical memory below 4 GiB, while it still is as the hypervisor left it. One value exists at a time, in [`read`].
-struct LowMemory;
+pub struct LowMemory;
 
 impl LowMemory {
     fn check(&self, addr: u64, len_bytes: u64) -> Result<(), StartInfoError> {
@@ -96,14 +99,16 @@ impl LowMemory {
         Ok(())
     }
 
-    fn byte(&self, addr: u64) -> Result<u8, StartInfoError> {
+    /// Reads one byte.
+    pub fn byte(&self, addr: u64) -> Result<u8, StartInfoError> {
         self.check(addr, 1)?;
         // SAFETY: `check` keeps the address within the identity map, and not null. A volatile read of one byte has no
         // alignment, every value is a valid `u8`, and nothing else runs that could be writing there.
         Ok(unsafe { core::ptr::read_volatile(addr as *const u8) })
     }
 
-    fn bytes<const N: usize>(&self, addr: u64) -> Result<[u8; N], StartInfoError> {
+    /// Reads as many bytes as the array has.
+    pub fn bytes<const N: usize>(&self, addr: u64) -> Result<[u8; N], StartInfoError> {
         let mut bytes = [0; N];
         for (offset, byte) in (0..).zip(bytes.iter_mut()) {
             *byte = self.byte(addr + offset)?;
@@ -111,11 +116,13 @@ impl LowMemory {
         Ok(bytes)
     }
 
-    fn u32(&self, addr: u64) -> Result<u32, StartInfoError> {
+    /// Reads a number.
+    pub fn u32(&self, addr: u64) -> Result<u32, StartInfoError> {
         self.bytes(addr).map(u32::from_le_bytes)
     }
 
-    fn u64(&self, addr: u64) -> Result<u64, StartInfoError> {
+    /// Reads a number.
+    pub fn u64(&self, addr: u64) -> Result<u64, StartInfoError> {
         self.bytes(addr).map(u64::from_le_bytes)
     }
 }
@@ -145,7 +152,8 @@ pub fn read(addr: u64) -> Result<StartInfo, StartInfoError> {
         let end = start.checked_add(memory.u64(entry + 8)?).ok_or(StartInfoError::BadMemoryMap)?;
         *region = Region { start, end, kind: memory.u32(entry + 16)? };
     }
-    Ok(StartInfo { regions, region_count, cmdline })
+    let cpus = acpi::read_cpus(&memory, memory.u64(addr + 32)?);
+    Ok(StartInfo { regions, region_count, cmdline, cpus })
 }
 
 fn read_cmdline(memory: &LowMemory, addr: u64) -> Result<CmdLine, StartInfoError> {

@@ -62,3 +62,11 @@ pub fn micros() -> u64 {
     let micros = u128::from(ticks()) * 1_000_000 / u128::from(TICKS_PER_SECOND.load(Ordering::Relaxed));
     u64::try_from(micros).unwrap_or(u64::MAX)
 }
+
+/// Waits, busily.
+pub fn wait_us(duration_us: u64) {
+    let end_us = micros() + duration_us;
+    while micros() < end_us {
+        core::hint::spin_loop();
+    }
+}

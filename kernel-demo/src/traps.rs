@@ -2,23 +2,29 @@
 //!
 //! No exception is expected, so none is handled: the handler prints what happened and exits with
 //! [`Outcome::Exception`]. Five of them (see [`STACK_OF`]) run on stacks of their own, because they come when the stack
-//! in use may be the problem, or at any instruction. A fault while a fault is being reported exits at once.
+//! in use may be the problem, or at any instruction. A fault while a fault is being reported exits at once. The CPU that
+//! ends the run stops the others with a non-maskable interrupt.
+//!
+//! Interrupts come from the timer of each CPU alone; they are handled on a stack of their own, and return.
 //!
 //! Tables are per CPU where the processor demands it (task state, and the descriptor that points to it); the interrupt
 //! table is shared. They consist of atomics, as the processor reads them behind the compiler's back.
 
 use core::arch::{asm, global_asm};
-use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
+use crate::apic::{SPURIOUS_VECTOR, TIMER_VECTOR};
 use crate::boot::{CODE_DESCRIPTOR, CODE_SELECTOR, DATA_DESCRIPTOR};
 use crate::outcome::Outcome;
 use crate::stacks::{self, MAX_CPUS, PAGE_BYTES, TRAP_STACKS};
-use crate::{cpu, exit, paging, serial};
+use crate::{cpu, exit, interrupts, paging, serial};
 
 const DOUBLE_FAULT: usize = 8;
 const PAGE_FAULT: usize = 14;
+const NON_MASKABLE: usize = 2;
+const TIMER: usize = TIMER_VECTOR as usize;
 /// Vectors that switch stacks; the position is the number of the trap stack.
-const STACK_OF: [usize; TRAP_STACKS] = [DOUBLE_FAULT, PAGE_FAULT, 2, 13, 18];
+const STACK_OF: [usize; TRAP_STACKS] = [DOUBLE_FAULT, PAGE_FAULT, NON_MASKABLE, 13, 18, TIMER];
 
 const TASK_SELECTOR: u16 = 0x18;
 const TASK_BYTES: usize = 104;
@@ -38,7 +44,6 @@ struct Gate([AtomicU64; 2]);
 static TASKS: [TaskState; MAX_CPUS] = [const { TaskState([const { AtomicU32::new(0) }; TASK_BYTES / 4]) }; MAX_CPUS];
 static GDTS: [Descriptors; MAX_CPUS] = [const { Descriptors([const { AtomicU64::new(0) }; 5]) }; MAX_CPUS];
 static IDT: [Gate; 256] = [const { Gate([const { AtomicU64::new(0) }; 2]) }; 256];
-static REPORTING: AtomicBool = AtomicBool::new(false);
 
 /// What the stubs leave on the stack: registers, the vector, and what the processor pushed.
 #[repr(C)]
@@ -89,13 +94,31 @@ trap_common:
     pushq %r14
     pushq %r15
     movq %rsp, %rdi
+    movq %rsp, %rbx
     cld
     andq $-16, %rsp
-    call {report}
-    ud2
+    call {dispatch}
+    movq %rbx, %rsp
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %r11
+    popq %r10
+    popq %r9
+    popq %r8
+    popq %rbp
+    popq %rdi
+    popq %rsi
+    popq %rdx
+    popq %rcx
+    popq %rbx
+    popq %rax
+    addq $16, %rsp                      // the vector and the error code
+    iretq
     .text
     "#,
-    report = sym report,
+    dispatch = sym dispatch,
     options(att_syntax),
 );
 
@@ -103,12 +126,14 @@ extern "C" {
     static trap_stubs: u8;
 }
 
-/// Loads the tables on CPU `cpu`, which must be the one that calls. The first call also fills the shared table.
+/// Loads the tables on CPU `cpu`, which must be the one that calls. CPU 0, which comes first, also fills the shared table.
 ///
 /// # Panics
 /// If `cpu` is not below [`MAX_CPUS`].
 pub fn init(cpu: usize) {
-    fill_idt();
+    if cpu == 0 {
+        fill_idt();
+    }
     let task = &TASKS[cpu].0;
     for index in 0..TRAP_STACKS {
         let top = stacks::trap(cpu, index).end as u64;
@@ -189,13 +214,26 @@ fn name(vector: u64) -> &'static str {
     }
 }
 
-/// Reports an exception and ends the run. The stubs call this.
-extern "C" fn report(frame: &Frame) -> ! {
-    if REPORTING.swap(true, Ordering::AcqRel) {
+/// Sorts interrupts from exceptions. The stubs call this; where it returns to goes on as if nothing had been.
+extern "C" fn dispatch(frame: &Frame) {
+    const SPURIOUS: usize = SPURIOUS_VECTOR as usize;
+    match frame.vector as usize {
+        TIMER => interrupts::on_timer(),
+        // Nothing was delivered, so there is nothing to acknowledge.
+        SPURIOUS => {}
+        NON_MASKABLE if exit::is_ending() => cpu::halt_forever(),
+        _ => report(frame),
+    }
+}
+
+/// Reports an exception and ends the run.
+fn report(frame: &Frame) -> ! {
+    if !exit::seize() {
         exit::power_off(Outcome::Exception);
     }
     serial::print_emergency(format_args!(
-        "\nkernel-demo: exception {} ({}) at rip {:#x}, error code {:#x}\n",
+        "\nkernel-demo: CPU {}: exception {} ({}) at rip {:#x}, error code {:#x}\n",
+        stacks::current_cpu(),
         frame.vector,
         name(frame.vector),
         frame.rip,

@@ -130,8 +130,8 @@ pub struct BootArgs {
     /// Who executes the guest's code
     #[arg(long, value_enum, default_value = "auto")]
     pub accel: accel::Wish,
-    /// The number of the guest's processors
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=255))]
+    /// The number of the guest's processors, 1 to 8
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8))]
     pub cpus: u32,
     /// Seconds of silence after which the kernel counts as hung
     #[arg(long, value_name = "SECONDS", default_value_t = 90, value_parser = clap::value_parser!(u64).range(1..=86400))]
@@ -270,6 +270,7 @@ mod tests {
             "demo --accel hvf",
             "demo --flip moon",
             "demo --cpus 0",
+            "demo --cpus 9",
             "demo --sector 1024",
             "demo --scenario full --size 1G",
             "demo keep",
