@@ -60,6 +60,9 @@
 extern crate std;
 
 mod arena;
+#[cfg(all(feature = "bench", not(any(loom, feature = "shuttle"))))]
+#[doc(hidden)]
+pub mod bench;
 mod block;
 mod cache;
 mod commit;

@@ -1,0 +1,182 @@
+//! The raw side: what this program gets out of a file without a store, with the request size and the number of threads
+//! that turn out best.
+#![forbid(unsafe_code)]
+
+use crate::measure::{median, seconds};
+use anyhow::{bail, Context, Result};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Request sizes of sequential transfers that are tried.
+const REQUEST_LEN_BYTES: [usize; 4] = [256 << 10, 1 << 20, 2 << 20, 4 << 20];
+/// Numbers of threads that are tried.
+const THREADS: [usize; 3] = [1, 2, 4];
+/// Transfers of a direct file begin at multiples of this.
+const ALIGN: usize = 4096;
+
+/// How the raw side transfers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// Bytes of one request.
+    pub request_len_bytes: usize,
+    /// Requests at once.
+    pub threads: usize,
+}
+
+impl std::fmt::Display for Way {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} KiB x {}", self.request_len_bytes >> 10, self.threads)
+    }
+}
+
+/// A buffer whose bytes begin at a multiple of [`ALIGN`].
+struct Aligned {
+    bytes: Vec<u8>,
+    start: usize,
+    len: usize,
+}
+
+impl Aligned {
+    fn new(len: usize) -> Self {
+        let bytes: Vec<u8> = (0..len + ALIGN).map(|at| (at.wrapping_mul(31) >> 3) as u8).collect();
+        let start = bytes.as_ptr().align_offset(ALIGN).min(ALIGN);
+        Self { bytes, start, len }
+    }
+
+    fn get(&self) -> &[u8] {
+        &self.bytes[self.start..self.start + self.len]
+    }
+
+    fn get_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..self.start + self.len]
+    }
+}
+
+/// Opens a file, past the page cache if `direct`.
+///
+/// # Errors
+/// Those of the system; some file systems have no direct transfers.
+pub fn open(path: &Path, direct: bool) -> Result<File> {
+    let mut how = OpenOptions::new();
+    how.read(true).write(true);
+    if direct {
+        how.custom_flags(i32::try_from(rustix::fs::OFlags::DIRECT.bits())?);
+    }
+    how.open(path).with_context(|| format!("{} cannot be opened (direct: {direct})", path.display()))
+}
+
+/// Writes a file of `len_bytes` whole, so that no later write has to find space for it.
+///
+/// # Errors
+/// Those of the system.
+pub fn lay_out(path: &Path, len_bytes: u64) -> Result<()> {
+    let file = File::create(path)?;
+    let part = vec![0x5a; 4 << 20];
+    let mut at = 0;
+    while at < len_bytes {
+        let len = part.len().min((len_bytes - at) as usize);
+        file.write_all_at(&part[..len], at)?;
+        at += len as u64;
+    }
+    file.sync_all()?;
+    Ok(())
+}
+
+/// Runs `transfer` over the requests of `len_bytes`, on so many threads.
+fn spread(len_bytes: u64, way: Way, transfer: impl Fn(&mut Aligned, u64) -> std::io::Result<()> + Sync) -> Result<()> {
+    let next = AtomicU64::new(0);
+    let step = way.request_len_bytes as u64;
+    let work = || -> Result<()> {
+        let mut buffer = Aligned::new(way.request_len_bytes);
+        loop {
+            let at = next.fetch_add(step, Ordering::Relaxed);
+            if at + step > len_bytes {
+                return Ok(());
+            }
+            transfer(&mut buffer, at)?;
+        }
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..way.threads).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().try_for_each(|thread| match thread.join() {
+            Ok(result) => result,
+            Err(_) => bail!("a thread of the raw side has failed"),
+        })
+    })
+}
+
+/// Bytes a second of writing the first `len_bytes` of a file and making them durable.
+///
+/// # Errors
+/// Those of the system.
+pub fn write(file: &File, len_bytes: u64, way: Way) -> Result<f64> {
+    let time = seconds(|| {
+        spread(len_bytes, way, |buffer, at| file.write_all_at(buffer.get(), at))?;
+        file.sync_data()?;
+        Ok(())
+    })?;
+    Ok(len_bytes as f64 / time)
+}
+
+/// Bytes a second of reading the requests at these addresses.
+///
+/// # Errors
+/// Those of the system.
+pub fn read(file: &File, addrs: &[u64], way: Way) -> Result<f64> {
+    let len_bytes = addrs.len() as u64 * way.request_len_bytes as u64;
+    let time = seconds(|| {
+        spread(len_bytes, way, |buffer, at| {
+            let addr = addrs.get((at / way.request_len_bytes as u64) as usize).copied().unwrap_or_default();
+            file.read_exact_at(buffer.get_mut(), addr)
+        })
+    })?;
+    Ok(len_bytes as f64 / time)
+}
+
+/// The best way to write this file, each tried twice.
+///
+/// # Errors
+/// Those of the system.
+pub fn best_write(file: &File, len_bytes: u64) -> Result<Way> {
+    let ways = REQUEST_LEN_BYTES.iter().flat_map(|len| THREADS.iter().map(move |threads| (*len, *threads)));
+    best(ways.map(|(request_len_bytes, threads)| Way { request_len_bytes, threads }), |way| write(file, len_bytes, way))
+}
+
+/// The best of these ways, each tried twice.
+///
+/// # Errors
+/// Those of the tries.
+pub fn best(ways: impl Iterator<Item = Way>, mut rate: impl FnMut(Way) -> Result<f64>) -> Result<Way> {
+    let mut best: Option<(f64, Way)> = None;
+    for way in ways {
+        let found = median(&[rate(way)?, rate(way)?]);
+        if best.is_none_or(|(rate, _)| found > rate) {
+            best = Some((found, way));
+        }
+    }
+    best.map(|(_, way)| way).context("no way to try")
+}
+
+/// Bytes a second of `dd` with the same bytes, or an error if there is no `dd`.
+///
+/// # Errors
+/// Those of the program.
+pub fn dd_write(path: &Path, len_bytes: u64) -> Result<f64> {
+    let (block, flags) = (1 << 20, "conv=notrunc,fdatasync");
+    let time = seconds(|| {
+        let status = Command::new("dd")
+            .arg("if=/dev/zero")
+            .arg(format!("of={}", path.display()))
+            .args([format!("bs={block}"), format!("count={}", len_bytes / block), "oflag=direct".into(), flags.into()])
+            .stderr(Stdio::null())
+            .status()?;
+        if !status.success() {
+            bail!("dd has failed: {status}");
+        }
+        Ok(())
+    })?;
+    Ok(len_bytes as f64 / time)
+}
