@@ -1,4 +1,4 @@
-//! A bare-metal kernel for QEMU's q35 machine that keeps real files on a virtio disk.
+//! A bare-metal kernel for QEMU's q35 and microvm machines that keeps real files on a virtio disk.
 //!
 //! One half is the platform: boot, all CPUs, memory, traps, time, PCI and an asynchronous, polled virtio block driver. The
 //! only interrupts are those of each CPU's timer. A run is controlled by words on the kernel's command line and ends with a status that says what
@@ -17,7 +17,7 @@
 //! | `start_info` | what the hypervisor says: memory map, command line        | reading low memory            |
 //! | `memory`     | RAM, handed out once                                      | making slices of RAM          |
 //! | `heap`,`dma` | the heap; pages for devices                               | allocator and platform traits |
-//! | `pci`        | finding devices                                           | an unsafe trait method        |
+//! | `pci`,`mmio` | finding devices                                           | a trait method; registers     |
 //! | `blk`        | the disk driver: its `queue` and `owner`                 | buffers that a device writes  |
 //! | `device`     | the store's disk, over the driver                        | buffers that a device writes  |
 //!
@@ -60,6 +60,8 @@ mod import;
 mod interrupts;
 #[allow(unsafe_code)]
 mod memory;
+#[allow(unsafe_code)]
+mod mmio;
 #[allow(dead_code, reason = "the host uses the other half of this file")]
 mod outcome;
 #[allow(unsafe_code)]
@@ -109,7 +111,7 @@ extern "C" fn kernel_entry(start_info: u32) -> ! {
     }
     interrupts::start();
     ap::start_all(info.cpus.as_ref(), info.regions());
-    let disks = blk::open_all();
+    let disks = blk::open_all(pci::find_disks().into_iter().chain(mmio::find_disks(&info.cmdline)));
     for disk in &disks {
         print_disk(disk.info());
     }
@@ -117,7 +119,7 @@ extern "C" fn kernel_entry(start_info: u32) -> ! {
     exit::exit(Outcome::Success)
 }
 
-const OPTIONS: [&str; 11] = [
+const OPTIONS: [&str; 12] = [
     "selftest",
     "fault",
     "requests",
@@ -129,6 +131,7 @@ const OPTIONS: [&str; 11] = [
     "partial",
     "resume",
     "commit_every",
+    mmio::WORD,
 ];
 
 /// Does what the command line asks for.

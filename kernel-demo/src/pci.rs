@@ -13,6 +13,7 @@ use virtio_drivers::transport::pci::bus::{
 use virtio_drivers::transport::pci::{virtio_device_type, PciTransport};
 use virtio_drivers::transport::DeviceType;
 
+use crate::blk::{FoundDisk, Place};
 use crate::dma::KernelHal;
 use crate::{paging, port, println};
 
@@ -53,14 +54,6 @@ impl ConfigurationAccess for PortAccess {
     }
 }
 
-/// A virtio block device that was found and is ready to be set up.
-pub struct FoundDisk {
-    /// Its place on the bus.
-    pub place: DeviceFunction,
-    /// The way to its registers.
-    pub transport: PciTransport,
-}
-
 /// Finds all virtio block devices, bus by bus in the order of their device numbers, which is the order of QEMU's
 /// command line. A device that cannot be used is reported on the console and left out.
 pub fn find_disks() -> Vec<FoundDisk> {
@@ -69,7 +62,7 @@ pub fn find_disks() -> Vec<FoundDisk> {
     let mut disks = Vec::new();
     for place in find_functions(&root) {
         match set_up(&mut root, place, &mut window) {
-            Ok(transport) => disks.push(FoundDisk { place, transport }),
+            Ok(transport) => disks.push(FoundDisk { place: Place::Pci(place), transport: transport.into() }),
             Err(reason) => println!("pci: disk at {place} is not usable: {reason}"),
         }
     }

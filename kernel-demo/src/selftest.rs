@@ -20,9 +20,7 @@ use crate::{exit, heap, memory, println, time};
 /// The kind of disk that the test works on.
 pub type TestDisk = Disk<Pieces>;
 
-/// Requests that the test keeps in flight.
-const DEPTH: usize = 48;
-/// Buffers of one request.
+/// Buffers of one request, if the disk takes so many.
 const PIECES: usize = 4;
 
 fn fail(outcome: Outcome, what: fmt::Arguments<'_>) -> ! {
@@ -83,11 +81,15 @@ fn overflow(depth: u64) -> u64 {
 struct Plan {
     requests: usize,
     bytes: usize,
+    /// Buffers of one request.
+    pieces: usize,
 }
 
 impl Plan {
     fn of(cmdline: &CmdLine, disk: &TestDisk) -> Self {
-        let plan = Self { requests: number(cmdline, "requests", 1024), bytes: number(cmdline, "bytes", 16 << 10) };
+        let pieces = if disk.info().max_segments < PIECES { 1 } else { PIECES };
+        let (requests, bytes) = (number(cmdline, "requests", 1024), number(cmdline, "bytes", 16 << 10));
+        let plan = Self { requests, bytes, pieces };
         let fits = plan.bytes > 0 && plan.requests as u64 <= disk.info().sectors * SECTOR_BYTES / plan.bytes as u64;
         if !fits || !plan.bytes.is_multiple_of(PIECES * PAGE_BYTES) {
             fail(Outcome::BadOption, format_args!("{} requests of {} bytes", plan.requests, plan.bytes));
@@ -101,6 +103,11 @@ impl Plan {
 
     fn total_bytes(&self) -> u64 {
         self.first_byte(self.requests)
+    }
+
+    fn take_pieces(&self) -> Option<Pieces> {
+        let piece = |_| memory::take_zeroed(self.bytes / self.pieces / PAGE_BYTES).map(Piece::Exclusive);
+        Some(Pieces { tag: 0, list: (0..self.pieces).map(piece).collect::<Option<_>>()? })
     }
 }
 
@@ -134,7 +141,7 @@ pub fn run(disks: Vec<ReadyDisk>, cmdline: &CmdLine) {
     if cmdline.has("timeout_us") {
         disk.set_timeout_us(number(cmdline, "timeout_us", 0) as u64);
     }
-    let mut idle: Vec<Pieces> = (0..DEPTH).map_while(|_| take_pieces(plan.bytes)).collect();
+    let mut idle: Vec<Pieces> = (0..disk.info().max_requests).map_while(|_| plan.take_pieces()).collect();
     if idle.is_empty() {
         fail(Outcome::Limit, format_args!("no memory for buffers"));
     }
@@ -144,12 +151,7 @@ pub fn run(disks: Vec<ReadyDisk>, cmdline: &CmdLine) {
     pass(disk, &plan, &mut idle, Pass::Compare);
     pass(disk, &plan, &mut idle, Pass::Read);
     refusals(disk, &mut idle);
-    println!("selftest: {} requests of {} bytes at depth {depth}: all is well", plan.requests, plan.bytes);
-}
-
-fn take_pieces(bytes: usize) -> Option<Pieces> {
-    let piece = || memory::take_zeroed(bytes / PIECES / PAGE_BYTES).map(Piece::Exclusive);
-    Some(Pieces { tag: 0, list: (0..PIECES).map(|_| piece()).collect::<Option<_>>()? })
+    println!("selftest: {} requests of {} bytes with up to {depth} at once: all is well", plan.requests, plan.bytes);
 }
 
 fn print_test(lines: usize) {

@@ -10,7 +10,7 @@ use crate::outcome::Outcome;
 use crate::pack::{self, Input, Packed};
 use crate::progress::Progress;
 use crate::report::Report;
-use crate::vm::{Cut, Disk, End, Limits, Machine, Manner, Run, Sight};
+use crate::vm::{Board, Cut, Disk, End, Limits, Machine, Manner, Run, Sight};
 use crate::work::{self, WorkDir};
 use crate::{kernel, setup, size, tools, BootArgs, DemoArgs};
 use anyhow::{bail, Context, Result};
@@ -28,6 +28,7 @@ const KERNEL_ERROR: &str = "kernel-demo: error: ";
 const WHOLE_RUN_FACTOR: u32 = 20;
 
 /// What every machine needs: the programs, and how to run the guest.
+#[derive(Clone)]
 pub struct Bench {
     /// The repository.
     pub root: PathBuf,
@@ -37,6 +38,8 @@ pub struct Bench {
     pub kernel: PathBuf,
     /// Who executes the guest's code.
     pub accel: Accel,
+    /// The machine.
+    pub board: Board,
     /// The number of the guest's processors.
     pub cpus: u32,
     /// When the kernel counts as hung.
@@ -58,7 +61,8 @@ impl Bench {
         let kernel = kernel::build(&root, &[])?;
         let silence = Duration::from_secs(args.timeout);
         let limits = Limits { silence, whole: silence * WHOLE_RUN_FACTOR };
-        Ok(Self { root, qemu, kernel, accel, cpus: args.cpus, limits, verbose: args.verbose, keep: args.keep })
+        let board = args.machine;
+        Ok(Self { root, qemu, kernel, accel, board, cpus: args.cpus, limits, verbose: args.verbose, keep: args.keep })
     }
 }
 
@@ -71,6 +75,7 @@ impl Bench {
             qemu: &self.qemu,
             kernel: &self.kernel,
             accel: self.accel,
+            board: self.board,
             memory,
             cpus: self.cpus,
             words,

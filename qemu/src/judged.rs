@@ -5,7 +5,7 @@ use crate::accel::Accel;
 use crate::demo::{demonstrate, Bench, Demo, Plan};
 use crate::scenarios;
 use crate::testing::TempDir;
-use crate::vm::Limits;
+use crate::vm::{Board, Limits};
 use std::path::Path;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ fn bench(root: &TempDir, kernel: &str) -> Bench {
         qemu: Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake-qemu"),
         kernel: script,
         accel: Accel::Tcg,
+        board: Board::Q35,
         cpus: 1,
         limits: Limits { silence, whole: silence },
         verbose: false,

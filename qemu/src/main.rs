@@ -130,6 +130,9 @@ pub struct BootArgs {
     /// Who executes the guest's code
     #[arg(long, value_enum, default_value = "auto")]
     pub accel: accel::Wish,
+    /// The machine: q35 has its disks on PCI, microvm has neither PCI nor firmware tables
+    #[arg(long, value_enum, default_value = "q35")]
+    pub machine: vm::Board,
     /// The number of the guest's processors, 1 to 8
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8))]
     pub cpus: u32,
@@ -144,7 +147,7 @@ pub struct BootArgs {
 impl Default for BootArgs {
     /// What the command line says when it says nothing.
     fn default() -> Self {
-        Self { keep: false, accel: accel::Wish::Auto, cpus: 1, timeout: 90, verbose: false }
+        Self { keep: false, accel: accel::Wish::Auto, machine: vm::Board::Q35, cpus: 1, timeout: 90, verbose: false }
     }
 }
 

@@ -5,10 +5,12 @@ use crate::demo::{require, Bench, Boot};
 use crate::outcome::Outcome;
 use crate::vm::{Disk, Manner};
 use crate::work::{self, WorkDir};
-use anyhow::{Context, Result};
+use anyhow::{ensure, Context, Result};
 
 const MEMORY_BYTES: u64 = 64 << 20;
 const SCRATCH_BYTES: u64 = 64 << 20;
+/// Sizes of a disk's request queue; elsewhere it is QEMU's own choice, 256.
+const QUEUES: [u16; 4] = [4, 16, 128, 1024];
 
 fn boot<'a>(label: &'a str, words: Vec<String>, disks: Vec<Disk<'a>>) -> Boot<'a> {
     Boot { label, memory: MEMORY_BYTES, words, disks, total_bytes: 0, cut: None }
@@ -27,8 +29,21 @@ pub fn driver(bench: &Bench) -> Result<String> {
         require(&run, Outcome::Success, bench.verbose)
             .with_context(|| format!("{bytes} on sectors of {sector_bytes}"))?;
     }
+    for entries in QUEUES {
+        let manner = Manner::Queue(entries);
+        let disk = Disk { path: &scratch, serial: "scratch", read_only: false, sector_bytes: 512, manner };
+        let run = bench.start(boot("selftest", vec!["selftest".into()], vec![disk]))?;
+        require(&run, Outcome::Success, bench.verbose).with_context(|| format!("a queue of {entries}"))?;
+        // A request takes a header, a status and a buffer at least. The driver's own limits are 256 and 32.
+        let (requests, buffers) = (entries / 3, entries - 2);
+        let depth = format!("{} requests of {} buffers", requests.min(256), buffers.min(32));
+        ensure!(
+            run.log.iter().any(|line| line.contains("serial \"scratch\"") && line.ends_with(&depth)),
+            "the driver does not use a queue of {entries} for {depth}"
+        );
+    }
     dir.remove();
-    Ok("requests of 16 and 64 KiB, sectors of 512 and 4096 bytes".into())
+    Ok("requests of 16 and 64 KiB, sectors of 512 and 4096 bytes, queues of 4 to 1024".into())
 }
 
 /// Every fault that the kernel can provoke, and how the run then ends.

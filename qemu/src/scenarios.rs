@@ -11,7 +11,7 @@ use crate::outcome::Outcome;
 use crate::platform;
 use crate::refusals;
 use crate::table::Table;
-use crate::vm::{Cut, End, Run};
+use crate::vm::{Board, Cut, End, Run};
 use crate::work::WorkDir;
 use anyhow::{ensure, Context, Result};
 use std::path::Path;
@@ -46,6 +46,7 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario { name: "normal", about: "the demonstration on a small input", long: false, run: normal },
     Scenario { name: "sectors-4096", about: "the same on sectors of 4096 bytes", long: false, run: large_sectors },
+    Scenario { name: "microvm", about: "the same on a machine without PCI", long: false, run: microvm },
     Scenario {
         name: "flip-data",
         about: "a wrong byte in a file: the kernel names file, address and hashes",
@@ -206,6 +207,14 @@ fn normal(bench: &Bench) -> Result<String> {
 fn large_sectors(bench: &Bench) -> Result<String> {
     let plan = Plan { sector_bytes: 4096, ..PLAN };
     whole(prepare(bench, "sectors-4096", plan, |dir| generate::small(dir, SEED))?)
+}
+
+/// Both sizes of sectors, on a disk whose registers lie in memory.
+fn microvm(bench: &Bench) -> Result<String> {
+    let bench = &Bench { board: Board::Microvm, ..bench.clone() };
+    whole(prepare_small(bench, "microvm")?)?;
+    let plan = Plan { sector_bytes: 4096, ..PLAN };
+    whole(prepare(bench, "microvm", plan, |dir| generate::small(dir, SEED))?)
 }
 
 fn big_input(bench: &Bench) -> Result<String> {

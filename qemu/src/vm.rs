@@ -33,11 +33,46 @@ pub struct Limits {
     pub whole: Duration,
 }
 
+/// A type of machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Board {
+    /// A PC: virtio on PCI.
+    Q35,
+    /// A minimal one: virtio devices in memory, which QEMU names on the kernel's command line.
+    Microvm,
+}
+
+impl Board {
+    /// What QEMU is told.
+    fn options(self) -> &'static [&'static str] {
+        match self {
+            Self::Q35 => &["-machine", "q35"],
+            // Without ACPI tables QEMU adds the addresses of the devices to the command line.
+            Self::Microvm => &[
+                "-machine",
+                "microvm,acpi=off,auto-kernel-cmdline=on,isa-serial=on",
+                "-global",
+                "virtio-mmio.force-legacy=false",
+            ],
+        }
+    }
+
+    /// The disks that it takes.
+    fn disk_driver(self) -> &'static str {
+        match self {
+            Self::Q35 => "virtio-blk-pci",
+            Self::Microvm => "virtio-blk-device",
+        }
+    }
+}
+
 /// How a disk behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
     /// As it should.
     Sound,
+    /// As it should, with a request queue of so many entries.
+    Queue(u16),
     /// It takes no flushes.
     NoFlush,
     /// Writes of the sector (of 512 bytes) with this number fail.
@@ -74,7 +109,7 @@ impl Disk<'_> {
             json!({ "driver": "blkdebug", "image": file, "inject-error": [rule] })
         };
         let below = match self.manner {
-            Manner::Sound | Manner::NoFlush => file,
+            Manner::Sound | Manner::Queue(_) | Manner::NoFlush => file,
             Manner::FailingWrite(sector) => failing("write", Some(sector)),
             Manner::FailingRead(sector) => failing("read", Some(sector)),
             Manner::FailingFlush => failing("flush", None),
@@ -88,11 +123,16 @@ impl Disk<'_> {
         })
     }
 
-    fn device(&self, node: &str) -> String {
+    fn device(&self, node: &str, board: Board) -> String {
+        let driver = board.disk_driver();
         let (serial, sector) = (self.serial, self.sector_bytes);
-        let cache = if self.manner == Manner::NoFlush { "write-cache=off,config-wce=off" } else { "write-cache=on" };
+        let cache = match self.manner {
+            Manner::NoFlush => "write-cache=off,config-wce=off".into(),
+            Manner::Queue(entries) => format!("write-cache=on,queue-size={entries}"),
+            _ => "write-cache=on".to_string(),
+        };
         let sectors = format!("logical_block_size={sector},physical_block_size={sector}");
-        format!("virtio-blk-pci,drive={node},serial={serial},{cache},{sectors}")
+        format!("{driver},drive={node},serial={serial},{cache},{sectors}")
     }
 }
 
@@ -115,6 +155,8 @@ pub struct Machine<'a> {
     pub kernel: &'a Path,
     /// Who executes the guest's code.
     pub accel: Accel,
+    /// What kind it is.
+    pub board: Board,
     /// The guest's memory in bytes.
     pub memory: u64,
     /// The number of processors.
@@ -180,14 +222,14 @@ impl Machine<'_> {
         let mut command = Command::new(self.qemu);
         let cpu = if self.accel == Accel::Kvm { "host" } else { "max" };
         command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-nic", "none"]);
-        command.args(["-machine", "q35", "-accel", self.accel.name(), "-cpu", cpu]);
+        command.args(self.board.options()).args(["-accel", self.accel.name(), "-cpu", cpu]);
         command.args(["-smp", &self.cpus.to_string(), "-m", &format!("{}k", self.memory / 1024)]);
         command.args(["-chardev", "stdio,id=serial,signal=off", "-serial", "chardev:serial"]);
         command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
         for (number, disk) in self.disks.iter().enumerate() {
             let node = format!("disk{number}");
             command.arg("-blockdev").arg(disk.block_node(&node).to_string());
-            command.arg("-device").arg(disk.device(&node));
+            command.arg("-device").arg(disk.device(&node, self.board));
         }
         command.arg("-kernel").arg(self.kernel).arg("-append").arg(self.words.join(" "));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -405,7 +447,7 @@ mod tests {
     fn disks_can_misbehave() {
         let node = |manner| {
             let disk = Disk { path: Path::new("x"), serial: "s", read_only: false, sector_bytes: 512, manner };
-            (disk.block_node("n").to_string(), disk.device("n"))
+            (disk.block_node("n").to_string(), disk.device("n", Board::Q35))
         };
         assert!(!node(Manner::Sound).0.contains("blkdebug"));
         assert!(node(Manner::NoFlush).1.contains("write-cache=off,config-wce=off"));
@@ -422,6 +464,7 @@ mod tests {
             qemu: Path::new("qemu-system-x86_64"),
             kernel: Path::new("kernel"),
             accel: Accel::Tcg,
+            board: Board::Q35,
             memory: 64 << 20,
             cpus: 2,
             words: vec!["phase=import".into(), "format=force".into()],

@@ -1,7 +1,13 @@
-//! Virtio disks: asynchronous, scatter-gather, flushes included, polled.
+//! Virtio disks: asynchronous, scatter-gather, flushes included, polled; over PCI or memory-mapped registers.
 //!
-//! Written on the queue and transport of `virtio-drivers` rather than on its block driver, because that one waits
+//! Written on the queue and transports of `virtio-drivers` rather than on its block driver, because that one waits
 //! inside a flush, answers a flush with success on a device that has none, and takes one buffer per request.
+//!
+//! To use it in another kernel, copy this directory and write `env.rs` anew: it names the three things that the driver
+//! wants, which are a `virtio_drivers::Hal`, a clock and a line on the console. Besides that it takes a global
+//! allocator (while disks are opened, not later) and the crates `virtio-drivers` and `spin`. Who finds the devices is
+//! not its business: it is given a transport and a name for each ([`FoundDisk`]). `device.rs`, beside this directory,
+//! is the adapter to the store.
 //!
 //! * [`Disk::submit`] hands a request and the owner of its buffers to the driver and never waits. Only a full queue
 //!   gives them back; whatever else is wrong with a request comes out of [`Disk::poll`] as its result.
@@ -18,26 +24,38 @@
 //! | `mod.rs`      | the public face: what a request may be                      |
 //! | `owner.rs`    | who owns the memory that a device reads and writes          |
 //! | `negotiate.rs`| features, size, sectors, cache                              |
-//! | `queue.rs`    | the ring, requests in flight, deadlines, reset              |
+//! | `queue.rs`    | requests in flight, deadlines, reset                        |
+//! | `ring.rs`     | the ring, as large as the device offers it                  |
+//! | `buffers.rs`  | the buffers of a request, as the ring takes them            |
+//! | `env.rs`      | what is needed of the kernel                                |
+//!
+//! The depth follows the device: a ring of `n` entries, up to 1024, takes `n / 3` requests of one buffer each, up to
+//! 256, and fewer that have more buffers.
 
+#[allow(unsafe_code)]
+mod buffers;
+mod env;
 mod negotiate;
 #[allow(unsafe_code)]
 mod owner;
 #[allow(unsafe_code)]
 mod queue;
+#[allow(unsafe_code)]
+mod ring;
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::fmt;
 use core::mem::ManuallyDrop;
 
 use spin::Mutex;
 use virtio_drivers::transport::pci::bus::DeviceFunction;
+use virtio_drivers::transport::SomeTransport;
 
 pub use owner::{Owner, Piece, Pieces, Prefix, Segments};
 pub use queue::DiskError;
 
-use crate::pci::FoundDisk;
-use crate::println;
+use env::println;
 use queue::{Kind, Nobody, Queue};
 
 /// Bytes of the unit in which virtio counts disk addresses, whatever the disk's own sector.
@@ -54,11 +72,37 @@ pub enum Op {
     Flush,
 }
 
+/// Where a device was found, for messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// On a PCI bus.
+    Pci(DeviceFunction),
+    /// At this physical address.
+    Mmio(u64),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pci(place) => place.fmt(f),
+            Self::Mmio(addr) => write!(f, "{addr:#x}"),
+        }
+    }
+}
+
+/// A virtio block device that was found and is not set up yet.
+pub struct FoundDisk {
+    /// Where.
+    pub place: Place,
+    /// The way to its registers.
+    pub transport: SomeTransport<'static>,
+}
+
 /// What a disk is like. Constant from [`Disk::open`] on.
 #[derive(Clone, Debug)]
 pub struct DiskInfo {
-    /// Place on the PCI bus.
-    pub place: DeviceFunction,
+    /// Where it is.
+    pub place: Place,
     /// Size in 512-byte sectors.
     pub sectors: u64,
     /// Whether writes are refused.
@@ -113,7 +157,9 @@ impl ReadyDisk {
     pub fn open(found: FoundDisk) -> Result<Self, &'static str> {
         let FoundDisk { place, mut transport } = found;
         let mut info = negotiate::negotiate(&mut transport, place)?;
-        let mut queue = ManuallyDrop::new(Queue::new(transport)?);
+        let mut queue = ManuallyDrop::new(Queue::new(place, transport)?);
+        info.max_requests = queue.max_requests();
+        info.max_segments = info.max_segments.min(queue.max_segments());
         info.serial_bytes = queue.read_serial().unwrap_or_default();
         Ok(Self { info, queue })
     }
@@ -207,11 +253,10 @@ impl<O: Owner> Disk<O> {
     }
 }
 
-/// Finds and sets up all disks, in the order of QEMU's command line. What cannot be used is reported on the console and
-/// left out.
-pub fn open_all() -> Vec<ReadyDisk> {
+/// Sets up all disks that were found. What cannot be used is reported on the console and left out.
+pub fn open_all(found: impl IntoIterator<Item = FoundDisk>) -> Vec<ReadyDisk> {
     let mut disks = Vec::new();
-    for found in crate::pci::find_disks() {
+    for found in found {
         let place = found.place;
         match ReadyDisk::open(found) {
             Ok(disk) => disks.push(disk),

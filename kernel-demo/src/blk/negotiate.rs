@@ -5,12 +5,10 @@
 //! segment; 12 u32 segments a request; 20 u32 logical sector; 24 u8 log2(physical / logical sector); 25 u8 alignment
 //! offset in logical sectors; 32 u8 write cache on.
 
-use virtio_drivers::transport::pci::bus::DeviceFunction;
-use virtio_drivers::transport::pci::PciTransport;
-use virtio_drivers::transport::{DeviceStatus, Transport};
+use virtio_drivers::transport::{DeviceStatus, SomeTransport, Transport};
 
 use super::queue::{MAX_REQUESTS, MAX_SEGMENTS};
-use super::DiskInfo;
+use super::{DiskInfo, Place};
 
 const SIZE_MAX: u64 = 1 << 1;
 const SEG_MAX: u64 = 1 << 2;
@@ -26,7 +24,7 @@ const VERSION_1: u64 = 1 << 32;
 const WANTED: u64 = SIZE_MAX | SEG_MAX | RO | BLK_SIZE | FLUSH | TOPOLOGY | CONFIG_WCE | VERSION_1;
 
 /// Resets the device, agrees on features and reads the configuration. The caller then sets up the queue and finishes.
-pub(super) fn negotiate(transport: &mut PciTransport, place: DeviceFunction) -> Result<DiskInfo, &'static str> {
+pub(super) fn negotiate(transport: &mut SomeTransport<'static>, place: Place) -> Result<DiskInfo, &'static str> {
     transport.set_status(DeviceStatus::empty());
     let mut status = DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER;
     transport.set_status(status);
@@ -47,7 +45,7 @@ pub(super) fn negotiate(transport: &mut PciTransport, place: DeviceFunction) -> 
         .and_then(check)
 }
 
-fn read_info(transport: &PciTransport, place: DeviceFunction, features: u64) -> virtio_drivers::Result<DiskInfo> {
+fn read_info(transport: &SomeTransport<'static>, place: Place, features: u64) -> virtio_drivers::Result<DiskInfo> {
     let has = |feature: u64| features & feature != 0;
     let read_u32 = |offset, feature, default| match has(feature) {
         true => transport.read_config_space::<u32>(offset),

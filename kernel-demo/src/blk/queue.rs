@@ -11,33 +11,33 @@
 //! ```
 //!
 //! Invariants:
-//! * `free`, `in_flight` and `ended` are disjoint and cover all slots; a slot holds an owner unless it is free (or
-//!   runs the driver's own request for the serial number).
+//! * `free` lists the slots that are free, each once; a slot holds an owner unless it is free (or runs the driver's own
+//!   request for the serial number). `in_flight` and `ended` count the slots in these states.
 //! * A slot in flight has a descriptor chain in the ring whose head is its token, and `slot_of` maps the token back.
-//! * An owner leaves its slot only when the device has returned the chain or has been reset: the device cannot touch
-//!   the buffers any more. A device that does not even answer a reset keeps them for ever.
+//! * An owner leaves its slot only when the device has returned the chain, has been reset or is not there any more: it
+//!   cannot touch the buffers. A device that is there and does not even answer a reset keeps them for ever.
 //! * Nothing that the device writes (tokens, lengths, status) is used as an index or length before it is checked.
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::sync::atomic::{fence, Ordering};
 
-use virtio_drivers::queue::VirtQueue;
-use virtio_drivers::transport::pci::PciTransport;
-use virtio_drivers::transport::{DeviceStatus, Transport};
+use virtio_drivers::transport::{DeviceStatus, SomeTransport, Transport};
 
+use super::buffers::{status_of, Buffers, Shared, HEADER_BYTES};
+use super::env::{micros, println};
 use super::owner::{Segment, Segments};
-use crate::dma::KernelHal;
-use crate::{println, time};
+use super::ring::{self, Ring, QUEUE_INDEX};
+use super::Place;
 
-/// Descriptors in the ring; QEMU offers 256. A request takes one for each buffer and two more.
-const RING_SIZE: usize = 256;
-/// Requests that can be pending at once.
-pub const MAX_REQUESTS: usize = 64;
-/// Buffers in one request.
+/// Requests that can be pending at once, if the device's queue has room for so many.
+pub const MAX_REQUESTS: usize = 256;
+/// Buffers in one request, if the device's queue has room for so many.
 pub const MAX_SEGMENTS: usize = 32;
+/// Descriptors of a request beside those of its buffers: header and status.
+const EXTRA_DESCRIPTORS: usize = 2;
 
-const QUEUE_INDEX: u16 = 0;
-const NO_SLOT: u8 = u8::MAX;
+const NO_SLOT: u16 = u16::MAX;
 const SERIAL_BYTES: usize = 20;
 const DEFAULT_TIMEOUT_US: u64 = 30_000_000;
 /// How often requests that are late are looked for.
@@ -56,7 +56,7 @@ pub enum DiskError {
     Unsupported,
     /// A request took too long, and the device was reset. Those in flight beside it fail alike.
     Timeout,
-    /// The device broke the protocol or was given up earlier.
+    /// The device broke the protocol, went away, or was given up earlier.
     Gone,
     /// The request makes no sense: out of range, unaligned, empty, too many or too large buffers.
     Invalid,
@@ -72,34 +72,48 @@ pub(super) enum Kind {
     ReadSerial = 8,
 }
 
-/// The part of a request that the device sees beside the buffers. It never moves while the queue exists.
-#[repr(C)]
-struct Shared {
-    /// Little endian: u32 kind, u32 zero, u64 sector.
-    header: [u8; 16],
-    status: u8,
+/// See the head of this file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Free,
+    InFlight,
+    Ended(DiskError),
 }
 
 struct Slot<O> {
+    state: State,
     owner: Option<O>,
     kind: Kind,
     segments: [Segment; MAX_SEGMENTS],
     segment_count: usize,
     started_us: u64,
-    error: DiskError,
+}
+
+impl<O> Slot<O> {
+    const EMPTY: Self = Self {
+        state: State::Free,
+        owner: None,
+        kind: Kind::Flush,
+        segments: Segments::EMPTY,
+        segment_count: 0,
+        started_us: 0,
+    };
 }
 
 /// See the head of this file.
 pub(super) struct Queue<O> {
-    ring: VirtQueue<KernelHal, RING_SIZE>,
-    transport: PciTransport,
+    place: Place,
+    ring: Box<dyn Ring>,
+    transport: SomeTransport<'static>,
     slots: Box<[Slot<O>]>,
     /// One for each slot; a raw pointer, as the device reads and writes behind it. Never freed.
     shared: *mut Shared,
-    slot_of: [u8; RING_SIZE],
-    free: u64,
-    in_flight: u64,
-    ended: u64,
+    /// By token.
+    slot_of: Box<[u16]>,
+    /// Never grows: it has room for all slots from the start.
+    free: Vec<u16>,
+    in_flight: usize,
+    ended: usize,
     timeout_us: u64,
     next_check_us: u64,
     /// Why no more requests reach the device, once it was given up.
@@ -107,12 +121,10 @@ pub(super) struct Queue<O> {
 }
 
 // SAFETY: `shared` points to memory that belongs to this queue alone and is tied to no CPU; all other fields are `Send`
-// if the owners are.
+// if the owners are: registers of a device and a ring can be used from any CPU, by one at a time.
 unsafe impl<O: Send> Send for Queue<O> {}
 
-const _: () = assert!(MAX_REQUESTS == u64::BITS as usize, "one bit for each slot");
-const _: () = assert!(MAX_REQUESTS < NO_SLOT as usize, "slot numbers fit a byte");
-const _: () = assert!(core::mem::offset_of!(Shared, status) == 16, "the status follows the header");
+const _: () = assert!(MAX_REQUESTS < NO_SLOT as usize, "slot numbers fit");
 
 /// The owner type of a queue that nobody has claimed yet: there are no values of it.
 pub(super) enum Nobody {}
@@ -120,14 +132,11 @@ pub(super) enum Nobody {}
 impl Queue<Nobody> {
     /// The same queue for owners of another type. No request has an owner now, so none can be lost.
     pub(super) fn for_owners<O>(self) -> Queue<O> {
-        let slots = self.slots.into_vec().into_iter().map(|slot| {
-            let Slot { owner: _, kind, segments, segment_count, started_us, error } = slot;
-            Slot { owner: None, kind, segments, segment_count, started_us, error }
-        });
         Queue {
+            place: self.place,
             ring: self.ring,
             transport: self.transport,
-            slots: slots.collect(),
+            slots: empty_slots(self.slots.len()),
             shared: self.shared,
             slot_of: self.slot_of,
             free: self.free,
@@ -140,30 +149,26 @@ impl Queue<Nobody> {
     }
 }
 
+fn empty_slots<O>(count: usize) -> Box<[Slot<O>]> {
+    (0..count).map(|_| Slot::EMPTY).collect()
+}
+
 impl<O> Queue<O> {
     /// Sets up the queue of a device whose features are agreed on, and lets the device run.
-    pub(super) fn new(mut transport: PciTransport) -> Result<Self, &'static str> {
-        let mut ring = VirtQueue::new(&mut transport, QUEUE_INDEX, false, false)
-            .map_err(|_| "its queue has less than 256 entries, or no memory is left")?;
-        ring.set_dev_notify(false);
+    pub(super) fn new(place: Place, mut transport: SomeTransport<'static>) -> Result<Self, &'static str> {
+        let ring = ring::open(&mut transport)?;
         transport.finish_init();
-        let slots = (0..MAX_REQUESTS).map(|_| Slot {
-            owner: None,
-            kind: Kind::Flush,
-            segments: Segments::EMPTY,
-            segment_count: 0,
-            started_us: 0,
-            error: DiskError::Gone,
-        });
-        let shared = (0..MAX_REQUESTS).map(|_| Shared { header: [0; 16], status: STATUS_UNWRITTEN });
-        let shared: Box<[Shared]> = shared.collect();
+        let depth = (ring.size() / (EXTRA_DESCRIPTORS + 1)).min(MAX_REQUESTS);
+        let shared: Box<[Shared]> =
+            (0..depth).map(|_| Shared { header: [0; HEADER_BYTES], status: STATUS_UNWRITTEN }).collect();
         Ok(Self {
+            place,
+            slot_of: alloc::vec![NO_SLOT; ring.size()].into_boxed_slice(),
             ring,
             transport,
-            slots: slots.collect(),
+            slots: empty_slots(depth),
             shared: Box::into_raw(shared).cast(),
-            slot_of: [NO_SLOT; RING_SIZE],
-            free: u64::MAX,
+            free: (0..depth as u16).rev().collect(),
             in_flight: 0,
             ended: 0,
             timeout_us: DEFAULT_TIMEOUT_US,
@@ -172,25 +177,32 @@ impl<O> Queue<O> {
         })
     }
 
+    /// Requests that can be pending at once.
+    pub(super) fn max_requests(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Buffers for which the ring has room in one request.
+    pub(super) fn max_segments(&self) -> usize {
+        (self.ring.size() - EXTRA_DESCRIPTORS).min(MAX_SEGMENTS)
+    }
+
     pub(super) fn set_timeout_us(&mut self, timeout_us: u64) {
         self.timeout_us = timeout_us;
     }
 
     /// Slots that are not free.
     pub(super) fn pending(&self) -> usize {
-        self.free.count_zeros() as usize
+        self.slots.len() - self.free.len()
     }
 
     /// Accepts a request only to end it with an error. A full queue gives the owner back.
     pub(super) fn refuse(&mut self, owner: O, error: DiskError) -> Result<(), O> {
-        if self.free == 0 {
-            return Err(owner);
-        }
-        let index = self.free.trailing_zeros() as usize;
-        self.free &= !(1 << index);
-        self.ended |= 1 << index;
-        self.slots[index].owner = Some(owner);
-        self.slots[index].error = error;
+        let Some(index) = self.free.pop() else { return Err(owner) };
+        let slot = &mut self.slots[usize::from(index)];
+        slot.owner = Some(owner);
+        slot.state = State::Ended(error);
+        self.ended += 1;
         Ok(())
     }
 
@@ -208,17 +220,17 @@ impl<O> Queue<O> {
 
     /// Puts a request into the ring and tells the device. Returns its slot, or `None` if there is no room.
     fn enqueue(&mut self, kind: Kind, sector: u64, segments: &[Segment]) -> Option<usize> {
-        if self.free == 0 || self.ring.available_desc() < segments.len() + 2 {
+        if self.ring.available() < segments.len() + EXTRA_DESCRIPTORS {
             return None;
         }
-        let index = self.free.trailing_zeros() as usize;
+        let index = usize::from(*self.free.last()?);
         let slot = &mut self.slots[index];
         slot.kind = kind;
         slot.segments[..segments.len()].copy_from_slice(segments);
         slot.segment_count = segments.len();
-        slot.started_us = time::micros();
+        slot.started_us = micros();
 
-        let mut header = [0; 16];
+        let mut header = [0; HEADER_BYTES];
         header[..4].copy_from_slice(&(kind as u32).to_le_bytes());
         header[8..].copy_from_slice(&sector.to_le_bytes());
         let shared = self.shared_of(index);
@@ -228,14 +240,15 @@ impl<O> Queue<O> {
         let mut buffers = Buffers::new();
         // SAFETY: the buffers belong to the owner, which the caller puts into the slot and which stays there until the
         // chain is taken back; by the contract of `Owner` nothing else uses them in a way that conflicts.
-        unsafe { buffers.fill(&self.slots[index], shared) };
+        unsafe { buffers.fill(kind == Kind::Write, segments, shared) };
         let (inputs, outputs) = buffers.lists();
-        // SAFETY: as above: what the lists name stays valid until `pop_used` or the reset of the device.
+        // SAFETY: as above: what the lists name stays valid until `pop` or the reset of the device.
         let added = unsafe { self.ring.add(inputs, outputs) };
         let token = added.ok()?;
-        self.slot_of[usize::from(token)] = index as u8;
-        self.free &= !(1 << index);
-        self.in_flight |= 1 << index;
+        *self.slot_of.get_mut(usize::from(token))? = index as u16;
+        self.free.pop();
+        self.slots[index].state = State::InFlight;
+        self.in_flight += 1;
         // The device turns notifications off while it works. Without this fence our look at its flag could come before
         // the new index is visible to it, and both sides would wait for each other.
         fence(Ordering::SeqCst);
@@ -246,7 +259,7 @@ impl<O> Queue<O> {
     }
 
     fn shared_of(&self, index: usize) -> *mut Shared {
-        debug_assert!(index < MAX_REQUESTS);
+        debug_assert!(index < self.slots.len());
         self.shared.wrapping_add(index)
     }
 
@@ -262,41 +275,56 @@ impl<O> Queue<O> {
             self.check_deadlines();
         }
         if self.ended != 0 {
-            let index = self.ended.trailing_zeros() as usize;
-            self.ended &= !(1 << index);
-            self.free |= 1 << index;
-            return Some((index, Err(self.slots[index].error)));
+            return self.next_failed();
         }
         if self.in_flight == 0 || self.failed.is_some() {
             return None;
         }
-        let token = self.ring.peek_used()?;
-        let index = self.slot_of.get(usize::from(token)).map_or(MAX_REQUESTS, |&slot| usize::from(slot));
-        if index >= MAX_REQUESTS || self.in_flight & (1 << index) == 0 {
+        let token = self.ring.peek()?;
+        let index = self.slot_of.get(usize::from(token)).map_or(usize::MAX, |&slot| usize::from(slot));
+        if self.slots.get(index).is_none_or(|slot| slot.state != State::InFlight) {
             self.give_up(DiskError::Gone, "it returned a request that it was not given");
             return None;
         }
         self.take_back(token, index)
     }
 
+    /// The next of those that never reached the device, or that it will not finish.
+    fn next_failed(&mut self) -> Option<(usize, Result<(), DiskError>)> {
+        let mut slots = self.slots.iter_mut().enumerate();
+        let (index, error) = slots.find_map(|(index, slot)| match slot.state {
+            State::Ended(error) => Some((index, error)),
+            State::Free | State::InFlight => None,
+        })?;
+        self.ended -= 1;
+        self.release(index);
+        Some((index, Err(error)))
+    }
+
+    fn release(&mut self, index: usize) {
+        self.slots[index].state = State::Free;
+        self.free.push(index as u16);
+    }
+
     /// Takes the chain of slot `index` back from the device.
     fn take_back(&mut self, token: u16, index: usize) -> Option<(usize, Result<(), DiskError>)> {
         let shared = self.shared_of(index);
+        let slot = &self.slots[index];
         let mut buffers = Buffers::new();
         // SAFETY: the device has put the chain into its used ring, so it is done with the buffers, and the owner is
         // still in the slot.
-        unsafe { buffers.fill(&self.slots[index], shared) };
+        unsafe { buffers.fill(slot.kind == Kind::Write, &slot.segments[..slot.segment_count], shared) };
         let (inputs, outputs) = buffers.lists();
         // SAFETY: these are the buffers that `enqueue` added under this token: the slot has not changed since.
-        let popped = unsafe { self.ring.pop_used(token, inputs, outputs) };
+        let popped = unsafe { self.ring.pop(token, inputs, outputs) };
         if popped.is_err() {
             return None;
         }
         // SAFETY: the device is done with the slot's memory. Volatile, as the device wrote it.
         let status = unsafe { core::ptr::read_volatile(status_of(shared)) };
         self.slot_of[usize::from(token)] = NO_SLOT;
-        self.in_flight &= !(1 << index);
-        self.free |= 1 << index;
+        self.in_flight -= 1;
+        self.release(index);
         let result = match status {
             0 => Ok(()),
             2 => Err(DiskError::Unsupported),
@@ -305,41 +333,48 @@ impl<O> Queue<O> {
         Some((index, result))
     }
 
-    /// Gives the device up if it says that it is broken, or if a request takes too long.
+    /// Gives the device up if it is gone, says that it is broken, or takes too long for a request.
     fn check_deadlines(&mut self) {
-        let now = time::micros();
+        let now = micros();
         if now < self.next_check_us || self.failed.is_some() {
             return;
         }
         self.next_check_us = now + CHECK_INTERVAL_US;
-        if self.transport.get_status().contains(DeviceStatus::DEVICE_NEEDS_RESET) {
-            self.give_up(DiskError::Gone, "it asks for a reset");
+        let status = self.transport.get_status();
+        if status.contains(DeviceStatus::DEVICE_NEEDS_RESET) {
+            let reason = if is_absent(status) { "it is not there any more" } else { "it asks for a reset" };
+            self.give_up(DiskError::Gone, reason);
             return;
         }
-        let oldest = slots_in(self.in_flight).map(|index| self.slots[index].started_us).min();
+        let in_flight = self.slots.iter().filter(|slot| slot.state == State::InFlight);
+        let oldest = in_flight.map(|slot| slot.started_us).min();
         // A request may have ended already and wait in the used ring because nobody polled: that is not late.
-        if oldest.is_some_and(|oldest| now.saturating_sub(oldest) > self.timeout_us) && !self.ring.can_pop() {
+        if oldest.is_some_and(|oldest| now.saturating_sub(oldest) > self.timeout_us) && self.ring.peek().is_none() {
             self.give_up(DiskError::Timeout, "a request takes too long");
         }
     }
 
     /// Resets the device for good. Requests in flight end with `error` if the device lets go of them.
     fn give_up(&mut self, error: DiskError, reason: &str) {
-        println!("disk: device given up: {reason}");
+        println!("disk {}: given up: {reason}", self.place);
         self.failed = Some(DiskError::Gone);
         self.transport.set_status(DeviceStatus::empty());
-        let deadline = time::micros() + RESET_LIMIT_US;
-        while self.transport.get_status() != DeviceStatus::empty() {
-            if time::micros() > deadline {
-                println!("disk: it does not reset; {} requests are lost", self.in_flight.count_ones());
+        let deadline = micros() + RESET_LIMIT_US;
+        loop {
+            let status = self.transport.get_status();
+            if status == DeviceStatus::empty() || is_absent(status) {
+                break;
+            }
+            if micros() > deadline {
+                println!("disk {}: it does not reset; {} requests are lost", self.place, self.in_flight);
                 return;
             }
             core::hint::spin_loop();
         }
-        for index in slots_in(self.in_flight) {
-            self.slots[index].error = error;
+        for slot in self.slots.iter_mut().filter(|slot| slot.state == State::InFlight) {
+            slot.state = State::Ended(error);
         }
-        self.ended |= self.in_flight;
+        self.ended += self.in_flight;
         self.in_flight = 0;
     }
 
@@ -360,71 +395,7 @@ impl<O> Queue<O> {
     }
 }
 
-fn status_of(shared: *mut Shared) -> *mut u8 {
-    shared.cast::<u8>().wrapping_add(core::mem::offset_of!(Shared, status))
-}
-
-/// The numbers of the bits that are set.
-fn slots_in(mut bits: u64) -> impl Iterator<Item = usize> {
-    core::iter::from_fn(move || {
-        let index = bits.trailing_zeros();
-        bits &= bits.wrapping_sub(1);
-        (index < u64::BITS).then_some(index as usize)
-    })
-}
-
-/// The buffers of a request in the form that the ring takes them: what the device reads, what it writes.
-struct Buffers<'b> {
-    inputs: [&'b [u8]; MAX_SEGMENTS + 1],
-    input_count: usize,
-    outputs: [&'b mut [u8]; MAX_SEGMENTS + 1],
-    output_count: usize,
-}
-
-impl<'b> Buffers<'b> {
-    fn new() -> Self {
-        Self {
-            inputs: [&[]; MAX_SEGMENTS + 1],
-            input_count: 0,
-            outputs: core::array::from_fn(|_| Default::default()),
-            output_count: 0,
-        }
-    }
-
-    /// Lists header, segments and status of a request in the order that the protocol demands.
-    ///
-    /// # Safety
-    /// While `self` is in use, the segments must be valid, must not be changed elsewhere, and for requests that read
-    /// from the disk not be accessed elsewhere; the same goes for `shared`.
-    unsafe fn fill<O>(&mut self, slot: &Slot<O>, shared: *mut Shared) {
-        // SAFETY: the caller promises that the memory is valid and not changed elsewhere.
-        self.add_input(unsafe { core::slice::from_raw_parts(shared.cast::<u8>(), 16) });
-        for segment in &slot.segments[..slot.segment_count] {
-            let (ptr, len) = (segment.ptr, segment.len_bytes as usize);
-            if slot.kind == Kind::Write {
-                // SAFETY: as above; the device only reads it.
-                self.add_input(unsafe { core::slice::from_raw_parts(ptr, len) });
-            } else {
-                // SAFETY: the caller promises that nothing else accesses it.
-                self.add_output(unsafe { core::slice::from_raw_parts_mut(ptr, len) });
-            }
-        }
-        let status = status_of(shared);
-        // SAFETY: as for the header; the two do not overlap.
-        self.add_output(unsafe { core::slice::from_raw_parts_mut(status, 1) });
-    }
-
-    fn add_input(&mut self, buffer: &'b [u8]) {
-        self.inputs[self.input_count] = buffer;
-        self.input_count += 1;
-    }
-
-    fn add_output(&mut self, buffer: &'b mut [u8]) {
-        self.outputs[self.output_count] = buffer;
-        self.output_count += 1;
-    }
-
-    fn lists(&mut self) -> (&[&'b [u8]], &mut [&'b mut [u8]]) {
-        (&self.inputs[..self.input_count], &mut self.outputs[..self.output_count])
-    }
+/// Whether all bits are set, as they are where no device answers: the driver itself never sets `FAILED`.
+fn is_absent(status: DeviceStatus) -> bool {
+    status.contains(DeviceStatus::all())
 }
