@@ -11,6 +11,9 @@ use std::path::PathBuf;
 #[command(name = "arenite", version, about = "Makes, checks and looks at Arenite and gefs 9.00 volumes")]
 #[command(after_help = COMMANDS_HELP)]
 pub(crate) struct Arguments {
+    /// No progress bars, and nothing about success; errors are told nevertheless.
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -92,6 +95,15 @@ pub(crate) enum Command {
         /// Byte address of a block, decimal or with 0x in front; without it, all that leads to the tree is shown.
         #[arg(value_parser = size::parse_addr)]
         addr: Option<u64>,
+    },
+    /// Show a volume as a picture: what is free, used, log, header, reserved. Never writes to it.
+    #[command(after_help = MAP_HELP)]
+    Map {
+        /// Write a picture for browsers (SVG) to this file instead; `-` is standard output.
+        #[arg(short, long, value_name = "FILE.svg")]
+        output: Option<PathBuf>,
+        /// File or block device that holds the volume.
+        image: PathBuf,
     },
     /// Make a volume larger.
     #[command(after_help = GROW_HELP)]

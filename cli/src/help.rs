@@ -133,3 +133,20 @@ Exit codes:
   0  the blocks were shown
   1  wrong arguments, no block at ADDR, or the output could not be written
   2  IMAGE cannot be read, or no copy of its superblock is good (what there is was shown nevertheless)";
+
+pub(crate) const MAP_HELP: &str = "Examples:
+  arenite map disk.img
+  arenite map disk.img -o disk.svg
+  NO_COLOR=1 arenite map disk.img | less
+
+A line or a band is an arena. Letters: H header, . free, : + # some, half, all used, L log, - reserved (the two blocks at
+an arena's end that are never handed out), ? damaged. There are colours on a terminal, unless NO_COLOR is set. In the
+picture the pointer shows addresses and numbers; it suits light and dark pages.
+
+IMAGE is a file or a block device. It is opened for reading only and not locked; a volume that somebody is writing to
+shows one of its last commits. An arena whose header or log is damaged is shown as that; `arenite check` says more.
+
+Exit codes:
+  0  the map was shown
+  1  wrong arguments, or the output could not be written
+  2  IMAGE cannot be read as a volume; one line on standard error says why, and where";

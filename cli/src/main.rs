@@ -19,10 +19,13 @@ mod format;
 mod grow;
 mod help;
 mod image;
+mod map;
 mod memory;
 mod open;
+mod progress;
 mod render;
 mod size;
+mod svg;
 mod volume;
 
 use args::{Arguments, Command};
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(usage_code()) } else { ExitCode::SUCCESS };
         }
     };
+    let quiet = arguments.quiet;
     match arguments.command {
         Command::Info { json, image } => info(&image, json),
         Command::Format { size, block_size, arenas, force, image } => {
@@ -55,6 +59,7 @@ fn main() -> ExitCode {
         Command::Dump { json, kind, block_size, image, addr } => {
             dump(&image, &dump::Request { addr, kind, block_size, json })
         }
+        Command::Map { output, image } => map(&image, output.as_deref(), quiet),
         Command::Grow { size, image } => line(&image, grow::run(&image, size)),
     }
 }
@@ -96,6 +101,26 @@ fn dump(path: &Path, request: &dump::Request) -> ExitCode {
             fail(path, &Failure::no_volume("no copy of the superblock is good"))
         }
         Err(failure) => fail(path, &failure),
+    }
+}
+
+fn map(path: &Path, output: Option<&Path>, quiet: bool) -> ExitCode {
+    let cells = if output.is_some() { map::picture_cells } else { map::text_cells };
+    match (map::read(path, cells, quiet), output) {
+        (Ok(map), Some(output)) => save(output, &map::picture(&map, path)),
+        (Ok(map), None) => print(&map::lines(&map), 0, EXIT_FAILURE),
+        (Err(failure), _) => fail(path, &failure),
+    }
+}
+
+/// Writes a picture to a file, or to standard output.
+fn save(output: &Path, text: &str) -> ExitCode {
+    if output.as_os_str() == "-" {
+        return print(text, 0, EXIT_FAILURE);
+    }
+    match std::fs::write(output, text) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(output, &Failure::io(&error)),
     }
 }
 

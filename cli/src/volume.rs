@@ -82,6 +82,11 @@ impl fmt::Display for ReadError {
 /// Reads the volume in the file or block device at `path`.
 pub(crate) fn read(path: &Path) -> Result<Volume, ReadError> {
     let image = Image::open(path).map_err(ReadError::Open)?;
+    steadily(&image, || mount(&image))
+}
+
+/// Reads something of a volume that may change meanwhile.
+pub(crate) fn steadily<T>(image: &Image, read: impl Fn() -> Result<T, Error>) -> Result<T, ReadError> {
     let len_bytes = image.len_bytes();
     match len_bytes {
         0 => return Err(ReadError::Empty),
@@ -90,13 +95,13 @@ pub(crate) fn read(path: &Path) -> Result<Volume, ReadError> {
     }
     let mut attempts = ATTEMPTS;
     loop {
-        let before = front_hash(&image);
-        let outcome = mount(&image);
+        let before = front_hash(image);
+        let outcome = read();
         attempts -= 1;
         match outcome {
-            Err(Error::Corrupt { .. }) if attempts > 0 && front_hash(&image) != before => {}
+            Err(Error::Corrupt { .. }) if attempts > 0 && front_hash(image) != before => {}
             Err(error) => return Err(ReadError::Mount { error, len_bytes }),
-            Ok(volume) => return Ok(volume),
+            Ok(value) => return Ok(value),
         }
     }
 }

@@ -174,8 +174,8 @@ impl Source {
         if addr.checked_add(unit).is_none_or(|behind| behind > end) {
             return Err(Failure::new(format!("no block at {addr:#x}: the image ends at {end:#x}")));
         }
-        let bases = self.newest.iter().flat_map(|newest| newest.arenas.iter().map(|arena| arena.header_addr));
-        let base = bases.filter(|base| *base == addr || *base + unit == addr).next_back();
+        let mut bases = self.newest.iter().flat_map(|newest| newest.arenas.iter().map(|arena| arena.header_addr));
+        let base = bases.rfind(|base| *base == addr || *base + unit == addr);
         let known = match base {
             Some(_) => Some(Kind::Header),
             None if addr == 0 || addr == self.last(self.size) => Some(Kind::Superblock),
