@@ -105,6 +105,19 @@ pub(crate) enum Command {
         /// File or block device that holds the volume.
         image: PathBuf,
     },
+    /// Show what one commit wrote, in order, with its flushes: what makes it safe against crashes.
+    #[command(after_help = TIMELINE_HELP)]
+    Timeline {
+        /// Write a picture for browsers (SVG) to this file instead; `-` is standard output.
+        #[arg(short, long, value_name = "FILE.svg")]
+        output: Option<PathBuf>,
+        /// Which commit of the trace, from 1. Without it, the last one that was acknowledged.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        commit: Option<u32>,
+        /// Record a small commit on a disk in memory, and show that.
+        #[arg(long, required = true)]
+        example: bool,
+    },
     /// Make a volume larger.
     #[command(after_help = GROW_HELP)]
     Grow {
@@ -113,6 +126,19 @@ pub(crate) enum Command {
         size: Option<u64>,
         /// File or block device that holds the volume.
         image: PathBuf,
+    },
+    /// Write manual pages.
+    #[command(after_help = MAN_HELP)]
+    Man {
+        /// Folder for them; it is made if it is not there.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Print a script that lets a shell complete arguments.
+    #[command(after_help = COMPLETIONS_HELP)]
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
     },
 }
 

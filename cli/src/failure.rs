@@ -27,6 +27,11 @@ impl Failure {
         Self { code: EXIT_FAILURE, text: text.into(), wants_memory: false, nothing_written: true }
     }
 
+    /// Ended by a signal before anything was changed.
+    pub(crate) fn interrupted() -> Self {
+        Self { code: EXIT_INTERRUPTED, ..Self::new("interrupted; nothing was changed") }
+    }
+
     /// The image is no volume that could be read.
     pub(crate) fn no_volume(text: impl Into<String>) -> Self {
         Self { code: EXIT_NO_VOLUME, ..Self::new(text) }

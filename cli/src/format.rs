@@ -3,9 +3,11 @@
 //! Nothing that anybody could miss is overwritten or cut off unless forced. The store itself looks at both ends of a
 //! device; of a regular file every byte is looked at, which is quick, because holes need not be read.
 
-use crate::failure::Failure;
+use crate::failure::{Failure, EXIT_FAILURE, EXIT_INTERRUPTED};
+use crate::interrupt::Interrupt;
 use crate::memory::{with_memory, Job};
 use crate::open::{self, Kind, Locked};
+use crate::progress::{Progress, Unit};
 use crate::size::binary;
 use arenite_core::format::{max_arenas, BlockSize};
 use arenite_core::{Device, Error, FormatOptions, Resources, Store};
@@ -29,15 +31,21 @@ pub(crate) struct Request {
     pub(crate) block_size: Option<BlockSize>,
     pub(crate) arenas: Option<u32>,
     pub(crate) force: bool,
+    pub(crate) quiet: bool,
 }
 
 /// Formats; returns a line for the user.
 pub(crate) fn run(path: &Path, request: &Request) -> Result<String, Failure> {
     // "Cannot be read as a volume" is no outcome of this command.
-    prepare_and_write(path, request).map_err(|failure| Failure { code: crate::failure::EXIT_FAILURE, ..failure })
+    prepare_and_write(path, request).map_err(|failure| match failure.code {
+        EXIT_INTERRUPTED => failure,
+        _ => Failure { code: EXIT_FAILURE, ..failure },
+    })
 }
 
 fn prepare_and_write(path: &Path, request: &Request) -> Result<String, Failure> {
+    // Looked at until the first byte is written; the rest takes no time, and is finished.
+    let interrupt = Interrupt::new()?;
     match (open::kind(path)?, request.size_bytes) {
         (Kind::Missing, None) => Err(Failure::new("no such file; --size creates it")),
         (Kind::Missing, Some(len_bytes)) => {
@@ -55,7 +63,7 @@ fn prepare_and_write(path: &Path, request: &Request) -> Result<String, Failure> 
             let old = file.len_bytes()?;
             let len_bytes = size_bytes.unwrap_or(old);
             plan(len_bytes, request)?;
-            fit_file(&file, len_bytes, request)?;
+            fit_file(&file, len_bytes, request, &interrupt)?;
             write(&file, len_bytes, request).inspect_err(|failure| {
                 if failure.nothing_written && old != len_bytes {
                     let _ = file.resize(old);
@@ -73,9 +81,10 @@ fn prepare_and_write(path: &Path, request: &Request) -> Result<String, Failure> 
 }
 
 /// Looks for content, and gives the file its length.
-fn fit_file(file: &Locked, len_bytes: u64, request: &Request) -> Result<(), Failure> {
+fn fit_file(file: &Locked, len_bytes: u64, request: &Request, interrupt: &Interrupt) -> Result<(), Failure> {
     if !request.force {
-        if let Some(addr) = first_content(file.file()).map_err(|error| Failure::io(&error))? {
+        let progress = Progress::new(request.quiet, Unit::Bytes, file.len_bytes()?);
+        if let Some(addr) = first_content(file.file(), interrupt, &progress)? {
             return Err(not_blank(addr));
         }
     }
@@ -90,19 +99,23 @@ fn not_blank(addr: u64) -> Failure {
 }
 
 /// Byte address of the first byte that is not zero.
-fn first_content(file: &File) -> std::io::Result<Option<u64>> {
-    let len_bytes = file.metadata()?.len();
+fn first_content(file: &File, interrupt: &Interrupt, progress: &Progress) -> Result<Option<u64>, Failure> {
+    let io = |error: std::io::Error| Failure::io(&error);
+    let len_bytes = file.metadata().map_err(io)?.len();
     let mut part = vec![0; 1 << 20];
     let mut at = 0;
-    while let Some(addr) = next_data(file, at)? {
+    while let Some(addr) = next_data(file, at).map_err(io)? {
+        interrupt.check()?;
+        progress.advance(addr.min(len_bytes) - at);
         if addr >= len_bytes {
             break;
         }
         let count = usize::try_from(len_bytes - addr).unwrap_or(usize::MAX).min(part.len());
-        file.read_exact_at(&mut part[..count], addr)?;
+        file.read_exact_at(&mut part[..count], addr).map_err(io)?;
         if let Some(index) = part[..count].iter().position(|byte| *byte != 0) {
             return Ok(Some(addr + index as u64));
         }
+        progress.advance(count as u64);
         at = addr + count as u64;
     }
     Ok(None)

@@ -7,6 +7,7 @@
 //! ```
 
 use crate::failure::Failure;
+use crate::interrupt::Interrupt;
 use crate::memory::{with_memory, Job};
 use crate::open::{self, Kind, Locked};
 use crate::size::binary;
@@ -19,7 +20,10 @@ use std::path::Path;
 pub(crate) fn run(path: &Path, size_bytes: Option<u64>) -> Result<String, Failure> {
     let kind = open::existing(path)?;
     let file = Locked::open(path)?;
+    // Looked at before the first byte is written; the rest takes no time, and is finished.
+    let interrupt = Interrupt::new()?;
     let before = volume::read(path).map_err(|error| Failure::no_volume(error.to_string()))?;
+    interrupt.check()?;
     if before.superblocks[0] != CopyState::Good {
         work(&file, before.len_bytes, before.block_size, Step::Repair)?;
     }

@@ -150,3 +150,31 @@ Exit codes:
   0  the map was shown
   1  wrong arguments, or the output could not be written
   2  IMAGE cannot be read as a volume; one line on standard error says why, and where";
+
+pub(crate) const TIMELINE_HELP: &str = "Examples:
+  arenite timeline --example
+  arenite timeline --example -o commit.svg
+
+Time runs from left to right, counted in events. A bar is a write from its issue to its completion; a flush (F) makes
+durable what was completed before it was issued. Below is what a crash at each moment shows: the commit before (o), the one
+before or this one, whole (?), this one (n). It is this one for certain from the acknowledgement (^) on.
+
+Exit codes:
+  0  the commit was shown
+  1  wrong arguments, no such commit, or the output could not be written";
+
+pub(crate) const MAN_HELP: &str = "Examples:
+  arenite man --out ~/.local/share/man/man1
+
+Exit codes:
+  0  the pages were written
+  1  wrong arguments, or they could not be written";
+
+pub(crate) const COMPLETIONS_HELP: &str = "Examples:
+  arenite completions bash > ~/.local/share/bash-completion/completions/arenite
+  arenite completions zsh > ~/.zfunc/_arenite
+  arenite completions fish > ~/.config/fish/completions/arenite.fish
+
+Exit codes:
+  0  the script was printed
+  1  wrong arguments, or the output could not be written";

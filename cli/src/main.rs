@@ -19,13 +19,16 @@ mod format;
 mod grow;
 mod help;
 mod image;
+mod interrupt;
 mod map;
 mod memory;
 mod open;
+mod pages;
 mod progress;
 mod render;
 mod size;
 mod svg;
+mod timeline;
 mod volume;
 
 use args::{Arguments, Command};
@@ -48,25 +51,32 @@ fn main() -> ExitCode {
     match arguments.command {
         Command::Info { json, image } => info(&image, json),
         Command::Format { size, block_size, arenas, force, image } => {
-            let request = format::Request { size_bytes: size, block_size, arenas, force };
-            line(&image, format::run(&image, &request))
+            let request = format::Request { size_bytes: size, block_size, arenas, force, quiet };
+            line(&image, format::run(&image, &request), quiet)
         }
-        Command::Check { json, image } => check(&image, json),
+        Command::Check { json, image } => check(&image, json, quiet),
         Command::Exercise { ops, seed, threads, commit_every, fill, image } => {
-            let request = exercise::Request { operations: ops, seed, threads, commit_every, fill_percent: fill };
+            let request = exercise::Request { operations: ops, seed, threads, commit_every, fill_percent: fill, quiet };
             exercise(&image, &request)
         }
         Command::Dump { json, kind, block_size, image, addr } => {
             dump(&image, &dump::Request { addr, kind, block_size, json })
         }
         Command::Map { output, image } => map(&image, output.as_deref(), quiet),
-        Command::Grow { size, image } => line(&image, grow::run(&image, size)),
+        Command::Timeline { output, commit, example: _ } => timeline(output.as_deref(), commit),
+        Command::Grow { size, image } => line(&image, grow::run(&image, size), quiet),
+        Command::Man { out } => match pages::man(&out) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => fail(&out, &failure),
+        },
+        Command::Completions { shell } => print(&pages::completions(shell), 0, EXIT_FAILURE),
     }
 }
 
 /// The exit code for wrong arguments. For `check`, 1 is kept for damage.
 fn usage_code() -> u8 {
-    let is_check = std::env::args_os().nth(1).is_some_and(|command| command == "check");
+    let mut words = std::env::args_os().skip(1);
+    let is_check = words.find(|word| word != "-q" && word != "--quiet").is_some_and(|command| command == "check");
     if is_check {
         EXIT_NO_VOLUME
     } else {
@@ -83,8 +93,9 @@ fn info(path: &Path, json: bool) -> ExitCode {
     print(&text, 0, EXIT_FAILURE)
 }
 
-fn check(path: &Path, json: bool) -> ExitCode {
-    match check::run(path) {
+fn check(path: &Path, json: bool, quiet: bool) -> ExitCode {
+    match check::run(path, quiet) {
+        Ok(report) if quiet && !json && report.is_clean() => ExitCode::SUCCESS,
         Ok(report) => {
             let text = if json { report.json() } else { report.text(path) };
             print(&text, u8::from(!report.is_clean()), EXIT_NO_VOLUME)
@@ -113,6 +124,16 @@ fn map(path: &Path, output: Option<&Path>, quiet: bool) -> ExitCode {
     }
 }
 
+fn timeline(output: Option<&Path>, commit: Option<u32>) -> ExitCode {
+    let commit = commit.map(|number| number as usize);
+    let found = timeline::example().and_then(|trace| timeline::Timeline::new(&trace, commit));
+    match (found, output) {
+        (Ok(found), Some(output)) => save(output, &timeline::picture(&found)),
+        (Ok(found), None) => print(&timeline::lines(&found), 0, EXIT_FAILURE),
+        (Err(why), _) => fail(Path::new("timeline"), &Failure::new(why)),
+    }
+}
+
 /// Writes a picture to a file, or to standard output.
 fn save(output: &Path, text: &str) -> ExitCode {
     if output.as_os_str() == "-" {
@@ -130,6 +151,9 @@ fn exercise(path: &Path, request: &exercise::Request) -> ExitCode {
             for error in &outcome.errors {
                 eprintln!("arenite: {}: {error}", path.display());
             }
+            if request.quiet {
+                return ExitCode::from(outcome.code);
+            }
             print(&outcome.text, outcome.code, EXIT_FAILURE)
         }
         Err(failure) => fail(path, &failure),
@@ -137,8 +161,9 @@ fn exercise(path: &Path, request: &exercise::Request) -> ExitCode {
 }
 
 /// The end of a command whose output is one line.
-fn line(path: &Path, outcome: Result<String, Failure>) -> ExitCode {
+fn line(path: &Path, outcome: Result<String, Failure>, quiet: bool) -> ExitCode {
     match outcome {
+        Ok(_) if quiet => ExitCode::SUCCESS,
         Ok(text) => print(&format!("{}: {text}\n", path.display()), 0, EXIT_FAILURE),
         Err(failure) => fail(path, &failure),
     }

@@ -1,6 +1,7 @@
 //! Which block was met on the way, and how; in the end, whether that agrees with the free space.
 
 use super::report::{Blocks, Report};
+use crate::progress::Progress;
 use arenite_core::format::BlockSize;
 use arenite_core::{ArenaInfo, BlockPtr, Store};
 use std::collections::hash_map::Entry;
@@ -41,11 +42,12 @@ pub(super) enum Next {
 pub(super) struct Ledger<'s, 'd, 'm> {
     store: &'s Store<'d, 'm>,
     met: HashMap<u64, Met>,
+    progress: &'s Progress,
 }
 
 impl<'s, 'd, 'm> Ledger<'s, 'd, 'm> {
-    pub(super) fn new(store: &'s Store<'d, 'm>) -> Self {
-        Self { store, met: HashMap::new() }
+    pub(super) fn new(store: &'s Store<'d, 'm>, progress: &'s Progress) -> Self {
+        Self { store, met: HashMap::new(), progress }
     }
 
     pub(super) fn block_size(&self) -> BlockSize {
@@ -67,6 +69,7 @@ impl<'s, 'd, 'm> Ledger<'s, 'd, 'm> {
         match self.met.entry(addr) {
             Entry::Vacant(entry) => {
                 entry.insert(now);
+                self.progress.advance(1);
                 Next::New
             }
             Entry::Occupied(mut entry) => match *entry.get() {

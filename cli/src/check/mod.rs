@@ -24,6 +24,7 @@ pub(crate) use report::Report;
 use crate::failure::{wants_memory, Failure};
 use crate::image::{Image, ImageDevice};
 use crate::memory::{with_memory, Job};
+use crate::progress::{Progress, Unit};
 use arenite_core::format::{Leaf, LogBlock, Pivot, RawPtr, NONE};
 use arenite_core::{BlockPtr, CopyState, Error, MountOptions, NoInterrupts, Resources, Store};
 use ledger::{Ledger, Role};
@@ -35,11 +36,13 @@ use std::path::Path;
 const MAX_HEIGHT: u32 = 32;
 
 /// Checks the volume in the file or block device at `path`; fails if there is none.
-pub(crate) fn run(path: &Path) -> Result<Report, Failure> {
+pub(crate) fn run(path: &Path, quiet: bool) -> Result<Report, Failure> {
     let image = Image::open(path).map_err(|error| Failure::no_volume(error.to_string()))?;
     image.lock().map_err(|error| Failure::no_volume(error.to_string()))?;
     let attempt = |damaged| {
-        let outcome = with_memory(image.len_bytes() / 16384, &mut Checking { image: &image, damaged });
+        let progress = Progress::new(quiet, Unit::Blocks, 0);
+        let mut job = Checking { image: &image, damaged, progress: &progress };
+        let outcome = with_memory(image.len_bytes() / 16384, &mut job);
         outcome.unwrap_or(Err(Error::NoBuffer))
     };
     match attempt(false) {
@@ -66,6 +69,7 @@ struct Checking<'i> {
     image: &'i Image,
     /// Mount although something is damaged, for the sake of the rest.
     damaged: bool,
+    progress: &'i Progress,
 }
 
 impl Job for Checking<'_> {
@@ -84,7 +88,10 @@ impl Job for Checking<'_> {
             report.push(report::finding(damage, 0));
         }
         copies(&store, &mut report);
-        let mut ledger = Ledger::new(&store);
+        let space = store.space();
+        // What is in use and no log: about as many blocks as will be met.
+        self.progress.set_total(space.total_blocks.saturating_sub(space.free_blocks + space.log_blocks));
+        let mut ledger = Ledger::new(&store, self.progress);
         report.tree = walk(self.image, &store, &mut ledger, &mut report);
         // All of a damaged arena counts as in use.
         report.complete &= report.damaged_arenas == 0;

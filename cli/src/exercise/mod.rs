@@ -15,16 +15,16 @@
 mod worker;
 
 use crate::failure::{Failure, EXIT_FAILURE, EXIT_INTERRUPTED};
+use crate::interrupt::Interrupt;
 use crate::memory::{with_memory, Job};
 use crate::open::Locked;
+use crate::progress::{Progress, Unit};
 use crate::volume;
 use arenite_core::{Class, Counters, Device, Error, MountOptions, Resources, Roots, Store};
 use arenite_shim::threads::{with_syncers, with_workers};
 use arenite_shim::HostPlatform;
 use std::fmt::Write;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
 use std::time::Instant;
 use worker::{Common, Counts};
 
@@ -44,6 +44,7 @@ pub(crate) struct Request {
     pub(crate) threads: u32,
     pub(crate) commit_every: u64,
     pub(crate) fill_percent: Option<u8>,
+    pub(crate) quiet: bool,
 }
 
 /// What came of it.
@@ -87,13 +88,12 @@ struct Done {
 /// Exercises; fails only if nothing was begun.
 pub(crate) fn run(path: &Path, request: &Request) -> Result<Outcome, Failure> {
     let known = volume::read(path).map_err(|error| Failure::no_volume(error.to_string()))?;
-    let interrupt = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
-        signal_hook::flag::register(signal, Arc::clone(&interrupt)).map_err(|error| Failure::io(&error))?;
-    }
+    let interrupt = Interrupt::new()?;
+    let progress = Progress::new(request.quiet, Unit::Operations, request.operations);
     let blocks = known.len_bytes / known.block_size;
-    let mut job = Exercise { path, request, interrupt: &interrupt };
+    let mut job = Exercise { path, request, interrupt: &interrupt, progress: &progress };
     let mut done = with_memory(blocks, &mut job).unwrap_or_else(|| Err(Failure::store(Error::NoBuffer)))?;
+    drop(progress);
     let after = volume::read(path);
     let text = report(request, &done, &after);
     match after {
@@ -129,7 +129,8 @@ fn compare(done: &mut Done, after: &volume::Volume) {
 struct Exercise<'a> {
     path: &'a Path,
     request: &'a Request,
-    interrupt: &'a AtomicBool,
+    interrupt: &'a Interrupt,
+    progress: &'a Progress,
 }
 
 impl Job for Exercise<'_> {
@@ -172,7 +173,7 @@ impl Exercise<'_> {
         let started = Instant::now();
         let before = (Room::of(store), store.roots(), store.generation());
         let target_blocks = self.target(store);
-        let common = Common::new(store, self.request, self.interrupt, target_blocks);
+        let common = Common::new(store, self, target_blocks);
         let threads = 0..self.request.threads;
         std::thread::scope(|scope| {
             let common = &common;
@@ -200,7 +201,7 @@ impl Exercise<'_> {
             counters: store.counters(),
             target_blocks,
             doubtful_blocks: store.report().doubtful_blocks,
-            interrupted: self.interrupt.load(Ordering::Relaxed),
+            interrupted: self.interrupt.came(),
             seconds: started.elapsed().as_secs_f64(),
         }
     }

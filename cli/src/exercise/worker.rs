@@ -1,6 +1,8 @@
 //! What one thread does: a random walk over a bounded set of blocks of its own.
 
-use super::Request;
+use super::{Exercise, Request};
+use crate::interrupt::Interrupt;
+use crate::progress::Progress;
 use arenite_core::{Allocate, BlockPtr, Damage, Error, Store};
 use arenite_shim::rng::{fill, mix64, Rng};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -47,7 +49,8 @@ impl Counts {
 pub(super) struct Common<'a, 'd, 'm> {
     store: &'a Store<'d, 'm>,
     request: &'a Request,
-    interrupt: &'a AtomicBool,
+    interrupt: &'a Interrupt,
+    progress: &'a Progress,
     /// Blocks of each thread.
     target: usize,
     /// Operations of all threads.
@@ -59,17 +62,14 @@ pub(super) struct Common<'a, 'd, 'm> {
 }
 
 impl<'a, 'd, 'm> Common<'a, 'd, 'm> {
-    pub(super) fn new(
-        store: &'a Store<'d, 'm>,
-        request: &'a Request,
-        interrupt: &'a AtomicBool,
-        target_blocks: u64,
-    ) -> Self {
+    pub(super) fn new(store: &'a Store<'d, 'm>, exercise: &Exercise<'a>, target_blocks: u64) -> Self {
+        let Exercise { request, interrupt, progress, .. } = *exercise;
         let target = target_blocks.div_ceil(u64::from(request.threads));
         Self {
             store,
             request,
             interrupt,
+            progress,
             target: usize::try_from(target).unwrap_or(usize::MAX),
             done: AtomicU64::new(0),
             failed: AtomicBool::new(false),
@@ -136,10 +136,11 @@ impl<'a, 'd, 'm> Common<'a, 'd, 'm> {
             page: vec![0; self.store.block_size().len_bytes()],
         };
         for _ in 0..operations {
-            if self.has_failed() || self.interrupt.load(Ordering::Relaxed) {
+            if self.has_failed() || self.interrupt.came() {
                 break;
             }
             walk.operation();
+            self.progress.advance(1);
             let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
             if done.is_multiple_of(self.request.commit_every) {
                 self.commit();

@@ -1,0 +1,260 @@
+//! `arenite timeline`: what a commit wrote, in order, with its flushes: the picture that explains crash safety.
+//!
+//! ```text
+//!   trace --> Geometry (which block is what) --> writes in lanes, flushes --> one commit of them --> svg, text
+//! ```
+//!
+//! Time is the number of the event in the trace, not seconds: what matters to a crash is what comes before what. A commit
+//! begins where the one before it is settled, and is settled by the flush behind its second superblock, or ends where the
+//! trace does. It is acknowledged when the first flush ends that was issued after its first superblock was
+//! written. All of that is found in what was written alone, so a trace needs nobody's marks.
+
+mod example;
+mod geometry;
+mod svg;
+mod text;
+
+pub(crate) use example::record as example;
+pub(crate) use svg::picture;
+pub(crate) use text::lines;
+
+use arenite_shim::trace::{Event, Trace};
+use geometry::Geometry;
+use std::collections::BTreeMap;
+
+/// Where a write goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Lane {
+    Data,
+    Log,
+    HeaderA,
+    SuperA,
+    HeaderB,
+    SuperB,
+}
+
+impl Lane {
+    const ALL: [Self; 6] = [Self::Data, Self::Log, Self::HeaderA, Self::SuperA, Self::HeaderB, Self::SuperB];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Data => "data",
+            Self::Log => "log",
+            Self::HeaderA => "header A",
+            Self::SuperA => "superblock 0",
+            Self::HeaderB => "header B",
+            Self::SuperB => "superblock 1",
+        }
+    }
+
+    /// The class of its colour in pictures.
+    fn class(self) -> &'static str {
+        match self {
+            Self::Data => "used",
+            Self::Log => "log",
+            Self::HeaderA | Self::HeaderB => "header",
+            Self::SuperA | Self::SuperB => "super",
+        }
+    }
+}
+
+/// How something that was issued ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Done(usize),
+    Failed(usize),
+    /// Not within the trace.
+    Never,
+}
+
+impl End {
+    /// The event at which it ended; `otherwise` if it did not.
+    fn at(self, otherwise: usize) -> usize {
+        match self {
+            Self::Done(at) | Self::Failed(at) => at,
+            Self::Never => otherwise,
+        }
+    }
+}
+
+/// A write of blocks that belong to one lane.
+#[derive(Clone, Debug)]
+struct Write {
+    lane: Lane,
+    addr: u64,
+    len_bytes: u64,
+    what: String,
+    /// Of the superblock that it brings.
+    generation: Option<u64>,
+    issued: usize,
+    end: End,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Flush {
+    issued: usize,
+    end: End,
+}
+
+/// One commit: numbers of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Span {
+    generation: u64,
+    first: usize,
+    /// Issue of the first superblock.
+    switch: usize,
+    acknowledged: Option<usize>,
+    /// The last event that belongs to it.
+    last: usize,
+}
+
+/// What is shown.
+#[derive(Debug)]
+pub(crate) struct Timeline {
+    writes: Vec<Write>,
+    flushes: Vec<Flush>,
+    span: Span,
+    /// Its number among the commits of the trace, from 1, and how many there are.
+    number: usize,
+    of: usize,
+    /// The generation before it; none if there was no volume.
+    before: Option<u64>,
+}
+
+impl Timeline {
+    /// Finds a commit in a trace: by its number from 1, or the last one that was acknowledged.
+    pub(crate) fn new(trace: &Trace, wanted: Option<usize>) -> Result<Self, String> {
+        let geometry = Geometry::of(trace).ok_or("no volume: neither the disk nor any write holds a superblock")?;
+        let (writes, flushes) = collect(trace, &geometry);
+        let spans = spans(&writes, &flushes, geometry.before, trace.events.len());
+        let of = spans.len();
+        let last = spans.iter().rposition(|span| span.acknowledged.is_some()).map_or(of, |index| index + 1);
+        let number = wanted.unwrap_or(last);
+        let Some(span) = number.checked_sub(1).and_then(|index| spans.get(index)).copied() else {
+            return Err(match of {
+                0 => "no commit: the first superblock was never written anew".to_owned(),
+                _ => format!("there is no commit {number}: the trace has {of}"),
+            });
+        };
+        let before = match number {
+            1 => geometry.before,
+            _ => spans.get(number - 2).map(|span| span.generation),
+        };
+        let within = |issued: usize, end: End| issued <= span.last && end.at(span.last) >= span.first;
+        Ok(Self {
+            writes: writes.into_iter().filter(|write| within(write.issued, write.end)).collect(),
+            flushes: flushes.into_iter().filter(|flush| within(flush.issued, flush.end)).collect(),
+            span,
+            number,
+            of,
+            before,
+        })
+    }
+
+    fn steps(&self) -> usize {
+        self.span.last - self.span.first + 1
+    }
+
+    /// Where the switch may or may not have happened: from the issue of the first superblock until it is durable.
+    fn unsure(&self) -> (usize, usize) {
+        (self.span.switch, self.span.acknowledged.unwrap_or(self.span.last))
+    }
+
+    fn title(&self) -> String {
+        let Span { generation, .. } = self.span;
+        format!("Commit {} of {}: generation {generation}", self.number, self.of)
+    }
+
+    fn facts(&self) -> String {
+        let blocks = self.writes.len();
+        let plural = |count: usize| if count == 1 { "" } else { "s" };
+        let before = match self.before_acknowledged() {
+            _ if self.span.acknowledged.is_none() => "never acknowledged".to_owned(),
+            count => format!("{count} before it is acknowledged"),
+        };
+        let flushes = self.flushes.len();
+        format!("{blocks} write{}, {flushes} flush{}, {before}", plural(blocks), if flushes == 1 { "" } else { "es" })
+    }
+
+    /// Flushes that ended by the acknowledgement.
+    fn before_acknowledged(&self) -> usize {
+        let Some(acknowledged) = self.span.acknowledged else { return 0 };
+        self.flushes.iter().filter(|flush| flush.end.at(usize::MAX) <= acknowledged).count()
+    }
+
+    /// What a crash leaves in the three parts of a commit.
+    fn verdicts(&self) -> [String; 3] {
+        let new = self.span.generation;
+        match self.before {
+            Some(old) => [format!("generation {old}"), format!("{old} or {new}, whole"), format!("generation {new}")],
+            None => ["no volume".to_owned(), format!("none, or generation {new}"), format!("generation {new}")],
+        }
+    }
+}
+
+/// All writes and flushes of a trace, in the order in which they were issued.
+fn collect(trace: &Trace, geometry: &Geometry) -> (Vec<Write>, Vec<Flush>) {
+    let (mut writes, mut flushes) = (Vec::<Write>::new(), Vec::<Flush>::new());
+    // Where the parts of a write, and a flush, are in these.
+    let mut parts = BTreeMap::new();
+    let mut waiting = BTreeMap::new();
+    for (at, event) in trace.events.iter().enumerate() {
+        match event {
+            Event::Issue { id, addr, bytes } => {
+                let first = writes.len();
+                geometry.split(*addr, bytes, at, &mut writes);
+                parts.insert(*id, first..writes.len());
+            }
+            Event::Complete { id, result } => {
+                let end = if result.is_ok() { End::Done(at) } else { End::Failed(at) };
+                for write in &mut writes[parts.remove(id).unwrap_or(0..0)] {
+                    write.end = end;
+                }
+            }
+            Event::FlushIssue { id } => {
+                waiting.insert(*id, flushes.len());
+                flushes.push(Flush { issued: at, end: End::Never });
+            }
+            Event::FlushComplete { id, result } => {
+                if let Some(index) = waiting.remove(id) {
+                    flushes[index].end = if result.is_ok() { End::Done(at) } else { End::Failed(at) };
+                }
+            }
+            Event::Lost { .. } | Event::Mark(_) => {}
+        }
+    }
+    (writes, flushes)
+}
+
+/// The commits: each write of a first superblock whose generation is new.
+fn spans(writes: &[Write], flushes: &[Flush], before: Option<u64>, events: usize) -> Vec<Span> {
+    // The first flush to end well of those that were issued after a write was done.
+    let flushed = |write: &Write| match write.end {
+        End::Done(done) => flushes.iter().filter(|flush| flush.issued > done).find_map(|flush| match flush.end {
+            End::Done(at) => Some(at),
+            _ => None,
+        }),
+        _ => None,
+    };
+    let mut newest = before;
+    let mut switches = Vec::new();
+    for write in writes.iter().filter(|write| write.lane == Lane::SuperA) {
+        let Some(generation) = write.generation.filter(|generation| newest.is_none_or(|newest| *generation > newest))
+        else {
+            continue;
+        };
+        newest = Some(generation);
+        let second = |other: &&Write| other.lane == Lane::SuperB && other.generation == Some(generation);
+        let settled = writes.iter().find(second).and_then(flushed);
+        switches.push((generation, write.issued, flushed(write), settled));
+    }
+    let mut spans = Vec::<Span>::new();
+    for (index, (generation, switch, acknowledged, settled)) in switches.iter().copied().enumerate() {
+        let first = spans.last().map_or(0, |span| span.last + 1).min(switch);
+        let next = switches.get(index + 1).map_or(events, |(_, switch, ..)| *switch);
+        let end = settled.or(acknowledged).unwrap_or(next.saturating_sub(1));
+        let last = end.min(next.saturating_sub(1)).max(switch);
+        spans.push(Span { generation, first, switch, acknowledged: acknowledged.filter(|at| *at <= last), last });
+    }
+    spans
+}
