@@ -55,8 +55,8 @@ impl Bench {
     pub fn set_up(root: &Path, args: &BootArgs) -> Result<Self> {
         let root = root.to_path_buf();
         let accel = accel::choose(args.accel)?;
-        setup::target(&root, setup::KERNEL_TARGET)?;
         let qemu = setup::qemu()?;
+        setup::target(&root, setup::KERNEL_TARGET)?;
         println!("demo: building the kernel");
         let kernel = kernel::build(&root, &[])?;
         let silence = Duration::from_secs(args.timeout);
@@ -286,6 +286,9 @@ pub fn require(run: &Run, outcome: Outcome, verbose: bool) -> Result<()> {
     let reason = run.log.iter().rev().find_map(|line| line.strip_prefix(KERNEL_ERROR));
     let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
     match outcome {
+        Outcome::Success if run.end == End::Verdict(Outcome::Full) => {
+            bail!("{}{reason} (--size makes a larger disk)", run.end)
+        }
         Outcome::Success => bail!("{}{reason}", run.end),
         other => bail!("{}, not with `{}`{reason}", run.end, other.name()),
     }
@@ -335,8 +338,11 @@ pub fn demonstrate(demo: &mut Demo<'_>, import_words: &[&str], kills: &[Moment],
 
 /// Runs `cargo demo`; true if everything is as it should be.
 pub fn run(args: &DemoArgs) -> Result<bool> {
-    if let Some(input) = args.input.as_deref().filter(|input| !input.is_dir()) {
-        bail!("the input directory {} does not exist", input.display());
+    if let Some(input) = &args.input {
+        pack::look_at(input)?;
+    }
+    if let Some(disk) = &args.disk {
+        work::try_disk(disk, args.size)?;
     }
     if let Some(name) = &args.scenario {
         crate::scenarios::named(name)?;

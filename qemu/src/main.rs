@@ -1,7 +1,8 @@
 //! `arenite-runner`: builds the demo kernel, makes its disks, boots it in QEMU and judges the outcome.
 //!
 //! It is called through two cargo aliases, `cargo demo` and `cargo verify`. Exit status: 0 if all is well, 1 if
-//! something failed, 2 if the command line is wrong or something is missing that could not be installed.
+//! something failed, 2 if the command line is wrong (it names an input, a disk or a scenario that cannot be, too) or
+//! something is missing that could not be installed.
 //!
 //! | module                              | what                                                    |
 //! |-------------------------------------|---------------------------------------------------------|
@@ -207,7 +208,8 @@ fn main() -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::from(if error.is::<tools::Missing>() { 2 } else { 1 })
+            let is_2 = error.is::<tools::Missing>() || error.is::<tools::Usage>();
+            ExitCode::from(if is_2 { 2 } else { 1 })
         }
     }
 }

@@ -6,6 +6,7 @@
 //! files that cannot be read or change while they are read) is skipped and counted; a half-written entry is cut off.
 
 use crate::progress::Progress;
+use crate::tools::Usage;
 use anyhow::{bail, Context, Result};
 use arenite_catalog::max_path_len;
 use arenite_core::format::BlockSize;
@@ -47,6 +48,18 @@ pub struct Packed {
 /// Packs `input` into a new archive at `archive`. An error if nothing is left to pack.
 pub fn pack(input: &Input, archive: &Path) -> Result<Packed> {
     pack_with(input, archive, |path| File::open(path))
+}
+
+/// An error unless this is a directory that can be read and holds something. Says so before anything is built.
+pub fn look_at(dir: &Path) -> Result<()> {
+    let shown = dir.display();
+    let text = match dir.read_dir().map(|mut entries| entries.next().is_none()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => format!("the input directory {shown} does not exist"),
+        Err(error) => format!("the input directory {shown} cannot be read: {error}"),
+        Ok(true) => format!("the input directory {shown} is empty"),
+        Ok(false) => return Ok(()),
+    };
+    Err(Usage(text).into())
 }
 
 /// How a file is opened.

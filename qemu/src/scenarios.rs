@@ -11,6 +11,7 @@ use crate::outcome::Outcome;
 use crate::platform;
 use crate::refusals;
 use crate::table::Table;
+use crate::tools::Usage;
 use crate::vm::{Board, Cut, End, Run};
 use crate::work::WorkDir;
 use anyhow::{ensure, Context, Result};
@@ -117,7 +118,10 @@ pub fn named(name: &str) -> Result<Vec<&'static Scenario>> {
         "long" => ALL.iter().collect(),
         _ => ALL.iter().filter(|scenario| scenario.name == name).collect(),
     };
-    ensure!(!chosen.is_empty(), "there is no scenario `{name}` (cargo demo --list-scenarios names them)");
+    if chosen.is_empty() {
+        let text = format!("there is no scenario `{name}` (cargo demo --list-scenarios names them)");
+        return Err(Usage(text).into());
+    }
     Ok(chosen)
 }
 

@@ -69,8 +69,8 @@ pub fn qemu() -> Result<PathBuf> {
         return Ok(path);
     }
     let Some(manager) = MANAGERS.iter().find(|manager| find_program(manager.program).is_some()) else {
-        let command = format!("(no package manager known here; put {QEMU} on the PATH)");
-        return Err(Missing { what: "QEMU".into(), command }.into());
+        let remedy = format!("put {QEMU} on the PATH (no package manager was found that could install it)");
+        return Err(Missing { what: "QEMU".into(), remedy }.into());
     };
     let rights = if manager.as_root { rights() } else { Rights::Direct };
     if rights != Rights::Ask {
@@ -86,7 +86,8 @@ pub fn qemu() -> Result<PathBuf> {
             return Ok(path);
         }
     }
-    Err(Missing { what: "QEMU".into(), command: by_hand(manager, rights) }.into())
+    let remedy = format!("install it with: {}", by_hand(manager, rights));
+    Err(Missing { what: "QEMU".into(), remedy }.into())
 }
 
 /// What a person would type with the rights that we have.
@@ -133,7 +134,7 @@ pub fn target(root: &Path, triple: &str) -> Result<()> {
     }
     let mut add = Command::new("rustup");
     add.args(["target", "add", triple]).current_dir(root);
-    let command = in_root(&add);
+    let remedy = in_root(&add);
     if find_program("rustup").is_some() {
         eprintln!("setup: installing the target {triple}");
         if let Err(error) = run(&mut add) {
@@ -142,7 +143,7 @@ pub fn target(root: &Path, triple: &str) -> Result<()> {
             return Ok(());
         }
     }
-    Err(Missing { what: format!("the Rust target {triple}"), command }.into())
+    Err(Missing { what: format!("the Rust target {triple}"), remedy }.into())
 }
 
 /// Makes sure that `cargo NAME` (fmt, clippy) works; `component` is what rustup calls it.
@@ -157,16 +158,16 @@ pub fn component(root: &Path, name: &str, component: &str) -> Result<()> {
     }
     let mut add = Command::new("rustup");
     add.args(["component", "add", component]).current_dir(root);
-    let command = in_root(&add);
+    let remedy = in_root(&add);
     if find_program("rustup").is_some() && run(&mut add).is_ok() && works(root) {
         return Ok(());
     }
-    Err(Missing { what: format!("the Rust component {component}"), command }.into())
+    Err(Missing { what: format!("the Rust component {component}"), remedy }.into())
 }
 
 /// A rustup command as typed in the repository, where it concerns the pinned toolchain.
 fn in_root(command: &Command) -> String {
-    format!("{}    (in the repository)", show(command))
+    format!("install it with: {} (in the repository)", show(command))
 }
 
 /// Whether the compiler's library directory for this target holds a `core`; asks the compiler, so that it is right for

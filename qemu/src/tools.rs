@@ -9,17 +9,29 @@ use std::process::Command;
 pub struct Missing {
     /// What is missing.
     pub what: String,
-    /// The command that installs it.
-    pub command: String,
+    /// What to do about it: `install it with: ...`.
+    pub remedy: String,
 }
 
 impl std::fmt::Display for Missing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} is missing; install it with:\n    {}", self.what, self.command)
+        write!(f, "{} is missing; {}", self.what, self.remedy)
     }
 }
 
 impl std::error::Error for Missing {}
+
+/// The command line asks for what cannot be; the process then ends with status 2.
+#[derive(Debug)]
+pub struct Usage(pub String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
 
 /// The root of the repository: what cargo says when it runs us, otherwise the nearest directory above the current one
 /// that holds the demo kernel.

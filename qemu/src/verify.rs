@@ -98,7 +98,8 @@ pub fn run(args: &VerifyArgs) -> Result<bool> {
         return Ok(true);
     }
     if let Some(unknown) = args.only.iter().find(|name| steps.iter().all(|step| step.name != **name)) {
-        bail!("there is no step `{unknown}` (cargo verify --list names them)");
+        let text = format!("there is no step `{unknown}` (cargo verify --list names them)");
+        return Err(tools::Usage(text).into());
     }
     steps.retain(|step| args.only.is_empty() || args.only.contains(&step.name));
     let root = tools::repository_root()?;
@@ -151,7 +152,7 @@ fn build_core(root: &Path, target: &str) -> Result<Outcome> {
         if target == KERNEL_TARGET {
             return Err(missing);
         }
-        return Ok(Outcome::Unavailable(missing.to_string().replace('\n', " ")));
+        return Ok(Outcome::Unavailable(missing.to_string()));
     }
     tools::run(cargo(root).args(["build", "--package", "arenite-core", "--target", target]))?;
     Ok(Outcome::Pass(String::new()))
@@ -170,7 +171,7 @@ fn check_loom(root: &Path) -> Result<Outcome> {
 /// The core's unit tests on a target without 64-bit pointers. It brings its own libc and linker, so it runs on any x86 host.
 fn check_32_bit(root: &Path) -> Result<Outcome> {
     if let Err(missing) = setup::target(root, TARGET_32_BIT) {
-        return Ok(Outcome::Unavailable(missing.to_string().replace('\n', " ")));
+        return Ok(Outcome::Unavailable(missing.to_string()));
     }
     let mut command = cargo(root);
     command.args(["test", "--package", "arenite-core", "--lib", "--target", TARGET_32_BIT]);

@@ -4,6 +4,7 @@
 //! a killed run leaves nothing to clean up. QEMU takes locks of another kind on the images that it opens; the two do
 //! not meet. The host's check opens a disk anew and shares its lock ([`while_shared`]).
 
+use crate::tools::Usage;
 use anyhow::{bail, Context, Result};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
@@ -54,17 +55,38 @@ impl WorkDir {
     }
 }
 
+/// Bytes of the smallest disk.
+pub const MIN_DISK_BYTES: u64 = 1 << 20;
+/// Bytes of a sector.
+const SECTOR_BYTES: u64 = 512;
+
+/// Says whether [`open_disk`] would succeed, before anything is built. Leaves nothing behind.
+pub fn try_disk(path: &Path, size_bytes: u64) -> Result<()> {
+    let is_new = path.symlink_metadata().is_err();
+    let file = open_disk(path, size_bytes);
+    if is_new && file.is_ok() {
+        std::fs::remove_file(path).with_context(|| format!("the disk {} cannot be removed", path.display()))?;
+    }
+    file.map(drop)
+}
+
 /// Opens a disk image for writing, creating it with `size_bytes` (sparse) if there is none, and locks it.
 pub fn open_disk(path: &Path, size_bytes: u64) -> Result<File> {
-    let is_new = !path.exists();
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
-    let file = file.with_context(|| format!("the disk {} cannot be opened for writing", path.display()))?;
-    if !file.metadata()?.is_file() {
-        bail!("the disk {} is no regular file", path.display());
+    let shown = path.display();
+    let found = path.metadata();
+    match &found {
+        Ok(meta) if meta.is_dir() => return Err(Usage(format!("the disk {shown} is a directory")).into()),
+        Ok(meta) if !meta.is_file() => return Err(Usage(format!("the disk {shown} is no regular file")).into()),
+        _ => {}
     }
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+    let file = file.with_context(|| format!("the disk {shown} cannot be opened for writing"))?;
     lock_file(&file, path)?;
-    if is_new || file.metadata()?.len() == 0 {
-        file.set_len(size_bytes).with_context(|| format!("the disk {} cannot be sized", path.display()))?;
+    match file.metadata()?.len() {
+        0 => file.set_len(size_bytes).with_context(|| format!("the disk {shown} cannot be sized"))?,
+        len if len < MIN_DISK_BYTES => bail!("the disk {shown} has {len} bytes and needs at least {MIN_DISK_BYTES}"),
+        len if len % SECTOR_BYTES != 0 => bail!("the disk {shown} has {len} bytes, which are no whole sectors"),
+        _ => {}
     }
     Ok(file)
 }
@@ -115,11 +137,12 @@ mod tests {
     fn a_disk_keeps_its_size_and_its_lock() {
         let root = crate::testing::TempDir::new("disk");
         let path = root.path().join("disk.img");
-        let first = open_disk(&path, 4096).unwrap();
-        assert_eq!(first.metadata().unwrap().len(), 4096);
+        let first = open_disk(&path, 2 * MIN_DISK_BYTES).unwrap();
+        assert_eq!(first.metadata().unwrap().len(), 2 * MIN_DISK_BYTES);
         assert!(open_disk(&path, 4096).unwrap_err().to_string().contains("in use by another run"));
         drop(first);
-        assert_eq!(open_disk(&path, 8192).unwrap().metadata().unwrap().len(), 4096);
+        let again = open_disk(&path, MIN_DISK_BYTES).unwrap();
+        assert_eq!(again.metadata().unwrap().len(), 2 * MIN_DISK_BYTES);
     }
 
     #[test]
@@ -147,6 +170,28 @@ mod tests {
         let error = format!("{:#}", open_disk(&root.path().join("no/such/disk.img"), 4096).unwrap_err());
         assert!(error.contains("cannot be opened for writing") && error.contains("disk.img"), "{error}");
         let error = format!("{:#}", open_disk(root.path(), 4096).unwrap_err());
-        assert!(error.contains("cannot be opened for writing"), "{error}");
+        assert!(error.ends_with("is a directory"), "{error}");
+    }
+
+    #[test]
+    fn a_disk_of_another_size_is_refused() {
+        let root = crate::testing::TempDir::new("small");
+        let path = root.path().join("disk.img");
+        for (len, reason) in [(4096, "at least 1048576"), (MIN_DISK_BYTES + 1, "no whole sectors")] {
+            File::create(&path).unwrap().set_len(len).unwrap();
+            let error = open_disk(&path, MIN_DISK_BYTES).unwrap_err().to_string();
+            assert!(error.contains(reason), "{error}");
+        }
+    }
+
+    #[test]
+    fn trying_a_disk_leaves_nothing_behind() {
+        let root = crate::testing::TempDir::new("try");
+        let path = root.path().join("disk.img");
+        try_disk(&path, MIN_DISK_BYTES).unwrap();
+        assert!(!path.exists());
+        drop(open_disk(&path, MIN_DISK_BYTES).unwrap());
+        try_disk(&path, MIN_DISK_BYTES).unwrap();
+        assert!(path.exists());
     }
 }
