@@ -158,6 +158,14 @@ impl<'m> Request<'m> {
         Self { payload: Payload::Nothing(pool), purpose: Purpose::Commit, addr, len_bytes }
     }
 
+    /// The same request at another address: for a device that hands requests on to another device of which it is a part.
+    /// It must undo this before it gives the request back, completed or not: the store knows its requests by their
+    /// addresses. Whether the new address makes sense is for the caller to see to.
+    #[must_use]
+    pub fn at(self, addr: u64) -> Self {
+        Self { addr, ..self }
+    }
+
     /// First byte on the device, a multiple of the block size.
     pub fn addr(&self) -> u64 {
         self.addr
