@@ -118,6 +118,24 @@ pub(crate) enum Command {
         #[arg(long, required = true)]
         example: bool,
     },
+    /// Be the disk of a program that speaks NBD, such as QEMU.
+    #[command(after_help = SERVE_HELP)]
+    Serve {
+        /// Where to listen. The socket is made, and removed at the end.
+        #[arg(long, value_name = "PATH")]
+        socket: PathBuf,
+        /// Record every write and flush in this file. A trace that is there is replaced.
+        #[arg(long, value_name = "TRACE")]
+        record: Option<PathBuf>,
+        /// Refuse writes.
+        #[arg(long)]
+        read_only: bool,
+        /// End when the first client has gone.
+        #[arg(long)]
+        once: bool,
+        /// File or block device to serve.
+        image: PathBuf,
+    },
     /// Make a volume larger.
     #[command(after_help = GROW_HELP)]
     Grow {

@@ -178,3 +178,20 @@ pub(crate) const COMPLETIONS_HELP: &str = "Examples:
 Exit codes:
   0  the script was printed
   1  wrong arguments, or the output could not be written";
+
+pub(crate) const SERVE_HELP: &str = "Examples:
+  arenite serve --socket /tmp/disk.sock disk.img
+  arenite serve --socket /tmp/disk.sock --record disk.trace --once disk.img
+
+  qemu-system-x86_64 ... -device virtio-blk-pci,drive=d \\
+    -blockdev raw,node-name=d,file.driver=nbd,file.server.type=unix,file.server.path=/tmp/disk.sock
+
+The protocol is NBD; the export is called \"disk\", or nothing. One client is served at a time; others wait. IMAGE is
+locked meanwhile. Ctrl-C ends it in good order.
+
+A trace holds what IMAGE held at the beginning, and the issue and completion of every write and flush since.
+
+Exit codes:
+  0  served until it was stopped, or (--once) until the client had gone
+  1  wrong arguments, a socket where another server answers, or the trace could not be written
+  2  IMAGE is in use, or is no file or block device";

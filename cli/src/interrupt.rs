@@ -16,6 +16,11 @@ impl Interrupt {
         Ok(Self(flag))
     }
 
+    /// The flag, for what looks at it by itself.
+    pub(crate) fn flag(&self) -> &AtomicBool {
+        &self.0
+    }
+
     pub(crate) fn came(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }

@@ -4,6 +4,7 @@
 //!   main      arguments, exit codes             info: volume, image, render
 //!   format    a new volume                      check     whether a volume contradicts itself
 //!   grow      a larger volume                   exercise  uses a volume hard, leaves it as it was
+//!   serve     an image as somebody's disk
 //!   failure   why not, in one line              memory, open, size: what commands share
 //! ```
 //!
@@ -26,6 +27,7 @@ mod open;
 mod pages;
 mod progress;
 mod render;
+mod serve;
 mod size;
 mod svg;
 mod timeline;
@@ -65,6 +67,9 @@ fn main() -> ExitCode {
         Command::Map { output, image } => map(&image, output.as_deref(), quiet),
         Command::Timeline { output, commit, example: _ } => timeline(output.as_deref(), commit),
         Command::Grow { size, image } => line(&image, grow::run(&image, size), quiet),
+        Command::Serve { socket, record, read_only, once, image } => {
+            line(&image, serve::run(&image, &serve::Request { socket, record, read_only, once, quiet }), quiet)
+        }
         Command::Man { out } => match pages::man(&out) {
             Ok(()) => ExitCode::SUCCESS,
             Err(failure) => fail(&out, &failure),

@@ -10,6 +10,7 @@ use crate::outcome::Outcome;
 use crate::pack::{self, Input, Packed};
 use crate::progress::Progress;
 use crate::report::Report;
+use crate::server::BlockServer;
 use crate::vm::{Board, Cut, Disk, End, Limits, Machine, Manner, Run, Sight};
 use crate::work::{self, WorkDir};
 use crate::{kernel, setup, size, tools, BootArgs, DemoArgs};
@@ -178,6 +179,8 @@ pub struct Demo<'a> {
     pub packed: Packed,
     memory: u64,
     sector_bytes: u32,
+    /// What stands between the machines and the disk, if anything does.
+    server: Option<BlockServer>,
 }
 
 impl<'a> Demo<'a> {
@@ -211,7 +214,18 @@ impl<'a> Demo<'a> {
         pack::report_skipped(&packed);
         let disk_is_ours = plan.disk.is_none();
         let Plan { memory, sector_bytes, .. } = *plan;
-        Ok(Self { bench, dir, disk, disk_file, disk_is_ours, archive, packed, memory, sector_bytes })
+        Ok(Self { bench, dir, disk, disk_file, disk_is_ours, archive, packed, memory, sector_bytes, server: None })
+    }
+
+    /// From here on the machines use the disk through a block server, which records what they do.
+    pub fn serve_disk(&mut self) -> Result<()> {
+        self.server = Some(BlockServer::start(&self.disk_file, &self.dir)?);
+        Ok(())
+    }
+
+    /// Ends the block server, if there is one.
+    pub fn end_server(&mut self) -> Result<()> {
+        self.server.take().map_or(Ok(()), BlockServer::end)
     }
 
     /// Boots a new machine on the disk. `words` are added to the kernel's command line.
@@ -224,9 +238,10 @@ impl<'a> Demo<'a> {
         let mut all = vec![format!("phase={}", phase.name())];
         all.extend(words.iter().map(|word| word.to_string()));
         let (manner, sector_bytes) = (Manner::Sound, self.sector_bytes);
+        let socket = self.server.as_ref().map(BlockServer::socket);
         let disks = vec![
-            Disk { path: &self.disk, serial: "store", read_only: false, sector_bytes, manner },
-            Disk { path: &self.archive, serial: "input", read_only: true, sector_bytes: 512, manner },
+            Disk { path: &self.disk, serial: "store", read_only: false, sector_bytes, manner, socket },
+            Disk { path: &self.archive, serial: "input", read_only: true, sector_bytes: 512, manner, socket: None },
         ];
         let (label, memory, total_bytes) = (phase.name(), self.memory, self.packed.bytes);
         Boot { label, memory, words: all, disks, total_bytes, cut: None }
@@ -361,7 +376,11 @@ pub fn run(args: &DemoArgs) -> Result<bool> {
     let mut demo = Demo::prepare(&bench, "demo", &plan)?;
     let words: &[&str] = if args.force_format { &["format=force"] } else { &[] };
     let kills: Vec<Moment> = args.kill_after.iter().map(|ms| Moment::after_ms(*ms)).collect();
+    if args.server {
+        demo.serve_disk()?;
+    }
     let report = demonstrate(&mut demo, words, &kills, &args.flip)?;
+    demo.end_server()?;
     print!("\n{}", report.table());
     demo.finish(report.is_good());
     println!("{}", report.verdict());

@@ -9,6 +9,7 @@
 //! | `setup`, `tools`, `kernel`          | what is installed and built before anything runs        |
 //! | `pack`, `generate`, `work`          | input, archive, disks, the work directory and its locks |
 //! | `vm`, `events`, `accel`             | one run of QEMU                                         |
+//! | `server`                            | a block server between QEMU and the disk                |
 //! | `demo`, `flip`, `host`, `report`    | the demonstration                                       |
 //! | `scenarios`, `refusals`, `platform` | what else the kernel has to show                        |
 //! | `odd`                               | odd input, and very much of it                          |
@@ -47,6 +48,7 @@ mod progress;
 mod refusals;
 mod report;
 mod scenarios;
+mod server;
 mod setup;
 mod size;
 mod table;
@@ -82,6 +84,7 @@ enum Cli {
   cargo demo --disk /tmp/store.img --verbose      a disk of your own; show the kernel's output
   cargo demo --flip superblock:1                  damage one copy of the superblock between the boots
   cargo demo --kill-after 100 --kill-after 150    kill two machines; the third finds what was committed, and goes on
+  cargo demo --server --keep                      record every write and flush, keep the trace
   cargo demo --scenario all                       everything that can go wrong")]
 pub struct DemoArgs {
     /// The directory whose files are imported [default: the files that git tracks here]
@@ -108,11 +111,14 @@ pub struct DemoArgs {
     /// Kill QEMU so many milliseconds into the import; the next machine goes on. May be repeated
     #[arg(long, value_name = "MS")]
     pub kill_after: Vec<u64>,
+    /// Put a block server between the machines and the disk, which records every write and flush
+    #[arg(long, conflicts_with = "flip")]
+    pub server: bool,
     /// Run a scenario on input of its own instead: a name, `all` or `long`
     #[arg(
         long,
         value_name = "NAME",
-        conflicts_with_all = ["input", "size", "disk", "memory", "sector", "flip", "force_format", "kill_after"]
+        conflicts_with_all = ["input", "size", "disk", "memory", "sector", "flip", "force_format", "kill_after", "server"]
     )]
     pub scenario: Option<String>,
     /// Print the names of the scenarios and stop
@@ -278,6 +284,7 @@ mod tests {
             "demo --cpus 9",
             "demo --sector 1024",
             "demo --scenario full --size 1G",
+            "demo --server --flip data",
             "demo keep",
             "demo -- -- --keep",
             "verify --keep",

@@ -24,14 +24,15 @@ pub fn driver(bench: &Bench) -> Result<String> {
     for (bytes, sector_bytes) in [(16 << 10, 512), (64 << 10, 512), (64 << 10, 4096)] {
         let words = vec!["selftest".into(), format!("bytes={bytes}")];
         let manner = Manner::Sound;
-        let disk = Disk { path: &scratch, serial: "scratch", read_only: false, sector_bytes, manner };
+        let disk = Disk { path: &scratch, serial: "scratch", read_only: false, sector_bytes, manner, socket: None };
         let run = bench.start(boot("selftest", words, vec![disk]))?;
         require(&run, Outcome::Success, bench.verbose)
             .with_context(|| format!("{bytes} on sectors of {sector_bytes}"))?;
     }
     for entries in QUEUES {
         let manner = Manner::Queue(entries);
-        let disk = Disk { path: &scratch, serial: "scratch", read_only: false, sector_bytes: 512, manner };
+        let disk =
+            Disk { path: &scratch, serial: "scratch", read_only: false, sector_bytes: 512, manner, socket: None };
         let run = bench.start(boot("selftest", vec!["selftest".into()], vec![disk]))?;
         require(&run, Outcome::Success, bench.verbose).with_context(|| format!("a queue of {entries}"))?;
         // A request takes a header, a status and a buffer at least. The driver's own limits are 256 and 32.

@@ -95,12 +95,21 @@ pub struct Disk<'a> {
     pub sector_bytes: u32,
     /// How it behaves.
     pub manner: Manner,
+    /// The socket of the block server through which the image is used, if there is one.
+    pub socket: Option<&'a Path>,
 }
 
 impl Disk<'_> {
     /// The image as QEMU's block layer is told of it. Errors are injected below the raw format.
     fn block_node(&self, name: &str) -> Value {
-        let file = json!({ "driver": "file", "filename": self.path.to_string_lossy() });
+        let file = match self.socket {
+            Some(socket) => json!({
+                "driver": "nbd",
+                "server": { "type": "unix", "path": socket.to_string_lossy() },
+                "export": crate::server::EXPORT,
+            }),
+            None => json!({ "driver": "file", "filename": self.path.to_string_lossy() }),
+        };
         let failing = |access: &str, sector: Option<u64>| {
             let mut rule = json!({ "event": "none", "iotype": access, "errno": 5, "once": false, "immediately": true });
             if let Some(sector) = sector {
@@ -446,7 +455,8 @@ mod tests {
     #[test]
     fn disks_can_misbehave() {
         let node = |manner| {
-            let disk = Disk { path: Path::new("x"), serial: "s", read_only: false, sector_bytes: 512, manner };
+            let path = Path::new("x");
+            let disk = Disk { path, serial: "s", read_only: false, sector_bytes: 512, manner, socket: None };
             (disk.block_node("n").to_string(), disk.device("n", Board::Q35))
         };
         assert!(!node(Manner::Sound).0.contains("blkdebug"));
@@ -455,6 +465,17 @@ mod tests {
         assert!(image.contains(r#""iotype":"write""#) && image.contains(r#""sector":7"#), "{image}");
         assert!(device.contains("write-cache=on"), "{device}");
         assert!(!node(Manner::FailingFlush).0.contains("sector"));
+    }
+
+    #[test]
+    fn a_block_server_can_be_in_between() {
+        let (path, socket) = (Path::new("x.img"), Some(Path::new("/run/x.sock")));
+        let manner = Manner::Sound;
+        let disk = Disk { path, serial: "s", read_only: false, sector_bytes: 512, manner, socket };
+        let (image, device) = (disk.block_node("n").to_string(), disk.device("n", Board::Q35));
+        assert!(image.contains(r#""driver":"nbd""#) && image.contains(r#""path":"/run/x.sock""#), "{image}");
+        assert!(image.contains(r#""no-flush":false"#) && !image.contains("x.img"), "{image}");
+        assert!(device.contains("write-cache=on"), "{device}");
     }
 
     #[test]
@@ -474,6 +495,7 @@ mod tests {
                 read_only: false,
                 sector_bytes: 4096,
                 manner: Manner::Sound,
+                socket: None,
             }],
             limits: PATIENT,
             cut: None,

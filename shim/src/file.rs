@@ -165,9 +165,23 @@ impl<'m> FileDevice<'m> {
         })
     }
 
+    /// Whether it may only be read.
+    pub fn is_read_only(&self) -> bool {
+        self.geometry.read_only
+    }
+
     /// Whether transfers bypass the page cache at this moment.
     pub fn is_direct(&self) -> bool {
         self.direct.load(Ordering::Relaxed)
+    }
+
+    /// Writes bytes at once, beside the queue. [`DeviceError::Io`] if they are not all inside, or the device may only be
+    /// read.
+    pub fn write_at(&self, addr: u64, bytes: &[u8]) -> Result<(), DeviceError> {
+        if self.geometry.read_only || out_of_range(self.geometry.len_bytes, addr, bytes.len()) {
+            return Err(DeviceError::Io);
+        }
+        self.file.write_all_at(bytes, addr).map_err(|error| device_error(&error))
     }
 
     /// Carries out jobs until [`FileDevice::stop_workers`]. For any number of threads at once.
@@ -220,7 +234,8 @@ impl<'m> FileDevice<'m> {
         }
     }
 
-    fn sync(&self) -> Result<(), DeviceError> {
+    /// Makes durable all that was written, at once, beside the queue. Fails for good once it has failed.
+    pub fn sync(&self) -> Result<(), DeviceError> {
         if self.flush_failed.load(Ordering::Acquire) {
             return Err(DeviceError::Io);
         }

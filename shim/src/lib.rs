@@ -8,6 +8,7 @@
 //!   free and what is reachable agree).
 //! - Crash states: [`workload`] records what a store does, [`trace`] cuts the record at the flushes, [`crash`]
 //!   enumerates what a crash may leave, [`oracle`] judges each of them, [`explore`] does all of that and counts.
+//! - For programs that want a block device: [`nbd`], a server of one, which records and misbehaves as it is told.
 //!
 //! Unix only, because of positional vectored input and output.
 //!
@@ -27,6 +28,7 @@ pub mod image;
 pub mod mem;
 #[allow(unsafe_code)]
 pub mod memory_box;
+pub mod nbd;
 pub mod oracle;
 pub mod platform;
 pub mod record;

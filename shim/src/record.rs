@@ -50,6 +50,11 @@ impl Tape {
         self.reel().events.push(Event::Mark(mark));
     }
 
+    /// Records what another recorder saw: the block server writes its events here.
+    pub fn push(&self, event: Event) {
+        self.reel().events.push(event);
+    }
+
     /// What was recorded so far, on a disk that was `base` at the beginning.
     pub fn trace(&self, base: Arc<[u8]>) -> Trace {
         Trace { base, events: self.reel().events.clone() }

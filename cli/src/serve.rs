@@ -1,0 +1,73 @@
+//! `arenite serve`: an image as a block device at a Unix socket, for QEMU and others that speak NBD.
+//!
+//! The image stays locked, as any image that is written to; Ctrl-C, SIGTERM and SIGHUP end the service in good order: the
+//! record is written to its end, what was written is made durable, the socket is removed.
+
+use crate::failure::Failure;
+use crate::interrupt::Interrupt;
+use crate::open;
+use arenite_shim::nbd::tracefile::Writer;
+use arenite_shim::nbd::{Backing, Export, Server, Sink};
+use arenite_shim::{FileDevice, FileOptions, OpenError, ReadAt};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// What is asked for.
+pub(crate) struct Request {
+    pub(crate) socket: PathBuf,
+    pub(crate) record: Option<PathBuf>,
+    pub(crate) read_only: bool,
+    pub(crate) once: bool,
+    pub(crate) quiet: bool,
+}
+
+/// Serves until told to stop; returns a line for the user.
+pub(crate) fn run(path: &Path, request: &Request) -> Result<String, Failure> {
+    let image = image(path, request.read_only)?;
+    // Before the trace is made, so that none is replaced in vain.
+    let server = Server::bind(&request.socket).map_err(|error| named(&request.socket, &error))?;
+    let interrupt = Interrupt::new()?;
+    let mut trace = match &request.record {
+        Some(record) => Some(Writer::create(record, &image).map_err(|error| named(record, &error))?),
+        None => None,
+    };
+    let mut nothing = ();
+    let sink: &mut dyn Sink = match &mut trace {
+        Some(trace) => trace,
+        None => &mut nothing,
+    };
+    let mut export = Export::new(&image, sink, "disk");
+    if !request.quiet {
+        announce(path, request, image.len_bytes());
+    }
+    let served = server.serve(&mut export, interrupt.flag(), request.once);
+    let counts = export.counts();
+    served.map_err(|error| Failure::new(error.to_string()))?;
+    if let (Some(trace), Some(record)) = (trace, &request.record) {
+        trace.finish().map_err(|error| named(record, &error))?;
+    }
+    if !image.read_only() {
+        image.sync().map_err(|error| Failure::new(error.to_string()))?;
+    }
+    Ok(format!("served: {counts}"))
+}
+
+fn image(path: &Path, read_only: bool) -> Result<FileDevice<'static>, Failure> {
+    open::existing(path)?;
+    FileDevice::open(path, FileOptions { read_only, ..FileOptions::default() }).map_err(|error| match error {
+        OpenError::InUse => Failure::no_volume("in use: another program has it locked"),
+        other => Failure::no_volume(other.to_string()),
+    })
+}
+
+fn named(path: &Path, error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(format!("{}: {error}", path.display()))
+}
+
+/// Says that clients may come. Whoever does not listen is served all the same.
+fn announce(path: &Path, request: &Request, len_bytes: u64) {
+    let mode = if request.read_only { ", read only" } else { "" };
+    let line = format!("{}: serving {len_bytes} bytes at {}{mode}\n", path.display(), request.socket.display());
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
+}
