@@ -1,4 +1,4 @@
-//! The reference hash, compiled from C. The only file of this crate with `unsafe`.
+//! The reference hash, compiled from C. This and `raw_ring` are the only files of the crate with `unsafe`.
 
 extern "C" {
     fn metrohash64_reference(at: *const u8, len: u64, seed: u64) -> u64;

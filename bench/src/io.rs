@@ -12,12 +12,10 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 const BLOCK_LEN_BYTES: u64 = 16 << 10;
-/// Threads that carry out a store's requests.
-const DEVICE_THREADS: usize = 2;
 /// Reads under way at once.
 const READ_DEPTH: usize = 16;
-/// Threads of the raw side that keep as many reads under way.
-const READ_THREADS: [usize; 4] = [2, 4, 8, 16];
+/// Ways of the raw side to keep as many reads under way.
+const READ_WAYS: [(usize, bool); 4] = [(4, false), (8, false), (READ_DEPTH, false), (READ_DEPTH, true)];
 
 /// Fills, queues and commits `blocks` blocks with so many workers; returns the pointers.
 fn write_blocks(store: &Store<'_, '_>, blocks: u64, workers: u32, content: &[u8]) -> Result<Vec<BlockPtr>> {
@@ -80,7 +78,7 @@ pub fn write(setting: &Setting, direct: bool) -> Result<Vec<Row>> {
     let best = raw::best_write(&raw, setting.len_bytes)?;
     let content: Vec<u8> = (0..BLOCK_LEN_BYTES).map(|at| (at >> 2) as u8).collect();
     let (name, goal) = if direct { ("write + commit, direct", 0.95) } else { ("write + commit, page cache", 0.90) };
-    in_file(store_path.path(), direct, Shape::original(8), DEVICE_THREADS, |store| {
+    in_file(store_path.path(), direct, Shape::original(8), |store| {
         let mut rows = Vec::new();
         if direct {
             let question = Question {
@@ -147,7 +145,7 @@ pub fn read(setting: &Setting) -> Result<Vec<Row>> {
     let path = setting.scratch("store.img");
     raw::lay_out(path.path(), setting.len_bytes + setting.len_bytes / 4 + (64 << 20))?;
     let content: Vec<u8> = (0..BLOCK_LEN_BYTES).map(|at| (at >> 3) as u8).collect();
-    in_file(path.path(), true, Shape::original(8), DEVICE_THREADS, |store| {
+    in_file(path.path(), true, Shape::original(8), |store| {
         let mut blocks = write_blocks(store, setting.len_bytes / BLOCK_LEN_BYTES, 1, &content)?;
         // A file is locked once per opening, and this one is read only.
         let raw = raw::open(path.path(), true)?;
@@ -158,7 +156,8 @@ pub fn read(setting: &Setting) -> Result<Vec<Row>> {
                 _ => blocks.sort_by_key(|ptr| ptr.addr),
             }
             let addrs: Vec<u64> = blocks.iter().map(|ptr| ptr.addr).collect();
-            let ways = READ_THREADS.iter().map(|threads| Way { request_len_bytes: 16 << 10, threads: *threads });
+            let ways = READ_WAYS.iter().filter(|(_, ring)| !ring || raw::has_ring());
+            let ways = ways.map(|&(depth, ring)| Way { request_len_bytes: 16 << 10, depth, ring });
             let best = raw::best(ways, |way| raw::read(&raw, &addrs, way))?;
             let question = Question {
                 what: &format!("cold read, {order}, depth {READ_DEPTH}"),
@@ -191,7 +190,7 @@ pub fn commit_latency(setting: &Setting) -> Result<Vec<Row>> {
     raw::lay_out(path.path(), 512 << 20)?;
     let content = vec![0x33; BLOCK_LEN_BYTES as usize];
     let commits = if setting.quick { 100 } else { 1500 };
-    let times = in_file(path.path(), true, Shape::original(8), DEVICE_THREADS, |store| {
+    let times = in_file(path.path(), true, Shape::original(8), |store| {
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| -> Result<Vec<f64>> {
             let (stop, content) = (&stop, &content);

@@ -78,7 +78,7 @@ pub fn replay(setting: &Setting) -> Result<Vec<Row>> {
     create_file(path.path(), len_bytes)?;
     let shape = Shape::original(8);
     let file = File::open(path.path())?;
-    let (logs, ranges) = in_file(path.path(), false, shape, 1, |store| {
+    let (logs, ranges) = in_file(path.path(), false, shape, |store| {
         fragment(store, 2 * entries)?;
         log_of(store, &file)
     })?;

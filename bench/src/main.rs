@@ -10,6 +10,8 @@ mod io;
 mod logs;
 mod measure;
 mod raw;
+#[allow(unsafe_code)]
+mod raw_ring;
 mod space;
 mod table;
 mod timed;

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::measure::{median, seconds};
+use crate::raw_ring;
 use anyhow::{bail, Context, Result};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -12,8 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Request sizes of sequential transfers that are tried.
 const REQUEST_LEN_BYTES: [usize; 4] = [256 << 10, 1 << 20, 2 << 20, 4 << 20];
-/// Numbers of threads that are tried.
-const THREADS: [usize; 3] = [1, 2, 4];
+/// Numbers of requests at once that are tried.
+const DEPTHS: [usize; 4] = [1, 2, 4, 8];
 /// Transfers of a direct file begin at multiples of this.
 const ALIGN: usize = 4096;
 
@@ -23,12 +24,15 @@ pub struct Way {
     /// Bytes of one request.
     pub request_len_bytes: usize,
     /// Requests at once.
-    pub threads: usize,
+    pub depth: usize,
+    /// By a thread each, or by one thread over io_uring.
+    pub ring: bool,
 }
 
 impl std::fmt::Display for Way {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} KiB x {}", self.request_len_bytes >> 10, self.threads)
+        let how = if self.ring { "io_uring" } else { "threads" };
+        write!(f, "{} KiB x {} {how}", self.request_len_bytes >> 10, self.depth)
     }
 }
 
@@ -100,7 +104,7 @@ fn spread(len_bytes: u64, way: Way, transfer: impl Fn(&mut Aligned, u64) -> std:
         }
     };
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..way.threads).map(|_| scope.spawn(work)).collect();
+        let threads: Vec<_> = (0..way.depth).map(|_| scope.spawn(work)).collect();
         threads.into_iter().try_for_each(|thread| match thread.join() {
             Ok(result) => result,
             Err(_) => bail!("a thread of the raw side has failed"),
@@ -114,7 +118,12 @@ fn spread(len_bytes: u64, way: Way, transfer: impl Fn(&mut Aligned, u64) -> std:
 /// Those of the system.
 pub fn write(file: &File, len_bytes: u64, way: Way) -> Result<f64> {
     let time = seconds(|| {
-        spread(len_bytes, way, |buffer, at| file.write_all_at(buffer.get(), at))?;
+        if way.ring {
+            let step = way.request_len_bytes;
+            raw_ring::transfer(file, (0..len_bytes).step_by(step), step, way.depth, true)?;
+        } else {
+            spread(len_bytes, way, |buffer, at| file.write_all_at(buffer.get(), at))?;
+        }
         file.sync_data()?;
         Ok(())
     })?;
@@ -128,6 +137,9 @@ pub fn write(file: &File, len_bytes: u64, way: Way) -> Result<f64> {
 pub fn read(file: &File, addrs: &[u64], way: Way) -> Result<f64> {
     let len_bytes = addrs.len() as u64 * way.request_len_bytes as u64;
     let time = seconds(|| {
+        if way.ring {
+            return raw_ring::transfer(file, addrs.iter().copied(), way.request_len_bytes, way.depth, false);
+        }
         spread(len_bytes, way, |buffer, at| {
             let addr = addrs.get((at / way.request_len_bytes as u64) as usize).copied().unwrap_or_default();
             file.read_exact_at(buffer.get_mut(), addr)
@@ -141,8 +153,19 @@ pub fn read(file: &File, addrs: &[u64], way: Way) -> Result<f64> {
 /// # Errors
 /// Those of the system.
 pub fn best_write(file: &File, len_bytes: u64) -> Result<Way> {
-    let ways = REQUEST_LEN_BYTES.iter().flat_map(|len| THREADS.iter().map(move |threads| (*len, *threads)));
-    best(ways.map(|(request_len_bytes, threads)| Way { request_len_bytes, threads }), |way| write(file, len_bytes, way))
+    let ways = REQUEST_LEN_BYTES.iter().flat_map(|len| DEPTHS.iter().map(move |depth| (*len, *depth)));
+    let ways = ways.flat_map(|(request_len_bytes, depth)| {
+        [false, true]
+            .map(|ring| Way { request_len_bytes, depth, ring })
+            .into_iter()
+            .filter(|way| !way.ring || has_ring())
+    });
+    best(ways, |way| write(file, len_bytes, way))
+}
+
+/// Whether the kernel has io_uring.
+pub fn has_ring() -> bool {
+    io_uring::IoUring::new(1).is_ok()
 }
 
 /// The best of these ways, each tried twice.

@@ -5,9 +5,10 @@ use crate::unflushed::Unflushed;
 use anyhow::{anyhow, Context, Result};
 use arenite_core::format::BlockSize;
 use arenite_core::memory::{map_words, pages_for};
-use arenite_core::{FormatOptions, Memory, Store};
+use arenite_core::{Device, FormatOptions, Memory, Store};
 use arenite_shim::disk::Disk;
 use arenite_shim::threads::with_workers;
+use arenite_shim::uring::UringDevice;
 use arenite_shim::{boxed_memory, FileDevice, FileOptions, HostPlatform, LargeMemory, MemDevice, MemOptions};
 use std::path::Path;
 use std::sync::Arc;
@@ -45,7 +46,12 @@ pub fn failed(what: &'static str) -> impl Fn(arenite_core::Error) -> anyhow::Err
     move |error| anyhow!("{what}: {error}")
 }
 
-/// A new store in a file that is there, with `threads` threads that carry out its requests.
+/// Threads that carry out a store's requests where there is no io_uring.
+const DEVICE_THREADS: usize = 4;
+/// Requests under way.
+const QUEUE_DEPTH: u16 = 32;
+
+/// A new store in a file that is there, over io_uring if the kernel has it. Its memory stays for ever, as that wants it.
 ///
 /// # Errors
 /// Those of the file, of the store, and of `body`.
@@ -53,21 +59,32 @@ pub fn in_file<R>(
     path: &Path,
     direct: bool,
     shape: Shape,
-    threads: usize,
     body: impl FnOnce(&Store<'_, '_>) -> Result<R>,
 ) -> Result<R> {
-    let memory: Box<LargeMemory> = boxed_memory();
-    let options = FileOptions { direct, queue_depth: 32, ..FileOptions::default() };
+    let memory: &'static LargeMemory = Box::leak(boxed_memory());
+    let options = FileOptions { direct, queue_depth: QUEUE_DEPTH, ..FileOptions::default() };
+    if crate::raw::has_ring() {
+        let device = UringDevice::open(path, options).with_context(|| path.display().to_string())?;
+        return on_device(memory, &device, shape, body);
+    }
     let device = FileDevice::open(path, options).with_context(|| path.display().to_string())?;
-    with_workers(&device, threads, || {
-        let resources = memory.take().context("the memory is taken")?;
-        let store = Store::format(resources, &device, &HOST, shape.options()).map_err(|failed| failed.error);
-        let store = store.map_err(failed("format"))?;
-        let result = body(&store)?;
-        anyhow::ensure!(device.is_direct() == direct, "the file system has no direct transfers");
-        store.unmount().map_err(failed("unmount"))?;
-        Ok(result)
-    })
+    let result = with_workers(&device, DEVICE_THREADS, || on_device(memory, &device, shape, body))?;
+    anyhow::ensure!(device.is_direct() == direct, "the file system has no direct transfers");
+    Ok(result)
+}
+
+fn on_device<R>(
+    memory: &'static LargeMemory,
+    device: &dyn Device<'static>,
+    shape: Shape,
+    body: impl FnOnce(&Store<'_, '_>) -> Result<R>,
+) -> Result<R> {
+    let resources = memory.take().context("the memory is taken")?;
+    let store = Store::format(resources, device, &HOST, shape.options()).map_err(|failed| failed.error);
+    let store = store.map_err(failed("format"))?;
+    let result = body(&store)?;
+    store.unmount().map_err(failed("unmount"))?;
+    Ok(result)
 }
 
 /// A new store in a sparse file that is there, through the page cache, with flushes that cost nothing.

@@ -137,17 +137,7 @@ impl<'m> FileDevice<'m> {
     /// obstacle: so a file can be locked, looked at, given its length, and become a device, with the lock never gone in
     /// between. Transfers go through the page cache, whatever `options` say: without a path it cannot be bypassed.
     pub fn from_file(mut file: File, options: FileOptions) -> Result<Self, OpenError> {
-        let kind = file.metadata()?.file_type();
-        if !kind.is_file() && !kind.is_block_device() {
-            return Err(OpenError::Kind);
-        }
-        let locked = if options.read_only { file.try_lock_shared() } else { file.try_lock() };
-        match locked {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(OpenError::InUse),
-            Err(TryLockError::Error(error)) => return Err(OpenError::Io(error)),
-        }
-        let geometry = geometry(&mut file, kind.is_block_device(), options)?;
+        let geometry = take(&mut file, options)?;
         Ok(Self {
             file,
             direct_file: None,
@@ -288,6 +278,21 @@ fn open_direct(how: &mut OpenOptions, path: &Path) -> Option<File> {
     how.custom_flags(flags).open(path).ok()
 }
 
+/// Checks that a file can be a device, locks it, and says what it is like.
+pub(crate) fn take(file: &mut File, options: FileOptions) -> Result<DeviceGeometry, OpenError> {
+    let kind = file.metadata()?.file_type();
+    if !kind.is_file() && !kind.is_block_device() {
+        return Err(OpenError::Kind);
+    }
+    let locked = if options.read_only { file.try_lock_shared() } else { file.try_lock() };
+    match locked {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(OpenError::InUse),
+        Err(TryLockError::Error(error)) => return Err(OpenError::Io(error)),
+    }
+    Ok(geometry(file, kind.is_block_device(), options)?)
+}
+
 fn geometry(file: &mut File, block_device: bool, options: FileOptions) -> io::Result<DeviceGeometry> {
     // Seeking finds the size of block devices too, whose metadata say 0.
     let end = file.seek(SeekFrom::End(0))?;
@@ -366,7 +371,7 @@ fn read_all(file: &File, mut addr: u64, mut parts: &mut [IoSliceMut<'_>]) -> io:
     Ok(())
 }
 
-fn device_error(error: &io::Error) -> DeviceError {
+pub(crate) fn device_error(error: &io::Error) -> DeviceError {
     match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::NODEV | Errno::NXIO) => DeviceError::Gone,
         Some(Errno::TIMEDOUT) => DeviceError::Timeout,

@@ -35,6 +35,9 @@ pub mod record;
 pub mod rng;
 pub mod threads;
 pub mod trace;
+#[cfg(all(feature = "uring", target_os = "linux"))]
+#[allow(unsafe_code)]
+pub mod uring;
 pub mod workload;
 
 pub use disk::Disk;

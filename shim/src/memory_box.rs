@@ -4,7 +4,7 @@
 //! initial bytes are zero by design (that is what lets a kernel keep it in `.bss`), so zeroed heap *is* a fresh memory,
 //! and costs nothing until it is touched.
 //!
-//! This is the only file of the crate with `unsafe`.
+//! This and `uring` are the only files of the crate with `unsafe`.
 
 use arenite_core::memory::{map_words, pages_for};
 use arenite_core::Memory;

@@ -1,0 +1,310 @@
+//! A device over a file or block device of Linux, by io_uring: many requests under way without a thread for each.
+//!
+//! ```text
+//!   submit, flush --> a slot of the table, an entry of the submission ring --> kernel --> completion ring --> poll
+//! ```
+//!
+//! The kernel reads and writes the buffers by itself while the request lies in its slot, as a disk controller does in a bare
+//! machine; so this device serves memory that lives for ever (`'static`) and no other, and a buffer leaves its slot only
+//! when the kernel has said that it is done with it.
+//!
+//! Transfers past the page cache (`O_DIRECT`) if [`FileOptions::direct`] asks for it; opening fails where the file system
+//! cannot, and a request that is not aligned fails by itself. A flush is `fdatasync`; once one has failed none succeeds any
+//! more, because Linux forgets what it could not write. Transfers that come back short are continued.
+//!
+//! # Invariant
+//! Slot `i` of the table is occupied exactly while the kernel has an entry with user data `i`. The entry's list of buffers
+//! lies on the heap in that slot and is not touched while the kernel has it.
+//!
+//! # Lock order
+//! One lock, a leaf, held while entries are put in and taken out; the system call that hands them over never waits.
+//!
+//! This and `memory_box` are the only files of the crate with `unsafe`.
+
+use crate::file::{device_error, take, FileOptions, OpenError};
+use crate::image::out_of_range;
+use arenite_core::{Completion, Device, DeviceError, DeviceGeometry, FlushTag, Request, RequestKind};
+use io_uring::{opcode, squeue, types, IoUring};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// What the kernel is at.
+enum Job {
+    /// A transfer; its buffers, from the byte on that is not done yet; bytes done.
+    Transfer {
+        request: Request<'static>,
+        buffers: Vec<libc::iovec>,
+        done_bytes: u64,
+    },
+    Flush(FlushTag),
+}
+
+// SAFETY: the pointers in `buffers` are those of the buffers that the request beside them owns, which may be sent between
+// threads; nothing is reached through them but by the kernel.
+unsafe impl Send for Job {}
+
+struct Ring {
+    ring: IoUring,
+    jobs: Vec<Option<Job>>,
+    free: Vec<usize>,
+    /// Ended without the kernel.
+    ended: Vec<Completion<'static>>,
+    /// Entries that the kernel was not told of yet.
+    untold: bool,
+    flush_failed: bool,
+}
+
+/// A device that serves a file through io_uring.
+pub struct UringDevice {
+    file: File,
+    geometry: DeviceGeometry,
+    ring: Mutex<Ring>,
+}
+
+impl UringDevice {
+    /// Opens a file that exists and locks it against other users (advisory: `flock`), shared if for reading only.
+    ///
+    /// # Errors
+    /// [`OpenError`]; also where the kernel has no io_uring, or the file system no direct transfers and they were asked for.
+    pub fn open(path: &Path, options: FileOptions) -> Result<Self, OpenError> {
+        let mut how = OpenOptions::new();
+        how.read(true).write(!options.read_only);
+        if options.direct {
+            how.custom_flags(libc::O_DIRECT);
+        }
+        let mut file = how.open(path)?;
+        let geometry = DeviceGeometry { discard: false, ..take(&mut file, options)? };
+        let depth = usize::from(geometry.queue_depth);
+        let ring = IoUring::new(u32::from(geometry.queue_depth).next_power_of_two())?;
+        let jobs = (0..depth).map(|_| None).collect();
+        let free = (0..depth).rev().collect();
+        let ring = Ring { ring, jobs, free, ended: Vec::new(), untold: false, flush_failed: false };
+        Ok(Self { file, geometry, ring: Mutex::new(ring) })
+    }
+
+    fn ring(&self) -> MutexGuard<'_, Ring> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn allows(&self, request: &Request<'static>) -> Result<(), DeviceError> {
+        let len = usize::try_from(request.len_bytes()).map_err(|_| DeviceError::Io)?;
+        match request.kind() {
+            _ if out_of_range(self.geometry.len_bytes, request.addr(), len) => Err(DeviceError::Io),
+            RequestKind::Write if self.geometry.read_only => Err(DeviceError::Io),
+            RequestKind::Read | RequestKind::Write => Ok(()),
+            _ => Err(DeviceError::Unsupported),
+        }
+    }
+}
+
+fn buffers_of(request: &mut Request<'static>) -> Vec<libc::iovec> {
+    let part = |start: *const u8, len| libc::iovec { iov_base: start.cast_mut().cast(), iov_len: len };
+    match request.kind() {
+        RequestKind::Write => {
+            request.buffers().into_iter().flatten().map(|bytes| part(bytes.as_ptr(), bytes.len())).collect()
+        }
+        _ => request
+            .buffers_mut()
+            .into_iter()
+            .flatten()
+            .map(|bytes| part(bytes.as_mut_ptr().cast_const(), bytes.len()))
+            .collect(),
+    }
+}
+
+/// Leaves out the first `bytes` bytes.
+fn advance(buffers: &mut Vec<libc::iovec>, mut bytes: usize) {
+    let whole = buffers.iter().take_while(|part| {
+        let all = part.iov_len <= bytes;
+        bytes -= if all { part.iov_len } else { 0 };
+        all
+    });
+    let whole = whole.count();
+    buffers.drain(..whole);
+    if let Some(first) = buffers.first_mut() {
+        // Inside the buffer: `bytes` is less than its length.
+        first.iov_base = first.iov_base.wrapping_byte_add(bytes);
+        first.iov_len -= bytes;
+    }
+}
+
+impl Ring {
+    /// Puts the job of an occupied slot into the submission ring.
+    fn enter(&mut self, file: &File, slot: usize) {
+        let fd = types::Fd(file.as_raw_fd());
+        let Some(Some(job)) = self.jobs.get(slot) else { return };
+        let entry = match job {
+            Job::Flush(_) => opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build(),
+            Job::Transfer { request, buffers, done_bytes } => {
+                let (start, count) = (buffers.as_ptr(), buffers.len() as u32);
+                let offset = request.addr() + done_bytes;
+                match request.kind() {
+                    RequestKind::Write => opcode::Writev::new(fd, start, count).offset(offset).build(),
+                    _ => opcode::Readv::new(fd, start, count).offset(offset).build(),
+                }
+            }
+        };
+        self.push(&entry.user_data(slot as u64));
+        self.untold = true;
+    }
+
+    fn push(&mut self, entry: &squeue::Entry) {
+        loop {
+            let mut queue = self.ring.submission();
+            // SAFETY: what the entry points to (the list of buffers, and the buffers) lies in the job's slot and in memory that
+            // lives for ever, and stays there until the kernel's completion for this slot was taken (the module's invariant).
+            if unsafe { queue.push(entry) }.is_ok() {
+                return;
+            }
+            drop(queue);
+            // The ring has as many places as the table has slots, so there is room once the kernel was told.
+            self.tell();
+        }
+    }
+
+    /// Tells the kernel of new entries; never waits. If it cannot be told now (no memory), the next poll tries again.
+    fn tell(&mut self) {
+        self.untold = self.ring.submit().is_err();
+    }
+
+    /// Gives the kernel a job, in a slot that was free.
+    fn start(&mut self, file: &File, slot: usize, job: Job) {
+        self.jobs[slot] = Some(job);
+        self.enter(file, slot);
+        self.tell();
+    }
+
+    /// What one completion of the kernel means; `None` if the job goes on.
+    fn end(&mut self, file: &File, slot: usize, result: i32) -> Option<Completion<'static>> {
+        let error = |result: i32| device_error(&io::Error::from_raw_os_error(-result));
+        let job = self.jobs.get_mut(slot)?.take()?;
+        let completion = match job {
+            Job::Flush(tag) => {
+                self.flush_failed |= result < 0;
+                let result = if self.flush_failed { Err(DeviceError::Io) } else { Ok(()) };
+                Completion::Flush(tag, result)
+            }
+            Job::Transfer { request, mut buffers, done_bytes } => {
+                let again = matches!(-result, libc::EINTR | libc::EAGAIN);
+                let done_bytes = done_bytes + result.max(0) as u64;
+                if again || (result > 0 && done_bytes < request.len_bytes()) {
+                    advance(&mut buffers, result.max(0) as usize);
+                    self.jobs[slot] = Some(Job::Transfer { request, buffers, done_bytes });
+                    self.enter(file, slot);
+                    return None;
+                }
+                let whole = done_bytes == request.len_bytes();
+                // Nothing at all, and no error: the end of the file.
+                let result = if whole { Ok(()) } else { Err(if result < 0 { error(result) } else { DeviceError::Io }) };
+                Completion::Transfer(request, result)
+            }
+        };
+        self.free.push(slot);
+        Some(completion)
+    }
+}
+
+impl Device<'static> for UringDevice {
+    fn geometry(&self) -> DeviceGeometry {
+        self.geometry
+    }
+
+    fn submit(&self, mut request: Request<'static>) -> Result<(), Request<'static>> {
+        let mut ring = self.ring();
+        if let Err(error) = self.allows(&request) {
+            ring.ended.push(Completion::Transfer(request, Err(error)));
+            return Ok(());
+        }
+        let Some(slot) = ring.free.pop() else { return Err(request) };
+        let buffers = buffers_of(&mut request);
+        ring.start(&self.file, slot, Job::Transfer { request, buffers, done_bytes: 0 });
+        Ok(())
+    }
+
+    fn flush(&self, tag: FlushTag) -> Result<(), FlushTag> {
+        let mut ring = self.ring();
+        if ring.flush_failed {
+            ring.ended.push(Completion::Flush(tag, Err(DeviceError::Io)));
+            return Ok(());
+        }
+        let slot = ring.free.pop().ok_or(tag)?;
+        ring.start(&self.file, slot, Job::Flush(tag));
+        Ok(())
+    }
+
+    fn poll(&self) -> Option<Completion<'static>> {
+        let mut ring = self.ring();
+        if ring.untold {
+            ring.tell();
+        }
+        if let Some(ended) = ring.ended.pop() {
+            return Some(ended);
+        }
+        loop {
+            let entry = ring.ring.completion().next()?;
+            let slot = entry.user_data() as usize;
+            if let Some(completion) = ring.end(&self.file, slot, entry.result()) {
+                return Some(completion);
+            }
+            ring.tell();
+        }
+    }
+}
+
+impl std::fmt::Debug for UringDevice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UringDevice")
+            .field("file", &self.file)
+            .field("geometry", &self.geometry)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for UringDevice {
+    /// Waits until the kernel is done with every buffer. Requests that it never gives back are leaked rather than freed.
+    fn drop(&mut self) {
+        let ring = self.ring.get_mut().unwrap_or_else(PoisonError::into_inner);
+        while ring.free.len() < ring.jobs.len() {
+            if ring.ring.submit_and_wait(1).is_err_and(|error| error.kind() != io::ErrorKind::Interrupted) {
+                ring.jobs.drain(..).for_each(std::mem::forget);
+                return;
+            }
+            loop {
+                let entry = ring.ring.completion().next();
+                let Some(entry) = entry else { break };
+                let _ = ring.end(&self.file, entry.user_data() as usize, entry.result());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(start: usize, len: usize) -> libc::iovec {
+        libc::iovec { iov_base: std::ptr::without_provenance_mut(start), iov_len: len }
+    }
+
+    #[test]
+    fn short_transfers_go_on_where_they_ended() {
+        let list = |parts: &[libc::iovec]| -> Vec<(usize, usize)> {
+            parts.iter().map(|part| (part.iov_base.addr(), part.iov_len)).collect()
+        };
+        for (bytes, expected) in [
+            (0, vec![(100, 10), (200, 20)]),
+            (4, vec![(104, 6), (200, 20)]),
+            (10, vec![(200, 20)]),
+            (15, vec![(205, 15)]),
+            (30, vec![]),
+        ] {
+            let mut parts = vec![part(100, 10), part(200, 20)];
+            advance(&mut parts, bytes);
+            assert_eq!(list(&parts), expected, "{bytes} bytes");
+        }
+    }
+}
