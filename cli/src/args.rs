@@ -60,11 +60,10 @@ pub(crate) enum Command {
     #[command(after_help = EXERCISE_HELP)]
     Exercise {
         /// Number of operations, of all threads together.
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", value_parser = size::count)]
         ops: u64,
-        /// Where the pseudo-random numbers begin. One thread that never finds the volume full does the same for the same
-        /// seed.
-        #[arg(long, value_name = "S")]
+        /// Where the pseudo-random numbers begin. One thread does the same for the same seed.
+        #[arg(long, value_name = "S", value_parser = size::count)]
         seed: u64,
         /// Threads that use the volume.
         #[arg(long, value_name = "T", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
@@ -115,8 +114,11 @@ pub(crate) enum Command {
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         commit: Option<u32>,
         /// Record a small commit on a disk in memory, and show that.
-        #[arg(long, required = true)]
+        #[arg(long, conflicts_with = "trace")]
         example: bool,
+        /// What `arenite serve --record` has written.
+        #[arg(required_unless_present = "example")]
+        trace: Option<PathBuf>,
     },
     /// Be the disk of a program that speaks NBD, such as QEMU.
     #[command(after_help = SERVE_HELP)]

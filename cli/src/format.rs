@@ -181,10 +181,11 @@ impl Job for Formatting<'_> {
     type Output = Result<String, Failure>;
 
     fn run(&mut self, memory: Resources<'_>) -> Self::Output {
+        let len_bytes = self.file.len_bytes()?;
         let device = self.file.device()?;
         let store = Store::format(memory, &device, &HostPlatform, self.options).map_err(|failed| {
             let nothing_written = failed.memory.is_some();
-            Failure { nothing_written, ..refusal(failed.error, &device) }
+            Failure { nothing_written, ..refusal(failed.error, &device, len_bytes) }
         })?;
         let (space, size) = (store.space(), store.block_size());
         let line = format!(
@@ -205,15 +206,15 @@ impl Job for Formatting<'_> {
 }
 
 /// Why the store does not format, in the terms of the command line.
-fn refusal(error: Error, device: &dyn Device<'_>) -> Failure {
+fn refusal(error: Error, device: &dyn Device<'_>, len_bytes: u64) -> Failure {
     let sector = u64::from(device.geometry().physical_sector_len_bytes);
     match error {
         Error::NotBlank { addr } => not_blank(addr),
         Error::Geometry { need_bytes, have_bytes } if need_bytes == sector && have_bytes < sector => {
             Failure::new(format!("the device has sectors of {sector} bytes; take a --block-size that is not smaller"))
         }
-        Error::Geometry { need_bytes, have_bytes } => Failure::new(format!(
-            "too small: {need_bytes} bytes are needed for such arenas and blocks, {have_bytes} are there"
+        Error::Geometry { need_bytes, .. } => Failure::new(format!(
+            "too small: {need_bytes} bytes are needed for such arenas and blocks, {len_bytes} are there"
         )),
         other => Failure::store(other),
     }

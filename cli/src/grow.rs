@@ -40,11 +40,15 @@ pub(crate) fn run(path: &Path, size_bytes: Option<u64>) -> Result<String, Failur
     if new > old {
         file.resize(new)?;
     }
-    work(&file, new, before.block_size, Step::Grow).inspect_err(|failure| {
+    let grown = work(&file, new, before.block_size, Step::Grow).inspect_err(|failure| {
         if failure.nothing_written && new > old {
             let _ = file.resize(old);
         }
-    })
+    });
+    match (kind, size_bytes) {
+        (Kind::File { .. }, None) => grown.map_err(with_hint),
+        _ => grown,
+    }
 }
 
 fn work(file: &Locked, len_bytes: u64, block_size: u64, step: Step) -> Result<String, Failure> {
@@ -103,10 +107,20 @@ fn arenas(store: &Store<'_, '_>) -> usize {
     (0..).take_while(|index| store.arena(*index).is_some()).count()
 }
 
+/// What whoever left out --size may not know.
+fn with_hint(failure: Failure) -> Failure {
+    match failure.text.starts_with(TOO_SMALL) {
+        true => Failure { text: failure.text + "; --size makes the file longer", ..failure },
+        false => failure,
+    }
+}
+
+const TOO_SMALL: &str = "too small for one more arena";
+
 fn refusal(error: Error) -> Failure {
     match error {
         Error::Geometry { need_bytes, have_bytes } if need_bytes > have_bytes => {
-            Failure::new(format!("too small for one more arena: {need_bytes} bytes are needed, {have_bytes} are there"))
+            Failure::new(format!("{TOO_SMALL}: {need_bytes} bytes are needed, {have_bytes} are there"))
         }
         Error::Geometry { need_bytes, .. } => Failure::new(format!("{need_bytes} bytes are more than 2^32 blocks")),
         other => Failure::store(other),

@@ -9,7 +9,18 @@ macro_rules! exit_codes {
     };
 }
 
-pub(crate) const COMMANDS_HELP: &str = "Exit codes: see the help of each command. 0 is success everywhere.";
+pub(crate) const COMMANDS_HELP: &str = "Examples:
+  arenite format --size 256M disk.img      a new volume in a new file
+  arenite info disk.img                    what it is made of
+  arenite map disk.img                     how full it is, and where
+  arenite check disk.img                   whether it is whole
+  arenite help dump                        more about a command, with examples
+
+Exit codes; the help of each command says which it has, and what they mean there:
+  0    success
+  1    wrong arguments, or the command failed; of `check`: the volume is damaged
+  2    IMAGE is in use or cannot be read as a volume; of `check`: wrong arguments too
+  130  ended by Ctrl-C, SIGTERM or SIGHUP, in good order";
 
 pub(crate) const INFO_HELP: &str = concat!(
     "Examples:
@@ -46,14 +57,19 @@ nothing is overwritten or cut off: every byte of a file must be zero; of a block
 Blocks have 16384 bytes, the only size of the original, or 4096 if the volume is smaller than 4 MiB. There are 8 arenas,
 more above 32 TiB, fewer if they were tiny; at least 2 with blocks of 16384 bytes, because the original wants that.
 
-Sizes are bytes, or have K, M, G or T behind them. IMAGE is locked meanwhile.
+Sizes are bytes, or have K, M, G or T behind them. IMAGE is locked meanwhile; a block device must not be mounted.
 
 Exit codes:
-  0  the volume was made
-  1  wrong arguments, not blank, too small, in use, or the device failed; one line on standard error says what";
+  0    the volume was made
+  1    wrong arguments, not blank, too small, in use, or the device failed; one line on standard error says what
+  130  ended by Ctrl-C, SIGTERM or SIGHUP before anything was written (later, the command is finished first)";
 
-pub(crate) const CHECK_HELP: &str =
-    "Checked are: both superblocks, both copies of each arena header, the logs, and their seals if
+pub(crate) const CHECK_HELP: &str = "Examples:
+  arenite check disk.img
+  arenite check --quiet disk.img && echo clean
+  arenite check --json disk.img | jq -r '.findings[].what'
+
+Checked are: both superblocks, both copies of each arena header, the logs, and their seals if
 Arenite wrote them; the free space that the logs leave; and, where the tree under the root is one of the original or a
 catalogue of arenite-catalog, that every block it leads to is in use, is what its pointer promises, and is reached in
 one way only. Of a catalogue, blocks that are in use and not reached are findings too; volumes of the original have
@@ -103,12 +119,13 @@ pub(crate) const GROW_HELP: &str = "Examples:
 
 The space is added in new arenas behind the old ones; nothing is moved. A file is given the length --size (without it,
 it was made longer before); a block device has its own. If the volume cannot grow, the file gets its old length back.
-Sizes are bytes, or have K, M, G or T behind them. IMAGE is locked meanwhile.
+Sizes are bytes, or have K, M, G or T behind them. IMAGE is locked meanwhile; a block device must not be mounted.
 
 Exit codes:
-  0  the volume has grown
-  1  wrong arguments, too small for one more arena, or the device failed
-  2  IMAGE is in use or cannot be read as a volume";
+  0    the volume has grown
+  1    wrong arguments, too small for one more arena, or the device failed
+  2    IMAGE is in use or cannot be read as a volume
+  130  ended by Ctrl-C, SIGTERM or SIGHUP before anything was written (later, the command is finished first)";
 
 pub(crate) const DUMP_HELP: &str = "Examples:
   arenite dump disk.img                  superblocks, arena headers, logs entry by entry
@@ -122,8 +139,8 @@ pointers lead. What a block should be and is not is a line `damage:`, and the by
 type nobody has said is what its first two bytes say, if it is that in every respect, and data otherwise: data that look
 like something else are shown as that (--as data).
 
-IMAGE is a file or a block device. It is opened for reading only and not locked; of a volume that somebody is writing to,
-parts of different commits may be shown. Whether a volume is damaged is told by `arenite check`.
+IMAGE is a file or a block device. It is opened for reading only and not locked; of a volume that somebody is writing
+to, parts of different commits may be shown. Whether a volume is damaged is told by `arenite check`.
 
 JSON: of a block: addr, type, hash (of the whole block), damage (null if none), and what its type has. Without ADDR an
 object with superblocks (two blocks) and arenas (of each: addr, header (1, 2 or null: the copy that the superblock
@@ -139,8 +156,8 @@ pub(crate) const MAP_HELP: &str = "Examples:
   arenite map disk.img -o disk.svg
   NO_COLOR=1 arenite map disk.img | less
 
-A line or a band is an arena. Letters: H header, . free, : + # some, half, all used, L log, - reserved (the two blocks at
-an arena's end that are never handed out), ? damaged. There are colours on a terminal, unless NO_COLOR is set. In the
+A line or a band is an arena. Letters: H header, . free, : + # some, half, all used, L log, - reserved (the two blocks
+at an arena's end that are never handed out), ? damaged. There are colours on a terminal, unless NO_COLOR is set. In the
 picture the pointer shows addresses and numbers; it suits light and dark pages.
 
 IMAGE is a file or a block device. It is opened for reading only and not locked; a volume that somebody is writing to
@@ -153,15 +170,17 @@ Exit codes:
 
 pub(crate) const TIMELINE_HELP: &str = "Examples:
   arenite timeline --example
-  arenite timeline --example -o commit.svg
+  arenite serve disk.img --socket disk.sock --once --record disk.trace      (and somebody who uses the disk)
+  arenite timeline disk.trace -o commit.svg
+  arenite timeline --commit 1 disk.trace
 
 Time runs from left to right, counted in events. A bar is a write from its issue to its completion; a flush (F) makes
-durable what was completed before it was issued. Below is what a crash at each moment shows: the commit before (o), the one
-before or this one, whole (?), this one (n). It is this one for certain from the acknowledgement (^) on.
+durable what was completed before it was issued. Below is what a crash at each moment shows: the commit before (o), the
+one before or this one, whole (?), this one (n). It is this one for certain from the acknowledgement (^) on.
 
 Exit codes:
   0  the commit was shown
-  1  wrong arguments, no such commit, or the output could not be written";
+  1  wrong arguments, no trace, no such commit, or the output could not be written";
 
 pub(crate) const MAN_HELP: &str = "Examples:
   arenite man --out ~/.local/share/man/man1

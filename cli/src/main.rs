@@ -1,14 +1,17 @@
 //! `arenite`: makes, checks and looks at gefs 9.00 volumes from the host.
 //!
 //! ```text
-//!   main      arguments, exit codes             info: volume, image, render
-//!   format    a new volume                      check     whether a volume contradicts itself
-//!   grow      a larger volume                   exercise  uses a volume hard, leaves it as it was
-//!   serve     an image as somebody's disk
-//!   failure   why not, in one line              memory, open, size: what commands share
+//!   args, help   the command line               main      from arguments to commands, exit codes
+//!   info         volume, image, render          check     whether a volume contradicts itself
+//!   format       a new volume                   exercise  uses a volume hard, leaves it as it was
+//!   grow         a larger volume                dump      blocks, decoded
+//!   map          a volume as a picture          timeline  a commit as a picture
+//!   serve        an image as somebody's disk     pages     manual pages, completions
+//!   failure, open, memory, size, progress, interrupt, svg: what commands share
 //! ```
 //!
-//! `info` and `check` cannot write to an image: it is opened for reading only, and the device refuses writes besides.
+//! `info`, `check`, `dump` and `map` cannot write to an image: it is opened for reading only, and the device refuses
+//! writes besides.
 #![forbid(unsafe_code)]
 
 mod args;
@@ -65,7 +68,9 @@ fn main() -> ExitCode {
             dump(&image, &dump::Request { addr, kind, block_size, json })
         }
         Command::Map { output, image } => map(&image, output.as_deref(), quiet),
-        Command::Timeline { output, commit, example: _ } => timeline(output.as_deref(), commit),
+        Command::Timeline { output, commit, trace, example: _ } => {
+            timeline(trace.as_deref(), output.as_deref(), commit)
+        }
         Command::Grow { size, image } => line(&image, grow::run(&image, size), quiet),
         Command::Serve { socket, record, read_only, once, image } => {
             line(&image, serve::run(&image, &serve::Request { socket, record, read_only, once, quiet }), quiet)
@@ -122,6 +127,9 @@ fn dump(path: &Path, request: &dump::Request) -> ExitCode {
 
 fn map(path: &Path, output: Option<&Path>, quiet: bool) -> ExitCode {
     let cells = if output.is_some() { map::picture_cells } else { map::text_cells };
+    if output.is_some_and(|output| same_file(output, path)) {
+        return fail(path, &Failure::new("the picture would overwrite the image itself"));
+    }
     match (map::read(path, cells, quiet), output) {
         (Ok(map), Some(output)) => save(output, &map::picture(&map, path)),
         (Ok(map), None) => print(&map::lines(&map), 0, EXIT_FAILURE),
@@ -129,14 +137,26 @@ fn map(path: &Path, output: Option<&Path>, quiet: bool) -> ExitCode {
     }
 }
 
-fn timeline(output: Option<&Path>, commit: Option<u32>) -> ExitCode {
+/// Without a trace, one is recorded.
+fn timeline(trace: Option<&Path>, output: Option<&Path>, commit: Option<u32>) -> ExitCode {
     let commit = commit.map(|number| number as usize);
-    let found = timeline::example().and_then(|trace| timeline::Timeline::new(&trace, commit));
+    if output.zip(trace).is_some_and(|(output, trace)| same_file(output, trace)) {
+        return fail(Path::new("timeline"), &Failure::new("the picture would overwrite the trace itself"));
+    }
+    let loaded = trace.map_or_else(timeline::example, timeline::load);
+    let found = loaded.and_then(|trace| timeline::Timeline::new(&trace, commit));
     match (found, output) {
         (Ok(found), Some(output)) => save(output, &timeline::picture(&found)),
         (Ok(found), None) => print(&timeline::lines(&found), 0, EXIT_FAILURE),
-        (Err(why), _) => fail(Path::new("timeline"), &Failure::new(why)),
+        (Err(why), _) => fail(trace.unwrap_or(Path::new("timeline")), &Failure::new(why)),
     }
+}
+
+/// Whether two paths that exist lead to one file.
+fn same_file(one: &Path, other: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let identity = |path: &Path| std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+    identity(one).is_some() && identity(one) == identity(other)
 }
 
 /// Writes a picture to a file, or to standard output.

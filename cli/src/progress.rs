@@ -3,7 +3,8 @@
 //! A bar appears after a second, so whatever is quicker shows none, and it is taken away when the work is done. It goes
 //! to standard error, where it never mixes with the output.
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use std::fmt::Write;
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -34,12 +35,16 @@ impl Progress {
         let bar = visible.then(|| {
             let template = match unit {
                 Unit::Bytes => "[{bar:30}] {percent:>3}%  {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left",
-                Unit::Blocks => "[{bar:30}] {percent:>3}%  {human_pos} of {human_len} blocks  {per_sec}  {eta} left",
-                Unit::Operations => "[{bar:30}] {percent:>3}%  {human_pos} of {human_len}  {per_sec}  {eta} left",
+                Unit::Blocks => "[{bar:30}] {percent:>3}%  {human_pos} of {human_len} blocks  {rate}  {eta} left",
+                Unit::Operations => "[{bar:30}] {percent:>3}%  {human_pos} of {human_len}  {rate}  {eta} left",
             };
             let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
-            bar.with_style(style.progress_chars("=> "))
+            let rate = |state: &ProgressState, out: &mut dyn Write| {
+                // Nobody is told if the terminal takes no more.
+                let _ = write!(out, "{:.0}/s", state.per_sec());
+            };
+            bar.with_style(style.progress_chars("=> ").with_key("rate", rate))
         });
         Self { bar, started: Instant::now(), shown: AtomicBool::new(false) }
     }

@@ -18,6 +18,11 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
     bytes.filter(|bytes| *bytes <= largest).ok_or_else(|| "more bytes than any file can have".to_owned())
 }
 
+/// Parses a number of things.
+pub(crate) fn count(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "a whole number is wanted, like 1000000".to_owned())
+}
+
 /// Parses a byte address: decimal, hexadecimal behind 0x, or like a size.
 pub(crate) fn parse_addr(text: &str) -> Result<u64, String> {
     match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {

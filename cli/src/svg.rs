@@ -1,7 +1,8 @@
-//! What the pictures have in common: a canvas of lines, its colours for light and for dark, and text that is safe in XML.
+//! What the pictures have in common: a canvas of lines, its colours for light and for dark, and text that is safe in
+//! XML.
 //!
-//! A picture stands alone: no fonts, scripts or images from elsewhere. Colours are classes; readers that prefer dark get
-//! the other set by a media query.
+//! A picture stands alone: no fonts, scripts or images from elsewhere. Colours are classes; readers that prefer dark
+//! get the other set by a media query.
 
 use std::fmt::Write;
 
@@ -83,7 +84,8 @@ impl Canvas {
         format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" \
              height=\"{height}\" role=\"img\">\n<title>{title}</title>\n<desc>{description}</desc>\n\
-             <style>{STYLE}</style>\n<rect class=\"paper\" width=\"{width}\" height=\"{height}\" rx=\"6\"/>\n{}</svg>\n",
+             <style>{STYLE}</style>\n<rect class=\"paper\" width=\"{width}\" height=\"{height}\" rx=\"6\"/>\n\
+             {}</svg>\n",
             self.body
         )
     }

@@ -88,11 +88,7 @@ pub(crate) fn read(path: &Path) -> Result<Volume, ReadError> {
 /// Reads something of a volume that may change meanwhile.
 pub(crate) fn steadily<T>(image: &Image, read: impl Fn() -> Result<T, Error>) -> Result<T, ReadError> {
     let len_bytes = image.len_bytes();
-    match len_bytes {
-        0 => return Err(ReadError::Empty),
-        1..SHORTEST_LEN_BYTES => return Err(ReadError::Short { len_bytes }),
-        _ => {}
-    }
+    long_enough(image)?;
     let mut attempts = ATTEMPTS;
     loop {
         let before = front_hash(image);
@@ -103,6 +99,15 @@ pub(crate) fn steadily<T>(image: &Image, read: impl Fn() -> Result<T, Error>) ->
             Err(error) => return Err(ReadError::Mount { error, len_bytes }),
             Ok(value) => return Ok(value),
         }
+    }
+}
+
+/// Fails for an image that is too short to be looked at.
+pub(crate) fn long_enough(image: &Image) -> Result<(), ReadError> {
+    match image.len_bytes() {
+        0 => Err(ReadError::Empty),
+        len_bytes @ 1..SHORTEST_LEN_BYTES => Err(ReadError::Short { len_bytes }),
+        _ => Ok(()),
     }
 }
 

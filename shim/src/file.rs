@@ -104,9 +104,35 @@ struct Queue<'m> {
     stopping: bool,
 }
 
+/// A file whose lock is given up when this goes away, even while a process that is being started still has a duplicate
+/// of it: until such a process runs its program, closing the file alone would leave the lock.
+#[derive(Debug)]
+struct OwnFile {
+    file: File,
+    /// Whether the lock was taken for this device alone.
+    own_lock: bool,
+}
+
+impl Drop for OwnFile {
+    fn drop(&mut self) {
+        if self.own_lock {
+            // If this fails, closing the file does it.
+            let _ = self.file.unlock();
+        }
+    }
+}
+
+impl std::ops::Deref for OwnFile {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.file
+    }
+}
+
 /// A device that serves a file.
 pub struct FileDevice<'m> {
-    file: File,
+    file: OwnFile,
     /// The same file, opened for direct transfers.
     direct_file: Option<File>,
     direct: AtomicBool,
@@ -127,6 +153,7 @@ impl<'m> FileDevice<'m> {
         let mut how = OpenOptions::new();
         how.read(true).write(!options.read_only);
         let mut device = Self::from_file(how.open(path)?, options)?;
+        device.file.own_lock = true;
         device.direct_file = if options.direct { open_direct(&mut how, path) } else { None };
         device.direct = AtomicBool::new(device.direct_file.is_some());
         Ok(device)
@@ -139,7 +166,7 @@ impl<'m> FileDevice<'m> {
     pub fn from_file(mut file: File, options: FileOptions) -> Result<Self, OpenError> {
         let geometry = take(&mut file, options)?;
         Ok(Self {
-            file,
+            file: OwnFile { file, own_lock: false },
             direct_file: None,
             direct: AtomicBool::new(false),
             flush_failed: AtomicBool::new(false),
@@ -422,6 +449,9 @@ impl ReadAt for FileDevice<'_> {
 
 impl std::fmt::Debug for FileDevice<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FileDevice").field("file", &self.file).field("geometry", &self.geometry).finish_non_exhaustive()
+        f.debug_struct("FileDevice")
+            .field("file", &self.file.file)
+            .field("geometry", &self.geometry)
+            .finish_non_exhaustive()
     }
 }

@@ -25,6 +25,7 @@ use crate::failure::{wants_memory, Failure};
 use crate::image::{Image, ImageDevice};
 use crate::memory::{with_memory, Job};
 use crate::progress::{Progress, Unit};
+use crate::volume::long_enough;
 use arenite_core::format::{Leaf, LogBlock, Pivot, RawPtr, NONE};
 use arenite_core::{BlockPtr, CopyState, Error, MountOptions, NoInterrupts, Resources, Store};
 use ledger::{Ledger, Role};
@@ -39,6 +40,7 @@ const MAX_HEIGHT: u32 = 32;
 pub(crate) fn run(path: &Path, quiet: bool) -> Result<Report, Failure> {
     let image = Image::open(path).map_err(|error| Failure::no_volume(error.to_string()))?;
     image.lock().map_err(|error| Failure::no_volume(error.to_string()))?;
+    long_enough(&image).map_err(|error| Failure::no_volume(error.to_string()))?;
     let attempt = |damaged| {
         let progress = Progress::new(quiet, Unit::Blocks, 0);
         let mut job = Checking { image: &image, damaged, progress: &progress };

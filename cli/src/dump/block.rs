@@ -1,7 +1,7 @@
 //! One block, decoded by its type. Every type of block has one value here; text and JSON are both made from it.
 //!
-//! The names of the fields are the keys of the JSON. Addresses and lengths are numbers of bytes; hashes, keys and values
-//! are hexadecimal digits, because JSON numbers of 64 bits are not safe with every reader.
+//! The names of the fields are the keys of the JSON. Addresses and lengths are numbers of bytes; hashes, keys and
+//! values are hexadecimal digits, because JSON numbers of 64 bits are not safe with every reader.
 
 use arenite_core::format::{
     AddrHash, ArenaHeader, BlockSize, BlockType, DeadListBlock, Extension, FormatError, Leaf, LogBlock, LogEntry,

@@ -15,6 +15,7 @@ pub(crate) use block::Kind;
 
 use crate::failure::Failure;
 use crate::image::Image;
+use crate::volume::long_enough;
 use arenite_core::format::{
     probe_block_size, ArenaHeader, ArenaRef, BlockSize, Extension, LogBlock, LogSeal, SuperHead, Superblock, NONE,
 };
@@ -79,6 +80,7 @@ struct Newest {
 /// Reads and decodes; returns the text and whether a superblock is good.
 pub(crate) fn run(path: &Path, request: &Request) -> Result<(String, bool), Failure> {
     let image = Image::open(path).map_err(|error| Failure::no_volume(error.to_string()))?;
+    long_enough(&image).map_err(|error| Failure::no_volume(error.to_string()))?;
     let source = Source::new(image, request.block_size)?;
     let good = source.newest.is_some();
     let text = match request.addr {
@@ -175,7 +177,7 @@ impl Source {
             return Err(Failure::new(format!("no block at {addr:#x}: the image ends at {end:#x}")));
         }
         let mut bases = self.newest.iter().flat_map(|newest| newest.arenas.iter().map(|arena| arena.header_addr));
-        let base = bases.rfind(|base| *base == addr || *base + unit == addr);
+        let base = bases.rfind(|base| *base == addr || base.checked_add(unit) == Some(addr));
         let known = match base {
             Some(_) => Some(Kind::Header),
             None if addr == 0 || addr == self.last(self.size) => Some(Kind::Superblock),

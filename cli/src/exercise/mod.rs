@@ -137,7 +137,8 @@ impl Job for Exercise<'_> {
     type Output = Result<Done, Failure>;
 
     fn run(&mut self, memory: Resources<'_>) -> Self::Output {
-        let device = Locked::open(self.path)?.device()?;
+        let locked = Locked::open(self.path)?;
+        let device = locked.device()?;
         let mounted = Store::mount(memory, &device, &HostPlatform, MountOptions::default());
         let store = mounted.map_err(|failed| Failure::mount(failed.error))?;
         if device.geometry().read_only {

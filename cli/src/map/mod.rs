@@ -4,8 +4,9 @@
 //!   superblock | arena: H H | block block log block ... | R R | next arena ... | superblock
 //! ```
 //!
-//! The blocks of an arena are summed up in cells, as many as the picture has room for. What is free is what a mount finds:
-//! the store itself reads the headers and replays the logs, read-only, and goes on behind an arena that is damaged.
+//! The blocks of an arena are summed up in cells, as many as the picture has room for. What is free is what a mount
+//! finds: the store itself reads the headers and replays the logs, read-only, and goes on behind an arena that is
+//! damaged.
 
 mod svg;
 mod text;

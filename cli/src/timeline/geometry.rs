@@ -25,8 +25,8 @@ fn superblock(bytes: &[u8]) -> Option<Superblock<'_>> {
 }
 
 impl Geometry {
-    /// Looks for superblocks on the disk as it was, and in what was written to its beginning. The second superblock moves
-    /// when a volume grows; the disk of a trace has one length, so one place is enough.
+    /// Looks for superblocks on the disk as it was, and in what was written to its beginning. The second superblock
+    /// moves when a volume grows; the disk of a trace has one length, so one place is enough.
     pub(super) fn of(trace: &Trace) -> Option<Self> {
         let len_bytes = trace.base.len() as u64;
         let base = superblock(&trace.base);
@@ -61,7 +61,8 @@ impl Geometry {
                     writes.push(Write { lane, addr, len_bytes, what, generation, issued, end: End::Never });
                 }
             }
-            addr += block.len() as u64;
+            // A trace may say anything.
+            addr = addr.wrapping_add(block.len() as u64);
             rest = behind;
         }
     }

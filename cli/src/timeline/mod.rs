@@ -4,9 +4,9 @@
 //!   trace --> Geometry (which block is what) --> writes in lanes, flushes --> one commit of them --> svg, text
 //! ```
 //!
-//! Time is the number of the event in the trace, not seconds: what matters to a crash is what comes before what. A commit
-//! begins where the one before it is settled, and is settled by the flush behind its second superblock, or ends where the
-//! trace does. It is acknowledged when the first flush ends that was issued after its first superblock was
+//! Time is the number of the event in the trace, not seconds: what matters to a crash is what comes before what. A
+//! commit begins where the one before it is settled, and is settled by the flush behind its second superblock, or ends
+//! where the trace does. It is acknowledged when the first flush ends that was issued after its first superblock was
 //! written. All of that is found in what was written alone, so a trace needs nobody's marks.
 
 mod example;
@@ -18,9 +18,21 @@ pub(crate) use example::record as example;
 pub(crate) use svg::picture;
 pub(crate) use text::lines;
 
+use arenite_shim::nbd::tracefile;
 use arenite_shim::trace::{Event, Trace};
 use geometry::Geometry;
 use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Loads a trace from a file. That its last record is cut off, as when the recorder was killed, is no obstacle.
+pub(crate) fn load(path: &Path) -> Result<Trace, String> {
+    match std::fs::metadata(path) {
+        // Opening a pipe would wait for somebody at its other end.
+        Ok(found) if !found.is_file() => return Err("not a regular file".to_owned()),
+        _ => {}
+    }
+    tracefile::load(path).map(|loaded| loaded.trace).map_err(|error| error.to_string())
+}
 
 /// Where a write goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -230,12 +242,19 @@ fn collect(trace: &Trace, geometry: &Geometry) -> (Vec<Write>, Vec<Flush>) {
 fn spans(writes: &[Write], flushes: &[Flush], before: Option<u64>, events: usize) -> Vec<Span> {
     // The first flush to end well of those that were issued after a write was done.
     let flushed = |write: &Write| match write.end {
-        End::Done(done) => flushes.iter().filter(|flush| flush.issued > done).find_map(|flush| match flush.end {
-            End::Done(at) => Some(at),
-            _ => None,
-        }),
+        End::Done(done) => {
+            let later = flushes.partition_point(|flush| flush.issued <= done);
+            flushes[later..].iter().find_map(|flush| match flush.end {
+                End::Done(at) => Some(at),
+                _ => None,
+            })
+        }
         _ => None,
     };
+    let mut seconds = BTreeMap::new();
+    for write in writes.iter().filter(|write| write.lane == Lane::SuperB) {
+        seconds.entry(write.generation).or_insert(write);
+    }
     let mut newest = before;
     let mut switches = Vec::new();
     for write in writes.iter().filter(|write| write.lane == Lane::SuperA) {
@@ -244,8 +263,7 @@ fn spans(writes: &[Write], flushes: &[Flush], before: Option<u64>, events: usize
             continue;
         };
         newest = Some(generation);
-        let second = |other: &&Write| other.lane == Lane::SuperB && other.generation == Some(generation);
-        let settled = writes.iter().find(second).and_then(flushed);
+        let settled = seconds.get(&Some(generation)).and_then(|write| flushed(write));
         switches.push((generation, write.issued, flushed(write), settled));
     }
     let mut spans = Vec::<Span>::new();

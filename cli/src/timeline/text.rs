@@ -59,7 +59,7 @@ impl Scale {
             }
         }
         let row: String = row.into_iter().collect();
-        format!("{name:<NAME$}{}\n", row).replace(" \n", "\n")
+        format!("{name:<NAME$}{}\n", row.trim_end())
     }
 }
 

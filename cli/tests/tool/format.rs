@@ -146,3 +146,8 @@ fn refusals_give_the_length_back() {
         assert!(complaint.contains(words), "{complaint}");
     }
 }
+
+#[test]
+fn small_files_are_told_their_own_length() {
+    refused(&Scratch::blank(0), &["--size", "10"], "bytes are needed for such arenas and blocks, 10 are there");
+}

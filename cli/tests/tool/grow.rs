@@ -102,3 +102,14 @@ fn refusals_give_the_length_back() {
     assert_eq!((code, blank.len_bytes()), (2, 1 << 20));
     assert!(complaint.contains("not a volume"), "{complaint}");
 }
+
+#[test]
+fn whoever_left_out_the_size_is_told_of_it() {
+    let image = volume("1M", "4096");
+    let (code, out, complaint) = image.run(&["grow"]);
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(
+        complaint.contains("too small for one more arena: ") && complaint.contains("; --size makes"),
+        "{complaint}"
+    );
+}
