@@ -8,11 +8,66 @@
 //! ```
 //!
 //! Changing a block after it is final, or queueing one before, does not compile.
+//!
+//! # What does not compile
+//! A final block cannot be changed; it gives out its bytes for reading only:
+//! ```compile_fail,E0594
+//! fn change(block: &mut arenite_core::Block<'_>) {
+//!     block.bytes()[0] = 1;
+//! }
+//! ```
+//! ```compile_fail,E0596
+//! fn change(block: &mut arenite_core::Block<'_>) {
+//!     block.fill(1);
+//! }
+//! ```
+//! A block that is still being filled has no pointer, so nothing can lead to it:
+//! ```compile_fail,E0599
+//! fn point(filling: &arenite_core::Filling<'_>) -> arenite_core::BlockPtr {
+//!     filling.ptr()
+//! }
+//! ```
+//! Enqueueing takes it away: afterwards it is neither changed nor enqueued once more.
+//! ```compile_fail,E0382
+//! # use arenite_core::{Error, Filling, Store};
+//! fn late<'s>(store: &'s Store<'_, '_>, mut filling: Filling<'s>) -> Result<(), Error> {
+//!     store.enqueue(filling)?;
+//!     filling.bytes_mut()[0] = 1;
+//!     Ok(())
+//! }
+//! ```
+//! ```compile_fail,E0382
+//! # use arenite_core::{Error, Filling, Store};
+//! fn twice<'s>(store: &'s Store<'_, '_>, filling: Filling<'s>) -> Result<(), Error> {
+//!     store.enqueue(filling)?;
+//!     store.enqueue(filling)?;
+//!     Ok(())
+//! }
+//! ```
+//! A block that was read, or enqueued before, is not enqueued:
+//! ```compile_fail,E0308
+//! # use arenite_core::{Block, Error, Store};
+//! fn again<'s>(store: &'s Store<'_, '_>, block: Block<'s>) -> Result<(), Error> {
+//!     store.enqueue(block)?;
+//!     Ok(())
+//! }
+//! ```
+//! Each of the above compiles when it is put right:
+//! ```
+//! # use arenite_core::{Block, BlockPtr, Error, Filling, Store};
+//! fn right<'s>(store: &'s Store<'_, '_>, mut filling: Filling<'s>) -> Result<(Block<'s>, BlockPtr), Error> {
+//!     filling.bytes_mut()[0] = 1;
+//!     let block = store.enqueue(filling)?;
+//!     let ptr = block.ptr();
+//!     Ok((block, ptr))
+//! }
+//! ```
 
 use crate::arena::Place;
 use crate::format::{BlockSize, BlockType, DeadListBlock, FormatError, Leaf, Pivot, RawPtr};
 use crate::pool::{Shared, Slot};
 use crate::store::Engine;
+use crate::trace::Holder;
 
 /// A pointer to a final block: where it is, what its content hashes to, and when it was born. Whoever keeps pointers
 /// inside final blocks, up to the root, verifies everything that is read.
@@ -94,10 +149,18 @@ impl core::fmt::Debug for Filling<'_> {
 
 /// A final block: its bytes never change, and its pointer is known. Clones share one buffer of the cache, which is
 /// kept as long as one of them lives; hold few of them for long.
-#[derive(Clone)]
 pub struct Block<'s> {
     pub(crate) share: Shared<'s>,
     pub(crate) ptr: BlockPtr,
+    /// For the feature `trace`.
+    pub(crate) _holder: Holder<'s>,
+}
+
+impl Clone for Block<'_> {
+    #[track_caller]
+    fn clone(&self) -> Self {
+        Self { share: self.share.clone(), ptr: self.ptr, _holder: self._holder.clone() }
+    }
 }
 
 impl Block<'_> {

@@ -48,7 +48,7 @@ pub(crate) struct FrameMeta {
     /// Block number plus one; 0 while the frame is not in the table.
     block: AtomicU32,
     state: AtomicU32,
-    /// 1 while the content waits to be written or is being written.
+    /// The batch (an odd number) while the content waits to be written or is being written; else 0.
     dirty: AtomicU32,
     /// Not 0 if the block was freed while it was dirty, before any commit included it.
     freed: AtomicU32,
@@ -84,6 +84,12 @@ impl FrameMeta {
     pub(crate) fn abandon(&self) {
         let gone = failed_state(DeviceError::Gone);
         let _ = self.state.compare_exchange(READING, gone, Ordering::Release, Ordering::Relaxed);
+    }
+
+    /// Whether look-ups find the frame.
+    #[cfg(feature = "trace")]
+    pub(crate) fn is_in_table(&self) -> bool {
+        self.block.load(Ordering::Relaxed) != 0
     }
 
     /// Hash of the content, valid once it is final.
@@ -144,6 +150,15 @@ fn failed_state(error: DeviceError) -> u32 {
             DeviceError::Gone => 2,
             DeviceError::Unsupported => 3,
         }
+}
+
+/// What the cache is to know of a new final block.
+#[derive(Clone, Copy)]
+pub(crate) struct Content {
+    /// Of its bytes.
+    pub(crate) hash: u64,
+    /// In which it is queued; odd.
+    pub(crate) batch: u32,
 }
 
 /// The answer to a look-up.
@@ -378,11 +393,19 @@ impl<'m> Cache<'m> {
         });
     }
 
-    /// Publishes a new final block that waits to be written. `hash` is that of its bytes.
-    pub(crate) fn publish(&self, slot: Slot<'m>, block: u32, hash: u64, addr: u64) -> Result<Shared<'m>, Error> {
+    /// Whether a frame holds a block of this batch or an earlier one that is not written yet. Once it does not, it never will
+    /// again.
+    pub(crate) fn is_unwritten(&self, index: u32, batch: u32) -> bool {
+        let Some(id) = self.pool.id(index) else { return false };
+        let dirty = self.meta(id).dirty.load(Ordering::Acquire);
+        // Batches may wrap; those in use at one time are never further apart than half of all numbers.
+        dirty != 0 && batch.wrapping_sub(dirty) <= u32::MAX / 2
+    }
+
+    /// Publishes a new final block that waits to be written.
+    pub(crate) fn publish(&self, slot: Slot<'m>, block: u32, content: Content, addr: u64) -> Result<Shared<'m>, Error> {
         let meta = slot.meta();
-        meta.hash.set(hash);
-        meta.dirty.store(1, Ordering::Relaxed);
+        meta.hash.set(content.hash);
         meta.referenced.store(1, Ordering::Relaxed);
         self.table.with(self.platform, |_| {
             if let Some(old) = self.find(block) {
@@ -392,6 +415,8 @@ impl<'m> Cache<'m> {
                 // A reader with an old pointer brought back what was here before the block was freed.
                 self.remove(old);
             }
+            // Not before: nobody would ever say of a buffer that comes back from here that it is written.
+            meta.dirty.store(content.batch, Ordering::Relaxed);
             let share = slot.share();
             share.meta().state.store(VALID, Ordering::Release);
             self.insert(share.id(), block);
@@ -434,7 +459,8 @@ impl<'m> Cache<'m> {
     /// The block is written, or needs no writing any more. `true` if it was cancelled meanwhile.
     pub(crate) fn written(&self, share: &Shared<'m>) -> bool {
         self.table.with(self.platform, |_| {
-            share.meta().dirty.store(0, Ordering::Relaxed);
+            // Whoever waits for that, without the lock, sees what became of the write.
+            share.meta().dirty.store(0, Ordering::Release);
             share.meta().freed.swap(0, Ordering::Relaxed) != 0
         })
     }

@@ -217,6 +217,10 @@ impl fmt::Debug for Request<'_> {
     }
 }
 
+/// Relaxations without any completion after which whoever is dropped while the device still has a buffer of it gives up on the
+/// device: it has broken rule 5 of the contract.
+pub(crate) const DROP_RELAXATIONS: u32 = u32::MAX;
+
 /// Names one flush, so that its completion is told from that of any other, of this store or an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlushTag(pub u32);

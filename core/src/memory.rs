@@ -8,7 +8,8 @@
 //! # What it buys
 //! With `B` the block size: `PAGES * 4096 / B` buffers (no more than `FRAMES`), of which [`COMMIT_FRAMES`] belong to
 //! the commit, [`RECLAIM_FRAMES`] to the class reclaim, and the rest is the cache; volumes of up to as many blocks as [`map_words`] was asked for; `ARENAS`
-//! arenas; `QUEUE` blocks waiting to be written; `WORKERS` workers inside an epoch at once (32 if it is not named).
+//! arenas; `QUEUE` blocks waiting to be written; `WORKERS` workers inside an epoch at once (32 if it is not named). The
+//! feature `trace` adds its ring of events, about 10 KiB.
 
 use crate::arena::ArenaSlot;
 use crate::epoch::WorkerSlot;
@@ -84,6 +85,8 @@ pub struct Memory<
     queue: Lock<Queue<QUEUE>>,
     limbo: Lock<Limbo<FRAMES>>,
     workers: [WorkerSlot; WORKERS],
+    #[cfg(feature = "trace")]
+    trace: crate::trace::Trace,
     taken: AtomicBool,
 }
 
@@ -109,6 +112,8 @@ impl<
                 queue: Lock::new(Queue::new()),
                 limbo: Lock::new(Limbo::new()),
                 workers: array_of!(WorkerSlot::new()),
+                #[cfg(feature = "trace")]
+                trace: crate::trace::Trace::new(),
                 taken: AtomicBool::new(false)
             }
         }
@@ -136,6 +141,8 @@ impl<
             queue: &self.queue,
             limbo: &self.limbo,
             workers: &self.workers,
+            #[cfg(feature = "trace")]
+            trace: &self.trace,
         })
     }
 }
@@ -163,6 +170,8 @@ pub struct Resources<'m> {
     pub(crate) queue: &'m Lock<QueueView>,
     pub(crate) limbo: &'m Lock<LimboView>,
     pub(crate) workers: &'m [WorkerSlot],
+    #[cfg(feature = "trace")]
+    pub(crate) trace: &'m crate::trace::Trace,
 }
 
 impl core::fmt::Debug for Resources<'_> {

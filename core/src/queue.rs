@@ -1,8 +1,9 @@
 //! The sync queue: final blocks that wait to be written, in the order in which they should be.
 //!
 //! A heap of fixed capacity, ordered by generation and then by address, so that the blocks of the commit that is being
-//! waited for come first and neighbours come together: the syncer merges them into one request. The queue holds a block
-//! by the share that is parked in its frame; an entry is only a number.
+//! waited for come first and neighbours come together: the syncer merges them into one request. Between the two stands the
+//! batch, which changes only when somebody waits for what was queued so far: what is queued later cannot overtake that. The
+//! queue holds a block by the share that is parked in its frame; an entry is only a number.
 //!
 //! Ordering in the queue says nothing about durability. What a commit needs is in [`crate::commit`]: the writes of its
 //! generation counted, completed, and flushed.
@@ -14,6 +15,8 @@ use heapless::binary_heap::{BinaryHeap, BinaryHeapView, Min};
 pub(crate) struct Entry {
     // The order of the fields is the order of the queue.
     pub(crate) generation: u64,
+    /// See [`crate::store::Engine::batch`].
+    pub(crate) batch: u32,
     pub(crate) block: u32,
     /// The frame with the parked share, as a link (number plus one).
     pub(crate) frame_link: u32,

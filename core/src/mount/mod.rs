@@ -30,7 +30,7 @@ mod superblocks;
 use crate::arena::{ArenaState, Arenas};
 use crate::cache::Cache;
 use crate::commit::Commit;
-use crate::device::{Completion, Device, DeviceError, DeviceGeometry, FlushTag, Purpose, Request};
+use crate::device::{Completion, Device, DeviceError, DeviceGeometry, FlushTag, Purpose, Request, DROP_RELAXATIONS};
 use crate::epoch::Epochs;
 use crate::error::{Damage, DeviceOp, Error, MemoryPart};
 use crate::format::{BlockSize, FormatError, SuperHead, NONE};
@@ -444,6 +444,9 @@ pub(crate) fn build_engine<'m>(
         no_more_workers: AtomicBool::new(false),
         platform,
         pending: [AtomicU32::new(0), AtomicU32::new(0)],
+        batch: AtomicU32::new(1),
+        #[cfg(feature = "trace")]
+        trace: memory.trace,
         discards,
         read_only: AtomicBool::new(false),
     }
@@ -471,9 +474,6 @@ impl<'d, 'm> Store<'d, 'm> {
         }
     }
 }
-
-/// Relaxations without any completion after which a mount that is dropped gives up on its device.
-const DROP_RELAXATIONS: u32 = u32::MAX;
 
 impl Drop for Mounting<'_, '_> {
     /// Waits, like a store that is dropped, until the device has given the buffer back.

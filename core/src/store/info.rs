@@ -97,7 +97,7 @@ impl Store<'_, '_> {
     /// Shows the last events, the newest first, until `see` returns `false` or there are no more.
     #[cfg(feature = "trace")]
     pub fn trace(&self, see: &mut dyn FnMut(&crate::TraceEvent) -> bool) {
-        self.trace.each(self.engine.platform, see);
+        self.engine.trace.each(self.engine.platform, see);
     }
 
     /// What mount found.

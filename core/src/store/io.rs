@@ -2,7 +2,7 @@
 
 use super::Store;
 use crate::commit::Action;
-use crate::device::{Completion, DeviceError, Payload, Purpose, Request, RequestKind};
+use crate::device::{Completion, DeviceError, Payload, Purpose, Request, RequestKind, DROP_RELAXATIONS};
 use crate::error::{DeviceOp, Error};
 use crate::pool::{Shared, SharedChain};
 use crate::queue::Entry;
@@ -19,14 +19,15 @@ const UNSENT_MAX: usize = 16;
 
 /// Requests waiting to be offered to the device again.
 pub(super) struct Unsent<'m> {
-    pub(super) requests: heapless::Vec<Request<'m>, UNSENT_MAX>,
+    /// The one that waits longest comes first.
+    pub(super) requests: heapless::Deque<Request<'m>, UNSENT_MAX>,
     /// Callers that may still add one each.
     pub(super) promised: usize,
 }
 
 impl Unsent<'_> {
     pub(super) fn new() -> Self {
-        Self { requests: heapless::Vec::new(), promised: 0 }
+        Self { requests: heapless::Deque::new(), promised: 0 }
     }
 }
 
@@ -71,7 +72,18 @@ impl<'d, 'm> Store<'d, 'm> {
             unsent.promised -= 1;
             if let Some(request) = refused {
                 // There is room: it was promised.
-                let kept = unsent.requests.push(request);
+                let kept = unsent.requests.push_back(request);
+                debug_assert!(kept.is_ok());
+            }
+        });
+    }
+
+    /// Keeps the promise for a request that was the first of the unsent ones; if it was refused again, it stays the first.
+    fn put_back(&self, refused: Option<Request<'m>>) {
+        self.unsent.with(self.engine.platform, |unsent| {
+            unsent.promised -= 1;
+            if let Some(request) = refused {
+                let kept = unsent.requests.push_front(request);
                 debug_assert!(kept.is_ok());
             }
         });
@@ -81,7 +93,7 @@ impl<'d, 'm> Store<'d, 'm> {
         let mut worked = false;
         for _ in 0..UNSENT_MAX {
             let next = self.unsent.with(self.engine.platform, |unsent| {
-                let request = unsent.requests.pop()?;
+                let request = unsent.requests.pop_front()?;
                 unsent.promised += 1;
                 Some(request)
             });
@@ -94,7 +106,7 @@ impl<'d, 'm> Store<'d, 'm> {
             }
             let refused = self.submit(request);
             let full = refused.is_some();
-            self.keep_promise(refused);
+            self.put_back(refused);
             if full {
                 break;
             }
@@ -160,7 +172,7 @@ impl<'d, 'm> Store<'d, 'm> {
         self.written_blocks.fetch_add(chain.len(), Ordering::Relaxed);
         self.written_requests.fetch_add(1, Ordering::Relaxed);
         let addr = u64::from(first.block) << self.engine.size.shift();
-        trace!(self, Submitted, addr);
+        trace!(self.engine, Submitted, addr);
         Some(Request::write(addr, block_len, chain, Purpose::Queued { parity }))
     }
 
@@ -171,7 +183,7 @@ impl<'d, 'm> Store<'d, 'm> {
                 self.retire(place);
             }
         }
-        trace!(self, Written, u64::from(block) << self.engine.size.shift());
+        trace!(self.engine, Written, u64::from(block) << self.engine.size.shift());
         drop(share);
         self.engine.pending[usize::from(parity & 1)].fetch_sub(1, Ordering::AcqRel);
     }
@@ -216,6 +228,10 @@ impl<'d, 'm> Store<'d, 'm> {
             (Payload::Nothing(_), _) => self.commit.with(self.engine.platform, |commit| commit.write_done()),
             (Payload::Slots(mut chain), Purpose::CacheRead) => {
                 while let Some(slot) = chain.pop() {
+                    #[cfg(feature = "trace")]
+                    if slot.meta().is_in_table() && result.is_ok() {
+                        trace!(self.engine, Cached, addr);
+                    }
                     self.engine.cache.finish_read(slot, result);
                 }
             }
@@ -277,9 +293,6 @@ impl<'d, 'm> Store<'d, 'm> {
         worked
     }
 }
-
-/// Relaxations without any completion after which a store that is dropped gives up on its device.
-const DROP_RELAXATIONS: u32 = u32::MAX;
 
 impl Drop for Store<'_, '_> {
     /// Waits until the device has given every buffer back, and submits nothing more: a write that is still on its way

@@ -21,15 +21,17 @@
 mod info;
 mod io;
 mod reading;
+mod settle;
 mod worker;
 
 pub use info::Counters;
 pub use reading::{ReadOptions, Reading};
+pub use settle::StillOwned;
 pub use worker::Worker;
 
 use crate::arena::{Arenas, Class, Place};
 use crate::block::{check_type, Block, BlockPtr, Filling};
-use crate::cache::Cache;
+use crate::cache::{Cache, Content};
 use crate::commit::{Commit, CommitTicket};
 use crate::device::{Device, DeviceGeometry};
 use crate::epoch::Epochs;
@@ -45,7 +47,7 @@ use crate::queue::{Entry, QueueView};
 use crate::roots::Roots;
 use crate::sabotage::{sabotaged, Switch};
 use crate::sync::{AtomicBool, AtomicU32, Lock, Ordering};
-use crate::trace::trace;
+use crate::trace::{trace, Holder};
 use io::Unsent;
 
 /// What all handles share: everything of the store but the device and the commit.
@@ -64,6 +66,10 @@ pub(crate) struct Engine<'m> {
     pub(crate) platform: &'m dyn Platform,
     /// Blocks that are part of a generation and not yet written, by the low bit of the generation.
     pub(crate) pending: [AtomicU32; 2],
+    /// What is queued now is of this batch: an odd number, two more each time that somebody waits for all that was queued.
+    pub(crate) batch: AtomicU32,
+    #[cfg(feature = "trace")]
+    pub(crate) trace: &'m crate::trace::Trace,
     /// Commits tell the device what they freed.
     pub(crate) discards: bool,
     /// Nothing is written any more: the volume was mounted so, or a write or flush failed.
@@ -128,17 +134,6 @@ enum Freed {
     Committed,
 }
 
-/// What a device has not given back when its store was unmounted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StillOwned {
-    /// Why the store had stopped to write, if it had.
-    pub failure: Option<Error>,
-    /// Requests and flushes that the device has not completed.
-    pub requests: u32,
-    /// Byte addresses of the blocks in the buffers that it still owns: the first few, then `None`.
-    pub buffers: [Option<u64>; 4],
-}
-
 /// A mounted volume. Shared by reference among any number of threads or CPUs.
 ///
 /// `'m` is the life of the memory, `'d` that of the device, which may own requests with buffers of that memory and so
@@ -148,9 +143,9 @@ pub struct Store<'d, 'm> {
     device: &'d dyn Device<'m>,
     geometry: DeviceGeometry,
     commit: Lock<Commit<'m>>,
+    /// How often the commit machine was found idle by somebody who begins a commit; changed under its lock.
+    commits_begun: AtomicU32,
     unsent: Lock<Unsent<'m>>,
-    #[cfg(feature = "trace")]
-    trace: crate::trace::Trace,
     /// Requests and flushes that the device has.
     in_flight: AtomicU32,
     /// The device is not waited for any more.
@@ -176,9 +171,8 @@ impl<'d, 'm> Store<'d, 'm> {
             device,
             geometry: device.geometry(),
             commit: Lock::new(commit),
+            commits_begun: AtomicU32::new(0),
             unsent: Lock::new(Unsent::new()),
-            #[cfg(feature = "trace")]
-            trace: crate::trace::Trace::new(),
             in_flight: AtomicU32::new(0),
             abandoned: AtomicBool::new(false),
             patience_relaxations: if patience_relaxations == 0 { 1_000_000 } else { patience_relaxations },
@@ -213,7 +207,7 @@ impl<'d, 'm> Store<'d, 'm> {
             Ok(mut slot) => {
                 slot.bytes_mut().fill(0);
                 filling.slot = Some(slot);
-                trace!(self, Allocated, filling.addr(), caller);
+                trace!(self.engine, Allocated, filling.addr(), caller);
                 Ok(filling)
             }
             Err(error) => {
@@ -228,6 +222,7 @@ impl<'d, 'm> Store<'d, 'm> {
     ///
     /// # Errors
     /// As [`Store::allocate`]; [`Error::BadParameter`] if `what` is of another type than the content.
+    #[track_caller]
     pub fn duplicate(&self, block: &Block<'_>, what: Allocate) -> Result<Filling<'_>, Error> {
         check_type(block.bytes(), what.block_type)
             .map_err(|_| Error::BadParameter { name: "block type", found: what.block_type as u64 })?;
@@ -269,19 +264,21 @@ impl<'d, 'm> Store<'d, 'm> {
         };
         check_type(bytes, filling.block_type).map_err(|error| Error::format(addr, error))?;
         let hash = hash64(bytes);
+        let batch = self.engine.batch.load(Ordering::Acquire);
         let Some(slot) = filling.slot.take() else { return Err(Error::BadAddress { addr }) };
         let published = self.engine.arenas.change(place.arena, |state, map| {
             let generation = state.rolled + 1;
             map.enqueue(&mut state.counts, place.index).map_err(|_| Error::corrupt(addr, Damage::CacheConflict))?;
             state.changes += 1;
-            let share = self.engine.cache.publish(slot, place.block, hash, addr)?;
+            let share = self.engine.cache.publish(slot, place.block, Content { hash, batch }, addr)?;
             self.engine.pending[(generation & 1) as usize].fetch_add(1, Ordering::AcqRel);
             Ok((share, generation))
         });
         let (share, generation) = published.inspect_err(|error| self.fail(*error))?;
-        trace!(self, Enqueued, addr, caller);
-        self.push(&share, Entry { generation, block: place.block, frame_link: share.id().link() });
-        Ok(Block { share, ptr: BlockPtr { addr, hash, gen: birth } })
+        trace!(self.engine, Cached, addr, caller);
+        trace!(self.engine, Enqueued, addr, caller);
+        self.push(&share, Entry { generation, batch, block: place.block, frame_link: share.id().link() });
+        Ok(Block { share, ptr: BlockPtr { addr, hash, gen: birth }, _holder: Holder::new(&self.engine, addr) })
     }
 
     /// Puts a published block into the sync queue, helping to drain it if it is full.
@@ -309,7 +306,7 @@ impl<'d, 'm> Store<'d, 'm> {
         self.promise_limbo()?;
         let freed = self.free_in_map(ptr.addr, place);
         if freed.is_ok() {
-            trace!(self, Freed, ptr.addr, caller);
+            trace!(self.engine, Freed, ptr.addr, caller);
         }
         match freed {
             // Its write is under way: `written` keeps the promise.
@@ -354,8 +351,8 @@ impl<'d, 'm> Store<'d, 'm> {
     /// [`Error::CommitInFlight`] while an earlier commit is not settled; [`Error::ReadOnly`].
     pub fn commit_start(&self, roots: Roots) -> Result<CommitTicket, Error> {
         self.check_writable()?;
-        let ticket = self.commit.with(self.engine.platform, |commit| commit.start(&self.engine, roots))?;
-        trace!(self, CommitBegun, ticket.generation);
+        let ticket = self.begin(|commit| commit.start(&self.engine, roots))?;
+        trace!(self.engine, CommitBegun, ticket.generation);
         Ok(ticket)
     }
 
@@ -405,7 +402,16 @@ impl<'d, 'm> Store<'d, 'm> {
     pub fn grow_start(&self) -> Result<CommitTicket, Error> {
         self.check_writable()?;
         let len_bytes = self.device.geometry().len_bytes;
-        self.commit.with(self.engine.platform, |commit| commit.start_grow(&self.engine, len_bytes))
+        self.begin(|commit| commit.start_grow(&self.engine, len_bytes))
+    }
+
+    /// Begins a commit, which only an idle machine does, and counts that.
+    fn begin(&self, start: impl FnOnce(&mut Commit<'m>) -> Result<CommitTicket, Error>) -> Result<CommitTicket, Error> {
+        self.commit.with(self.engine.platform, |commit| {
+            let ticket = start(commit)?;
+            self.commits_begun.fetch_add(1, Ordering::Relaxed);
+            Ok(ticket)
+        })
     }
 
     /// Grows the volume to the present size of its device, and waits until that is durable.
@@ -414,66 +420,6 @@ impl<'d, 'm> Store<'d, 'm> {
     /// As [`Store::grow_start`] and [`Store::commit`].
     pub fn grow(&self) -> Result<u64, Error> {
         self.finish(|| self.grow_start())
-    }
-
-    /// Waits until nothing is queued, in flight or trailing behind a commit. This is no commit.
-    ///
-    /// # Errors
-    /// [`Error::Device`] if something failed meanwhile or before; [`Error::Stalled`].
-    pub fn settle(&self) -> Result<(), Error> {
-        let mut patience = self.patience_relaxations;
-        loop {
-            let idle = self.commit_is_idle();
-            if !self.is_busy() {
-                match self.failure() {
-                    Some(error) => return Err(error),
-                    None if idle => return Ok(()),
-                    None => {}
-                }
-            }
-            self.wait_for_workers(&mut patience)?;
-        }
-    }
-
-    /// [`Store::unmount`] for a device that may never answer: gives up after so many relaxations in which nothing moved.
-    /// The store is then abandoned; the buffers in [`StillOwned`] stay with the device.
-    ///
-    /// # Errors
-    /// [`StillOwned`] with the failure, if there was one, and what the device has not given back.
-    #[allow(clippy::result_large_err)] // said once, at the very end
-    pub fn unmount_within(self, relaxations: u32) -> Result<(), StillOwned> {
-        self.engine.no_more_workers.store(true, Ordering::Release);
-        let mut idle = 0;
-        while idle < relaxations {
-            if !self.is_busy() && (self.engine.has_failed() || self.commit_is_idle()) {
-                break;
-            }
-            if self.step() {
-                idle = 0;
-            } else {
-                self.engine.platform.relax();
-                idle += 1;
-            }
-        }
-        let (buffers, in_flight) = (self.engine.cache.owned_by_device(), self.in_flight.load(Ordering::Acquire));
-        self.abandoned.store(true, Ordering::Release);
-        match (self.failure(), in_flight) {
-            (None, 0) => Ok(()),
-            (failure, requests) => Err(StillOwned { failure, requests, buffers }),
-        }
-    }
-
-    fn commit_is_idle(&self) -> bool {
-        self.commit.with(self.engine.platform, |commit| commit.is_idle())
-    }
-
-    /// Ends the use of a volume: [`Store::settle`]. What was not committed is gone, as after a crash.
-    ///
-    /// # Errors
-    /// As [`Store::settle`].
-    pub fn unmount(self) -> Result<(), Error> {
-        self.engine.no_more_workers.store(true, Ordering::Release);
-        self.settle()
     }
 
     fn step_or_relax(&self) {

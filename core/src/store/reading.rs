@@ -9,7 +9,7 @@ use crate::error::{Damage, DeviceOp, Error};
 use crate::pool::{Shared, SlotChain};
 use crate::sabotage::{sabotaged, Switch};
 use crate::scrub::Scrub;
-use crate::trace::trace;
+use crate::trace::{trace, Holder};
 
 impl<'d, 'm> Store<'d, 'm> {
     /// Begins to read every superblock, header and log block again, at the caller's pace: see [`Scrub`].
@@ -61,7 +61,8 @@ impl Store<'_, '_> {
     /// As [`Store::read`].
     #[track_caller]
     pub fn read_with(&self, ptr: BlockPtr, options: ReadOptions) -> Result<Block<'_>, Error> {
-        let reading = self.retry_no_buffer(|| self.start_read_with(ptr, options))?;
+        trace!(self.engine, Read, ptr.addr, caller);
+        let reading = self.retry_no_buffer(|| self.begin_read(ptr, options))?;
         loop {
             if let Some(result) = reading.poll() {
                 return result;
@@ -85,11 +86,15 @@ impl Store<'_, '_> {
     /// As [`Store::start_read`].
     #[track_caller]
     pub fn start_read_with(&self, ptr: BlockPtr, options: ReadOptions) -> Result<Reading<'_>, Error> {
+        trace!(self.engine, Read, ptr.addr, caller);
+        self.begin_read(ptr, options)
+    }
+
+    fn begin_read(&self, ptr: BlockPtr, options: ReadOptions) -> Result<Reading<'_>, Error> {
         let place = self.engine.arenas.locate(ptr.addr)?;
         if !self.promise() {
             return Err(Error::NoBuffer);
         }
-        trace!(self, Read, ptr.addr, caller);
         let looked_up = self.engine.cache.lookup(place.block, options.class, !options.past_cache);
         let (source, request) = match looked_up {
             Err(error) => {
@@ -123,6 +128,7 @@ pub struct Reading<'s> {
 
 impl<'s> Reading<'s> {
     /// The block, once it is here; the same answer each time after that.
+    #[track_caller]
     pub fn poll(&self) -> Option<Result<Block<'s>, Error>> {
         let addr = self.ptr.addr;
         let share = match &self.source {
@@ -137,7 +143,7 @@ impl<'s> Reading<'s> {
             self.engine.cache.distrust(&share);
             return Some(Err(Error::corrupt(addr, Damage::Hash { expected, found })));
         }
-        Some(Ok(Block { share, ptr: self.ptr }))
+        Some(Ok(Block { share, ptr: self.ptr, _holder: Holder::new(self.engine, addr) }))
     }
 }
 

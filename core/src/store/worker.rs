@@ -10,6 +10,17 @@ use crate::sync::Ordering;
 /// Blocks that one step takes out of limbo at most.
 const REAP_BUDGET: usize = 32;
 
+/// Steps or relaxations that a free takes before it adds to a limbo that is so full: none below `least`, then one, and four
+/// times as many with every eighth of what is left of its places. None when there is no place left: that wait is another.
+fn rounds(filled: u32, least: u32, places: u32) -> u32 {
+    if filled < least || filled >= places {
+        return 0;
+    }
+    // Not more than 7: `filled` is less than `places`.
+    let eighth = u64::from(filled - least) * 8 / u64::from(places - least);
+    1 << (2 * eighth)
+}
+
 /// A worker inside an epoch: no block that it can reach by pointers that it found after entering is handed out again until
 /// this is dropped. Keep it for one walk or one change, not for ever: see [`Store::enter`].
 pub struct Worker<'s> {
@@ -33,8 +44,9 @@ impl Store<'_, '_> {
     /// Enters an epoch, for whoever follows pointers while others free what they lead to. Never waits. `worker` is the name
     /// that others are told in [`Error::Stalled`] if this worker does not leave.
     ///
-    /// Leave before you free much: while limbo is full, [`Store::free`] waits for workers to leave, and workers
-    /// who all free from inside hold each other up until their patience ends in [`Error::Stalled`].
+    /// Leave before you free much: from a quarter of the cache's blocks in limbo on [`Store::free`] gives workers time to leave,
+    /// the more the fuller limbo is; when it is full it waits for them, and workers who all free from inside hold each
+    /// other up until their patience ends in [`Error::Stalled`].
     ///
     /// A structure that is changed by one caller at a time, and read by nobody else meanwhile, needs no epochs.
     ///
@@ -50,8 +62,10 @@ impl Store<'_, '_> {
         self.engine.limbo.with(self.engine.platform, |limbo| limbo.storage_len() as u32)
     }
 
-    /// Waits for a place in limbo and keeps it; while limbo is not full, that is at once.
+    /// Waits for a place in limbo and keeps it: at once while limbo is small; with some steps or relaxations before while it
+    /// is not (see [`rounds`]); when it is full, for as long as the patience lasts.
     pub(super) fn promise_limbo(&self) -> Result<(), Error> {
+        self.help_limbo();
         let mut patience = self.patience_relaxations;
         loop {
             let kept = self.engine.limbo.with(self.engine.platform, |limbo| {
@@ -64,6 +78,23 @@ impl Store<'_, '_> {
                 return Ok(());
             }
             self.wait_for_workers(&mut patience)?;
+        }
+    }
+
+    /// Back-pressure on those who free, from a quarter of the cache on. It ends by itself, whether or not it helped: whoever
+    /// frees from inside an epoch, on the only CPU, would wait for itself.
+    fn help_limbo(&self) {
+        let rounds = || {
+            self.engine.limbo.with(self.engine.platform, |limbo| {
+                let promised = self.engine.limbo_promised.load(Ordering::Relaxed);
+                let filled = limbo.storage_len() as u32 + promised;
+                rounds(filled, self.engine.cache.len() / 4, limbo.storage_capacity() as u32)
+            })
+        };
+        let mut round = 0;
+        while round < rounds() {
+            self.step_or_relax();
+            round += 1;
         }
     }
 

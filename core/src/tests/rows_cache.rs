@@ -214,7 +214,40 @@ impl Platform for Relaxing {
     fn leave_critical(&self, _saved: usize) {}
 }
 
-/// Nobody waits while limbo has room; when it is full, as many relaxations pass as the mount asked for.
+/// Nobody waits while limbo holds less than a quarter of the cache. From there on each free gives the worker in the way some
+/// relaxations to leave, more of them the fuller limbo is, and then goes on all the same: on one CPU the worker may be the one
+/// who frees.
+#[test]
+fn limbo_presses_back_from_a_quarter_of_the_cache_on() {
+    let memories = [memory(), memory()];
+    let platform = Relaxing(AtomicU32::new(0));
+    let disk = Disk::new(vec![0; 1 << 20]);
+    format(memories[0].take().unwrap(), &disk, options(1)).unmount().unwrap();
+    let options = MountOptions { patience_relaxations: 10, ..MountOptions::default() };
+    let store = Store::mount(memories[1].take().unwrap(), &disk, &platform, options).unwrap();
+    let relaxed = || platform.0.load(Ordering::SeqCst);
+    let worker = store.enter(1).unwrap();
+    let ptrs: Vec<BlockPtr> = (0..26).map(|i| write(&store, i).unwrap()).collect();
+    store.settle().unwrap();
+    let waits: Vec<u32> = ptrs[..24]
+        .iter()
+        .map(|ptr| {
+            let before = relaxed();
+            store.free(*ptr).unwrap();
+            relaxed() - before
+        })
+        .collect();
+    // 24 buffers, 4 of them for commits.
+    assert_eq!(waits[..5], [0; 5], "less than a quarter of the cache");
+    assert!(waits[5] > 0 && waits[5..].is_sorted() && waits[23] > 1000 * waits[5], "{waits:?}");
+    assert_eq!(store.limbo_blocks(), 24);
+    drop(worker);
+    let before = relaxed();
+    store.free(ptrs[24]).unwrap();
+    assert_eq!((relaxed() - before, store.limbo_blocks()), (0, 0), "whoever frees helps as soon as it can");
+}
+
+/// When limbo is full, as many relaxations pass as the mount asked for.
 #[test]
 fn a_worker_that_stays_is_named_after_the_patience_of_the_mount() {
     for patience_relaxations in [1, 25, 1000] {

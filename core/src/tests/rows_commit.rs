@@ -44,7 +44,7 @@ fn sorted(mut addrs: Vec<u64>) -> Vec<u64> {
 fn entries_leave_the_queue_by_generation_and_address() {
     let mut queue: Queue<64> = Queue::new();
     let mut entries: Vec<Entry> = (0..64_u32)
-        .map(|i| Entry { generation: u64::from(i * 7 % 3), block: i * 29 % 64, frame_link: 64 - i })
+        .map(|i| Entry { generation: u64::from(i * 7 % 3), batch: 1, block: i * 29 % 64, frame_link: 64 - i })
         .collect();
     for entry in &entries {
         queue.push(*entry).unwrap();

@@ -306,8 +306,7 @@ fn the_size_of_a_memory_follows_from_its_parameters() {
 /// Nothing of any size is on the stack: mount, changes, commits, growing and scrubbing all fit into a small one.
 #[test]
 fn the_whole_store_runs_on_a_small_stack() {
-    // The ring of events, for those who debug, is part of the store value.
-    const STACK_LEN_BYTES: usize = if cfg!(feature = "trace") { 256 << 10 } else { 64 << 10 };
+    const STACK_LEN_BYTES: usize = 64 << 10;
     let memories = [memory(), memory()];
     let disk = Disk::new(vec![0; 512 << 10]);
     let work = || {

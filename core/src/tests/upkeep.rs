@@ -279,6 +279,59 @@ fn what_a_worker_may_be_reading_is_not_handed_out() {
     drop(later);
 }
 
+/// Others may enqueue and commit for ever: what is waited for is what there was.
+#[test]
+fn settling_ends_while_others_go_on_to_enqueue_and_to_commit() {
+    let memory = memory();
+    let disk = Disk::new(vec![0; 1 << 20]);
+    let store = Store::format(memory.take().unwrap(), &disk, &NoInterrupts, options(1)).unwrap();
+    // Low addresses that are free again, so that what comes later would be written earlier, were it for the address alone.
+    let low: Vec<BlockPtr> = (0..100).map(|i| write(&store, i).unwrap()).collect();
+    let mut root = write(&store, 200).unwrap();
+    store.commit(store.roots().with_root(Some(root), 1)).unwrap();
+    low.iter().for_each(|ptr| store.free(*ptr).unwrap());
+    store.commit(store.roots()).unwrap();
+    store.settle().unwrap();
+    let own: Vec<BlockPtr> = (0..6).map(|i| write(&store, i).unwrap()).collect();
+    let mut settling = store.start_settling();
+    let mut rounds = 0;
+    let result = loop {
+        if let Some(result) = store.poll_settling(&mut settling) {
+            break result;
+        }
+        assert!(rounds < 200, "waits for what others do");
+        rounds += 1;
+        for i in 0..3 {
+            write(&store, i).unwrap();
+        }
+        store.step();
+        assert_ne!(store.counters().pending_blocks, 0, "there is always something to do");
+    };
+    assert_eq!(result, Ok(()));
+    let bytes = disk.bytes();
+    for (i, ptr) in own.iter().enumerate() {
+        assert_eq!(bytes[ptr.addr as usize..][..BLOCK], [i as u8; BLOCK], "it is on the disk");
+    }
+    // A commit that is followed by the next one at once, so that the machine is hardly ever idle.
+    let mut ticket = store.commit_start(store.roots()).unwrap();
+    let mut settling = store.start_settling();
+    for round in 0..10_000_u32 {
+        assert!(round < 9_999, "waits for later commits");
+        if store.poll_settling(&mut settling).is_some() {
+            break;
+        }
+        store.step();
+        if store.commit_poll(&ticket).is_some() {
+            let next = write(&store, round as u8).unwrap();
+            if let Ok(begun) = store.commit_start(store.roots().with_root(Some(next), 1)) {
+                store.free(root).unwrap();
+                (root, ticket) = (next, begun);
+            }
+        }
+    }
+    store.settle().unwrap();
+}
+
 #[test]
 fn limbo_is_bounded_and_says_who_fills_it() {
     let memory = memory();
@@ -373,24 +426,88 @@ fn a_scrub_keeps_out_of_the_way_of_commits() {
 }
 
 #[cfg(feature = "trace")]
-#[test]
-fn the_trace_names_the_line_that_freed_a_block() {
-    let memory = memory();
-    let disk = Disk::new(vec![0; 1 << 20]);
-    let store = Store::format(memory.take().unwrap(), &disk, &NoInterrupts, options(1)).unwrap();
-    let ptr = write(&store, 1).unwrap();
-    store.commit(store.roots().with_root(Some(ptr), 1)).unwrap();
-    let line = line!() + 1;
-    store.free(ptr).unwrap();
-    let mut seen = Vec::new();
-    store.trace(&mut |event| {
-        if event.addr == ptr.addr {
-            seen.push((event.what, event.caller.map(|caller| caller.line())));
+mod trace {
+    use super::*;
+    use crate::TraceWhat::{self, Allocated, Cached, Dropped, Enqueued, Freed, Held, Read, Submitted, Written};
+
+    /// What happened to a block, and in which lines of this file; the oldest event first.
+    fn events(store: &Store<'_, '_>, addr: u64) -> Vec<(TraceWhat, Option<u32>)> {
+        let mut seen = Vec::new();
+        store.trace(&mut |event| {
+            if event.addr == addr && event.what != TraceWhat::CommitBegun {
+                let here = event.caller.filter(|caller| caller.file() == file!());
+                seen.push((event.what, here.map(|caller| caller.line())));
+            }
+            true
+        });
+        seen.reverse();
+        seen
+    }
+
+    #[test]
+    fn the_trace_names_the_line_that_freed_a_block() {
+        let memory = memory();
+        let disk = Disk::new(vec![0; 1 << 20]);
+        let store = Store::format(memory.take().unwrap(), &disk, &NoInterrupts, options(1)).unwrap();
+        let ptr = write(&store, 1).unwrap();
+        store.commit(store.roots().with_root(Some(ptr), 1)).unwrap();
+        let line = line!() + 1;
+        store.free(ptr).unwrap();
+        let seen = events(&store, ptr.addr);
+        let what: Vec<_> = seen.iter().map(|event| event.0).collect();
+        assert_eq!(what, [Allocated, Cached, Enqueued, Held, Dropped, Submitted, Written, Freed]);
+        assert_eq!(seen[7].1, Some(line));
+    }
+
+    /// Each handle is given out in one line and dropped once; a drop names that line.
+    #[test]
+    fn the_trace_tells_what_is_cached_and_who_holds_and_drops_it() {
+        let memory = memory();
+        let disk = Disk::new(vec![0; 1 << 20]);
+        let store = Store::format(memory.take().unwrap(), &disk, &NoInterrupts, options(1)).unwrap();
+        let ptr = write(&store, 1).unwrap();
+        for _ in 0..40 {
+            store.free(write(&store, 1).unwrap()).unwrap();
         }
-        true
-    });
-    use crate::TraceWhat::{Allocated, Enqueued, Freed, Submitted, Written};
-    assert_eq!(seen.iter().map(|event| event.0).collect::<Vec<_>>(), [Freed, Written, Submitted, Enqueued, Allocated]);
-    assert_eq!(seen[0].1, Some(line));
-    assert!(seen[4].1.is_some());
+        let line = line!() + 1;
+        let first = store.read(ptr).unwrap();
+        let second = first.clone();
+        drop(first);
+        let reading = store.start_read(ptr).unwrap();
+        let third = reading.poll().unwrap().unwrap();
+        drop(third);
+        drop(second);
+        let expected = [
+            (Read, Some(line)),
+            (Cached, None),
+            (Held, Some(line)),
+            (Held, Some(line + 1)),
+            (Dropped, Some(line)),
+            (Read, Some(line + 3)),
+            (Held, Some(line + 4)),
+            (Dropped, Some(line + 4)),
+            (Dropped, Some(line + 1)),
+        ];
+        assert!(events(&store, ptr.addr).ends_with(&expected), "{:?}", events(&store, ptr.addr));
+    }
+
+    /// It has a fixed number of places, in the memory of the store, and none of it on the stack.
+    #[test]
+    fn the_ring_is_in_the_memory_value() {
+        let ring = crate::TRACE_EVENTS * size_of::<crate::TraceEvent>();
+        assert!(ring <= 11 << 10, "{ring}");
+        assert!(size_of::<Store<'_, '_>>() < ring / 2, "{}", size_of::<Store<'_, '_>>());
+        let memory = memory();
+        let disk = Disk::new(vec![0; 1 << 20]);
+        let store = Store::format(memory.take().unwrap(), &disk, &NoInterrupts, options(1)).unwrap();
+        for i in 0..100 {
+            write(&store, i).unwrap();
+        }
+        let mut count = 0;
+        store.trace(&mut |_| {
+            count += 1;
+            true
+        });
+        assert_eq!(count, crate::TRACE_EVENTS);
+    }
 }
