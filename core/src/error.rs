@@ -63,7 +63,7 @@ pub enum Damage {
     CacheConflict,
 }
 
-/// Which part of a [`crate::Memory`] is too small for a volume.
+/// Which part of a [`crate::Memory`], or of what else a caller lends, is too small for a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemoryPart {
     /// Buffers (`PAGES` and `FRAMES`).
@@ -72,6 +72,8 @@ pub enum MemoryPart {
     MapWords,
     /// Arenas (`ARENAS`).
     Arenas,
+    /// Words that a caller lends to a check ([`crate::Store::check_words`]).
+    CheckWords,
 }
 
 /// Why an operation of the store did not succeed.

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   store      what a user sees: allocate, enqueue, read, free, commit
+//!   scrub      reads metadata again             check     compares it with what is reachable
 //!   commit     the write and flush order        mount     from bytes to state      mkfs    a new volume
 //!   queue      blocks that wait to be written   cache     blocks in memory
 //!   epoch      who may still be reading     limbo     blocks that wait for them to leave
@@ -65,6 +66,7 @@ mod arena;
 pub mod bench;
 mod block;
 mod cache;
+mod check;
 mod commit;
 pub mod device;
 mod epoch;
@@ -92,11 +94,12 @@ mod trace;
 
 pub use arena::{Class, Space};
 pub use block::{Block, BlockPtr, Filling};
+pub use check::{check_words, Check, CheckReport, CheckStep, Finding, Verify};
 pub use commit::{CommitCounters, CommitTicket};
 pub use device::{Completion, Device, DeviceError, DeviceGeometry, FlushTag, Request, RequestKind};
 pub use error::{Damage, DeviceOp, Error, MemoryPart};
 pub use memory::{Memory, Resources};
-pub use mkfs::FormatOptions;
+pub use mkfs::{FormatOptions, Formatting};
 pub use mount::{ArenaInfo, CopyState, Failed, MountOptions, MountReport, Mounting};
 pub use platform::{NoInterrupts, Platform};
 pub use roots::Roots;

@@ -1,28 +1,39 @@
 //! A new volume: the first commit of a store that begins with every block free.
 //!
+//! ```text
+//!   look for anything that is not zero at both ends of the device      unless forced; nothing is written so far
+//!   overwrite each place of a superblock with zeros                    flush
+//!   commit of nothing, from a state in which everything is free        until its second copies are durable
+//! ```
+//!
 //! The commit machine writes logs, headers and superblocks in its usual order, so a format that is cut off leaves
-//! either no volume or a whole one. Before that, whatever superblocks the device had are overwritten with zeros.
+//! either no volume or a whole one: whatever superblocks the device had are gone before.
+//!
+//! Like a mount it goes by bounded steps, with one request in flight until there is a store.
 
 // Without a heap there is nothing to box a large error in, and it is the memory itself that comes back.
 #![allow(clippy::result_large_err)]
 
 use crate::arena::MIN_ARENA_BLOCKS;
-use crate::commit::Commit;
-use crate::device::{Completion, Device, DeviceGeometry, FlushTag, Purpose, Request};
+use crate::commit::{Commit, CommitTicket};
+use crate::device::{Completion, Device, DeviceError, DeviceGeometry, FlushTag, Purpose, Request, DROP_RELAXATIONS};
 use crate::error::{DeviceOp, Error, MemoryPart};
 use crate::format::{max_arenas, BlockSize};
 use crate::freemap::FreeMap;
 use crate::memory::{Resources, PROBE_LEN_BYTES};
 use crate::mount::{build_engine, CopyState, Failed, MountReport, Mounting, MIN_FRAMES};
 use crate::platform::Platform;
-use crate::pool::{Pool, SharedChain, Slot, SlotChain};
+use crate::pool::{SharedChain, Slot, SlotChain};
 use crate::roots::Roots;
-use crate::store::Store;
+use crate::store::{Settling, Store};
 
 /// Bytes at the start and at the end of a device that must be zero for it to count as blank. Every common file system
 /// and partition table has something in one of them.
 const BLANK_FRONT_LEN: u64 = 1 << 20;
 const BLANK_BACK_LEN: u64 = 64 << 10;
+/// Bytes that are read or written at once before there is a store.
+const UNIT: u64 = PROBE_LEN_BYTES as u64;
+
 /// What a new volume is to be like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FormatOptions {
@@ -74,87 +85,307 @@ fn check_memory(memory: &Resources<'_>, options: &FormatOptions, blocks: u32) ->
     Ok(())
 }
 
-/// Plain reads and writes before there is a store: a loop over `submit` and `poll`, one request at a time.
-struct Direct<'d, 'm> {
-    device: &'d dyn Device<'m>,
-    platform: &'m dyn Platform,
-    pool: Pool<'m>,
-    len_bytes: u64,
+/// What comes next, or is being done.
+enum Stage {
+    /// Look at what is at this address, up to the end of the range; behind the first range comes the second.
+    Blank {
+        addr: u64,
+        end: u64,
+        back: bool,
+    },
+    /// Read the block with a place where a superblock may be: its number.
+    EraseRead {
+        place: usize,
+    },
+    /// Write it back without that.
+    EraseWrite {
+        place: usize,
+    },
+    /// Make that durable.
+    Flush,
+    /// The first commit is under way.
+    Commit(CommitTicket),
+    /// So are its second copies.
+    Settle(Settling),
+    Done,
 }
 
-impl<'m> Direct<'_, 'm> {
-    fn slot(&self) -> Result<Slot<'m>, Error> {
-        (0..self.pool.len()).find_map(|index| self.pool.claim(self.pool.id(index)?)).ok_or(Error::NoBuffer)
+/// A format in progress: the form for executors. [`Store::format`] is a loop over it.
+pub struct Formatting<'d, 'm> {
+    device: &'d dyn Device<'m>,
+    platform: &'m dyn Platform,
+    options: FormatOptions,
+    geometry: DeviceGeometry,
+    /// Taken when the store is made.
+    memory: Option<Resources<'m>>,
+    store: Option<Store<'d, 'm>>,
+    /// Blocks of each arena; `None` before the first step.
+    blocks: Option<u32>,
+    stage: Stage,
+    /// The device has a request or flush of this, or is to be offered one again.
+    waiting: bool,
+    unsent: Option<Request<'m>>,
+    /// There was nothing to do in the last step but to wait.
+    idle: bool,
+    flush_tag: FlushTag,
+    /// Something was written, so the memory does not come back.
+    has_written: bool,
+}
+
+impl<'d, 'm> Formatting<'d, 'm> {
+    /// Prepares a format; [`Formatting::step`] does it.
+    pub fn new(
+        memory: Resources<'m>,
+        device: &'d dyn Device<'m>,
+        platform: &'m dyn Platform,
+        options: FormatOptions,
+    ) -> Self {
+        let geometry = device.geometry();
+        Self {
+            device,
+            platform,
+            options,
+            geometry,
+            memory: Some(memory),
+            store: None,
+            blocks: None,
+            stage: Stage::Blank { addr: 0, end: BLANK_FRONT_LEN.min(geometry.len_bytes), back: false },
+            waiting: false,
+            unsent: None,
+            idle: false,
+            flush_tag: FlushTag::fresh(),
+            has_written: false,
+        }
     }
 
-    fn run(&self, mut request: Request<'m>, op: DeviceOp) -> Result<Option<Slot<'m>>, Error> {
-        let addr = request.addr();
-        while let Err(refused) = self.device.submit(request) {
-            request = refused;
-            self.platform.relax();
+    /// Does a bounded piece of work. `Ok(None)` means: call again (after [`Platform::relax`], if nothing else is to be
+    /// done).
+    ///
+    /// # Errors
+    /// There will be no volume, see [`Store::format`]. Calling again after an error or a store gives an error.
+    pub fn step(&mut self) -> Result<Option<Store<'d, 'm>>, Failed<'m>> {
+        match self.try_step() {
+            Ok(false) => Ok(None),
+            Ok(true) => self.store.take().map(Some).ok_or(Failed { error: Error::ReadOnly, memory: None }),
+            Err(error) => {
+                self.stage = Stage::Done;
+                let memory = self.memory.take().filter(|_| !self.has_written);
+                Err(Failed { error, memory })
+            }
         }
-        loop {
-            match self.device.poll() {
-                Some(Completion::Transfer(done, result)) if done.is_of(&self.pool) => {
-                    return result.map(|()| done.into_slot()).map_err(|cause| Error::Device { op, addr, cause });
+    }
+
+    fn try_step(&mut self) -> Result<bool, Error> {
+        if self.blocks.is_none() {
+            self.blocks = Some(self.prepare()?);
+        }
+        if let Some(store) = &self.store {
+            self.idle = !store.step();
+            return self.step_store();
+        }
+        self.idle = self.waiting;
+        if !self.waiting {
+            return self.begin().map(|()| false);
+        }
+        if let Some(request) = self.unsent.take() {
+            self.unsent = self.device.submit(request).err();
+            return Ok(false);
+        }
+        match self.device.poll() {
+            // Whatever is not ours was asked for by an earlier store.
+            Some(Completion::Transfer(done, result)) if self.is_ours(&done) => {
+                self.waiting = false;
+                self.take(done, result)?;
+            }
+            Some(Completion::Flush(tag, result)) if tag == self.flush_tag => {
+                self.waiting = false;
+                result.map_err(|cause| Error::Device { op: DeviceOp::Flush, addr: 0, cause })?;
+                self.make_store()?;
+            }
+            Some(_) | None => {}
+        }
+        Ok(false)
+    }
+
+    /// Checks what can be checked without the device; returns the blocks of each arena.
+    fn prepare(&mut self) -> Result<u32, Error> {
+        if self.geometry.read_only {
+            return Err(Error::ReadOnly);
+        }
+        let blocks = arena_blocks(&self.geometry, &self.options)?;
+        check_memory(self.memory.as_ref().ok_or(Error::ReadOnly)?, &self.options, blocks)?;
+        if self.options.force {
+            self.stage = Stage::EraseRead { place: 0 };
+        }
+        Ok(blocks)
+    }
+
+    fn is_ours(&self, request: &Request<'m>) -> bool {
+        self.memory.as_ref().is_some_and(|memory| request.is_of(&memory.probe))
+    }
+
+    /// Where a read or write of one unit begins that covers this address. The end of the device may be no multiple of it.
+    fn unit_at(&self, addr: u64) -> u64 {
+        (addr - addr % UNIT).min(self.geometry.len_bytes.saturating_sub(UNIT))
+    }
+
+    /// The places where the superblock of a volume with blocks of any size may be.
+    fn superblock_place(&self, place: usize) -> Option<u64> {
+        let sizes = (BlockSize::MIN.shift()..=BlockSize::MAX.shift()).filter_map(|shift| BlockSize::new(1 << shift));
+        let ends = sizes.map(|size| Mounting::second_superblock_addr(self.geometry.len_bytes, size));
+        core::iter::once(0).chain(ends).nth(place)
+    }
+
+    /// Starts what the stage wants of the device.
+    fn begin(&mut self) -> Result<(), Error> {
+        let addr = match self.stage {
+            Stage::Blank { addr, .. } => addr,
+            Stage::EraseRead { place } => match self.superblock_place(place) {
+                Some(addr) => addr,
+                None => {
+                    self.stage = Stage::Flush;
+                    return Ok(());
                 }
-                Some(_) | None => self.platform.relax(),
+            },
+            Stage::Flush => {
+                self.waiting = self.device.flush(self.flush_tag).is_ok();
+                return Ok(());
             }
-        }
-    }
-
-    fn flush(&self) -> Result<(), Error> {
-        let tag = FlushTag::fresh();
-        while self.device.flush(tag).is_err() {
-            self.platform.relax();
-        }
-        loop {
-            match self.device.poll() {
-                Some(Completion::Flush(done, result)) if done == tag => {
-                    return result.map_err(|cause| Error::Device { op: DeviceOp::Flush, addr: 0, cause });
-                }
-                Some(_) | None => self.platform.relax(),
+            Stage::EraseWrite { .. } | Stage::Commit(_) | Stage::Settle(_) | Stage::Done => {
+                return Err(Error::ReadOnly);
             }
-        }
-    }
-
-    /// Fails at the first byte of a range that is not zero. `from` is rounded down to the unit of reading.
-    fn check_blank(&self, from: u64, to: u64) -> Result<(), Error> {
-        let unit = PROBE_LEN_BYTES as u64;
-        let last = self.len_bytes.saturating_sub(unit);
-        let mut addr = (from - from % unit).min(last);
-        while addr < to {
-            let chain = SlotChain::new(self.slot()?);
-            let request = Request::read(addr, PROBE_LEN_BYTES, chain, Purpose::Private);
-            let Some(slot) = self.run(request, DeviceOp::Read)? else { return Err(Error::NoBuffer) };
-            if let Some(at) = slot.bytes().iter().position(|byte| *byte != 0) {
-                return Err(Error::NotBlank { addr: addr + at as u64 });
-            }
-            // The end of the device may be no multiple of the unit.
-            addr = if addr < last { (addr + unit).min(last) } else { to };
-        }
+        };
+        let pool = self.memory.as_ref().ok_or(Error::ReadOnly)?.probe;
+        let slot = (0..pool.len()).find_map(|index| pool.claim(pool.id(index)?)).ok_or(Error::NoBuffer)?;
+        let chain = SlotChain::new(slot);
+        self.submit(Request::read(self.unit_at(addr), PROBE_LEN_BYTES, chain, Purpose::Private));
         Ok(())
     }
 
-    /// Overwrites the first sector of each place where the superblock of any block size may be. All else in the blocks that
-    /// are written stays as it is, so whatever of it survives a crash, an old volume is either whole or none.
-    fn erase_superblocks(&self) -> Result<(), Error> {
-        let last = self.len_bytes.saturating_sub(PROBE_LEN_BYTES as u64);
-        let sizes = (BlockSize::MIN.shift()..=BlockSize::MAX.shift()).filter_map(|shift| BlockSize::new(1 << shift));
-        let ends = sizes.map(|size| Mounting::second_superblock_addr(self.len_bytes, size));
-        for place in core::iter::once(0).chain(ends) {
-            let addr = place.min(last);
-            let chain = SlotChain::new(self.slot()?);
-            let request = Request::read(addr, PROBE_LEN_BYTES, chain, Purpose::Private);
-            let Some(mut slot) = self.run(request, DeviceOp::Read)? else { return Err(Error::NoBuffer) };
-            let first_sector = (place - addr) as usize;
-            if let Some(sector) = slot.bytes_mut().get_mut(first_sector..).and_then(|rest| rest.get_mut(..512)) {
-                sector.fill(0);
+    fn submit(&mut self, request: Request<'m>) {
+        self.waiting = true;
+        self.unsent = self.device.submit(request).err();
+    }
+
+    /// A request came back.
+    fn take(&mut self, done: Request<'m>, result: Result<(), DeviceError>) -> Result<(), Error> {
+        let addr = done.addr();
+        let op = if matches!(self.stage, Stage::EraseWrite { .. }) { DeviceOp::Write } else { DeviceOp::Read };
+        result.map_err(|cause| Error::Device { op, addr, cause })?;
+        match self.stage {
+            Stage::Blank { end, back, .. } => {
+                let slot = done.into_slot().ok_or(Error::NoBuffer)?;
+                self.check_blank(&slot, addr, end, back)
             }
-            let Ok(chain) = SharedChain::new(slot.share()) else { return Err(Error::NoBuffer) };
-            self.run(Request::write(addr, PROBE_LEN_BYTES, chain, Purpose::Private), DeviceOp::Write)?;
+            Stage::EraseRead { place } => {
+                let slot = done.into_slot().ok_or(Error::NoBuffer)?;
+                self.erase(slot, addr, place)
+            }
+            Stage::EraseWrite { place } => {
+                self.stage = Stage::EraseRead { place: place + 1 };
+                Ok(())
+            }
+            Stage::Flush | Stage::Commit(_) | Stage::Settle(_) | Stage::Done => Ok(()),
         }
-        self.flush()
+    }
+
+    /// Fails at the first byte that is not zero.
+    fn check_blank(&mut self, slot: &Slot<'m>, addr: u64, end: u64, back: bool) -> Result<(), Error> {
+        if let Some(at) = slot.bytes().iter().position(|byte| *byte != 0) {
+            return Err(Error::NotBlank { addr: addr + at as u64 });
+        }
+        let len_bytes = self.geometry.len_bytes;
+        self.stage = if addr + UNIT < end {
+            Stage::Blank { addr: addr + UNIT, end, back }
+        } else if back {
+            Stage::EraseRead { place: 0 }
+        } else {
+            Stage::Blank { addr: len_bytes.saturating_sub(BLANK_BACK_LEN), end: len_bytes, back: true }
+        };
+        Ok(())
+    }
+
+    /// Overwrites the first sector of a place where a superblock may be. All else in what is written stays as it is, so
+    /// whatever of it survives a crash, an old volume is either whole or none.
+    fn erase(&mut self, mut slot: Slot<'m>, addr: u64, place: usize) -> Result<(), Error> {
+        let superblock = self.superblock_place(place).unwrap_or(addr);
+        let first = (superblock - addr) as usize;
+        if let Some(sector) = slot.bytes_mut().get_mut(first..).and_then(|rest| rest.get_mut(..512)) {
+            sector.fill(0);
+        }
+        let Ok(chain) = SharedChain::new(slot.share()) else { return Err(Error::NoBuffer) };
+        self.stage = Stage::EraseWrite { place };
+        self.has_written = true;
+        self.submit(Request::write(addr, PROBE_LEN_BYTES, chain, Purpose::Private));
+        Ok(())
+    }
+
+    /// There is no volume any more, and that is durable: begins the first commit of a new one.
+    fn make_store(&mut self) -> Result<(), Error> {
+        let (Some(memory), Some(blocks)) = (self.memory.take(), self.blocks) else { return Err(Error::ReadOnly) };
+        let second = Mounting::second_superblock_addr(self.geometry.len_bytes, self.options.block_size);
+        let engine = build_engine(memory, self.options.block_size, 0, false, self.platform);
+        engine.arenas.append(self.options.arenas as usize, 1, blocks, 0);
+        let report = MountReport {
+            superblocks: [CopyState::Good; 2],
+            bad_header_copies: 0,
+            sealed: true,
+            log_blocks: 0,
+            arenas: self.options.arenas,
+            doubtful_blocks: 0,
+            damaged_arenas: 0,
+            damage: None,
+            read_only: false,
+        };
+        let store = Store::new(engine, self.device, Commit::of_new_volume(second), report, 0);
+        self.stage = Stage::Commit(store.commit_start(Roots::EMPTY)?);
+        self.store = Some(store);
+        Ok(())
+    }
+
+    /// Whether the volume is complete.
+    fn step_store(&mut self) -> Result<bool, Error> {
+        let Some(store) = &self.store else { return Err(Error::ReadOnly) };
+        match &mut self.stage {
+            Stage::Commit(ticket) => {
+                if let Some(result) = store.commit_poll(ticket) {
+                    result?;
+                    self.stage = Stage::Settle(store.start_settling());
+                }
+                Ok(false)
+            }
+            Stage::Settle(settling) => {
+                let Some(result) = store.poll_settling(settling) else { return Ok(false) };
+                result?;
+                self.stage = Stage::Done;
+                Ok(true)
+            }
+            _ => Err(Error::ReadOnly),
+        }
+    }
+}
+
+impl Drop for Formatting<'_, '_> {
+    /// Waits, like a mount that is dropped, until the device has given the buffer back.
+    fn drop(&mut self) {
+        let mut idle = 0;
+        while self.waiting && self.unsent.is_none() && idle < DROP_RELAXATIONS {
+            match self.device.poll() {
+                Some(Completion::Transfer(request, _)) if self.is_ours(&request) => self.waiting = false,
+                Some(Completion::Flush(tag, _)) if tag == self.flush_tag => self.waiting = false,
+                Some(_) => idle = 0,
+                None => {
+                    self.platform.relax();
+                    idle += 1;
+                }
+            }
+        }
+    }
+}
+
+impl core::fmt::Debug for Formatting<'_, '_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Formatting").field("options", &self.options).finish_non_exhaustive()
     }
 }
 
@@ -170,61 +401,14 @@ impl<'d, 'm> Store<'d, 'm> {
         platform: &'m dyn Platform,
         options: FormatOptions,
     ) -> Result<Self, Failed<'m>> {
-        match Self::prepare(&memory, device, platform, &options) {
-            Ok(blocks) => Self::write_new(memory, device, platform, &options, blocks)
-                .map_err(|error| Failed { error, memory: None }),
-            // Nothing was written so far.
-            Err(error) => Err(Failed { error, memory: Some(memory) }),
+        let mut formatting = Formatting::new(memory, device, platform, options);
+        loop {
+            if let Some(store) = formatting.step()? {
+                return Ok(store);
+            }
+            if formatting.idle {
+                platform.relax();
+            }
         }
-    }
-
-    /// Checks everything; returns the blocks of each arena.
-    fn prepare(
-        memory: &Resources<'m>,
-        device: &'d dyn Device<'m>,
-        platform: &'m dyn Platform,
-        options: &FormatOptions,
-    ) -> Result<u32, Error> {
-        let geometry = device.geometry();
-        if geometry.read_only {
-            return Err(Error::ReadOnly);
-        }
-        let blocks = arena_blocks(&geometry, options)?;
-        check_memory(memory, options, blocks)?;
-        let direct = Direct { device, platform, pool: memory.probe, len_bytes: geometry.len_bytes };
-        if !options.force {
-            direct.check_blank(0, BLANK_FRONT_LEN.min(geometry.len_bytes))?;
-            direct.check_blank(geometry.len_bytes.saturating_sub(BLANK_BACK_LEN), geometry.len_bytes)?;
-        }
-        Ok(blocks)
-    }
-
-    fn write_new(
-        memory: Resources<'m>,
-        device: &'d dyn Device<'m>,
-        platform: &'m dyn Platform,
-        options: &FormatOptions,
-        blocks: u32,
-    ) -> Result<Self, Error> {
-        let len_bytes = device.geometry().len_bytes;
-        Direct { device, platform, pool: memory.probe, len_bytes }.erase_superblocks()?;
-        let second = Mounting::second_superblock_addr(device.geometry().len_bytes, options.block_size);
-        let engine = build_engine(memory, options.block_size, 0, false, platform);
-        engine.arenas.append(options.arenas as usize, 1, blocks, 0);
-        let report = MountReport {
-            superblocks: [CopyState::Good; 2],
-            bad_header_copies: 0,
-            sealed: true,
-            log_blocks: 0,
-            arenas: options.arenas,
-            doubtful_blocks: 0,
-            damaged_arenas: 0,
-            damage: None,
-            read_only: false,
-        };
-        let store = Self::new(engine, device, Commit::of_new_volume(second), report, 0);
-        store.commit(Roots::EMPTY)?;
-        store.settle()?;
-        Ok(store)
     }
 }

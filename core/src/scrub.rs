@@ -81,6 +81,11 @@ impl<'s, 'd, 'm> Scrub<'s, 'd, 'm> {
     /// # Errors
     /// [`Error::NoBuffer`] while there is no buffer; the step can be taken again.
     pub fn step(&mut self) -> Result<ScrubStep, Error> {
+        self.step_with(&mut |_| {})
+    }
+
+    /// The same; `log_block` is told of each block that is found to be part of a log.
+    pub(crate) fn step_with(&mut self, log_block: &mut dyn FnMut(u64)) -> Result<ScrubStep, Error> {
         let Some(addr) = self.addr() else { return Ok(ScrubStep::Done(self.report)) };
         let Some(ticket) = &self.reading else {
             if self.store.settled_generation() != Some(self.generation) {
@@ -102,7 +107,12 @@ impl<'s, 'd, 'm> Scrub<'s, 'd, 'm> {
             Err(cause) => Err(Error::Device { op: crate::DeviceOp::Read, addr, cause }),
         };
         match found {
-            Ok(next) => self.go_to(next),
+            Ok(next) => {
+                if self.is_in_log() {
+                    log_block(addr);
+                }
+                self.go_to(next);
+            }
             Err(error) => {
                 self.report.damaged += 1;
                 self.note_bad_copy();
@@ -112,6 +122,21 @@ impl<'s, 'd, 'm> Scrub<'s, 'd, 'm> {
             }
         }
         Ok(ScrubStep::Working)
+    }
+
+    /// The arena whose header or log comes next.
+    pub(crate) fn arena(&self) -> Option<usize> {
+        self.part.arena()
+    }
+
+    /// Whether a log block comes next.
+    pub(crate) fn is_in_log(&self) -> bool {
+        matches!(self.part, Part::Log { .. })
+    }
+
+    /// Whether a block is on its way.
+    pub(crate) fn is_reading(&self) -> bool {
+        self.reading.is_some()
     }
 
     fn addr(&self) -> Option<u64> {
@@ -144,6 +169,8 @@ impl<'s, 'd, 'm> Scrub<'s, 'd, 'm> {
                 let sum = block.sum();
                 if left > 1 {
                     let digest = chain_digest(digest, addr, sum.hash, sum.len_bytes);
+                    // No hash covers the chain pointer.
+                    engine.arenas.locate(block.chain()).map_err(|_| Error::corrupt(addr, Damage::ForeignRange))?;
                     return Ok(Part::Log { arena, addr: block.chain(), left: left - 1, digest });
                 }
                 if addr != log.tail_addr || digest != log.before_tail {

@@ -26,6 +26,7 @@ mod worker;
 
 pub use info::Counters;
 pub use reading::{ReadOptions, Reading};
+pub(crate) use settle::Settling;
 pub use settle::StillOwned;
 pub use worker::Worker;
 
@@ -422,14 +423,14 @@ impl<'d, 'm> Store<'d, 'm> {
         self.finish(|| self.grow_start())
     }
 
-    fn step_or_relax(&self) {
+    pub(crate) fn step_or_relax(&self) {
         if !self.step() {
             self.engine.platform.relax();
         }
     }
 
     /// Repeats something that needs a buffer while steps can still free one.
-    fn retry_no_buffer<T>(&self, mut attempt: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    pub(crate) fn retry_no_buffer<T>(&self, mut attempt: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
         loop {
             let result = attempt();
             if !matches!(result, Err(Error::NoBuffer)) {

@@ -1,8 +1,12 @@
 //! The store as its users see it, on a disk in memory.
 
+#[cfg(not(any(loom, feature = "shuttle")))]
+mod check;
 #[cfg(not(loom))]
 #[cfg_attr(feature = "shuttle", allow(dead_code))] // some of its users are left out
 mod disk;
+#[cfg(not(any(loom, feature = "shuttle")))]
+mod formatting;
 #[cfg(loom)]
 mod loom_epoch;
 #[cfg(loom)]

@@ -1,0 +1,62 @@
+//! A format by steps.
+
+use super::disk::Disk;
+use super::store::{memory, options, BLOCK};
+use crate::{DeviceError, DeviceOp, Error, FormatOptions, Formatting, NoInterrupts, Store};
+use std::vec;
+
+/// Steps until there is a store, each of which asks the device for no more than a commit does at once.
+#[test]
+fn a_format_goes_by_bounded_steps_and_ends_like_the_blocking_one() {
+    let memories = [memory(), memory()];
+    let disks = [Disk::new(vec![0; 3 << 20]), Disk::new(vec![0; 3 << 20])];
+    let mut formatting = Formatting::new(memories[0].take().unwrap(), &disks[0], &NoInterrupts, options(2));
+    assert_eq!((disks[0].take_reads(), disks[0].take_log()), (vec![], vec![]), "nothing before the first step");
+    let (mut steps, mut reads, mut writes) = (0, 0, 0);
+    let store = loop {
+        let store = formatting.step().unwrap();
+        let (read, written) = (disks[0].take_reads().len(), disks[0].take_log().len());
+        assert!(read <= 1 && written <= 4, "{read} {written}");
+        (steps, reads, writes) = (steps + 1, reads + read, writes + written);
+        if let Some(store) = store {
+            break store;
+        }
+    };
+    assert!(formatting.step().is_err(), "there is one store");
+    // A look at 1 MiB and 64 KiB, and at each place of a superblock.
+    assert!(reads > 128 && steps > 2 * reads && writes > 10, "{steps} {reads} {writes}");
+    assert_eq!(store.generation(), 1);
+    store.unmount().unwrap();
+    let other = Store::format(memories[1].take().unwrap(), &disks[1], &NoInterrupts, options(2)).unwrap();
+    other.unmount().unwrap();
+    assert_eq!(disks[0].bytes(), disks[1].bytes());
+}
+
+#[test]
+fn a_format_that_fails_gives_the_memory_back_only_if_nothing_was_written() {
+    let memories = [memory(), memory(), memory()];
+    let disk = Disk::new(vec![0; 1 << 20]);
+    let spot = (1 << 20) - 7 * BLOCK + 5;
+    disk.edit(|bytes| bytes[spot] = 1);
+    let failed = Store::format(memories[0].take().unwrap(), &disk, &NoInterrupts, options(2)).unwrap_err();
+    assert_eq!(failed.error, Error::NotBlank { addr: spot as u64 });
+    disk.fail(Some(DeviceError::Io));
+    let failed = Store::format(failed.memory.unwrap(), &disk, &NoInterrupts, options(2)).unwrap_err();
+    assert_eq!(failed.error, Error::Device { op: DeviceOp::Read, addr: 0, cause: DeviceError::Io });
+    let mut formatting =
+        Formatting::new(failed.memory.unwrap(), &disk, &NoInterrupts, FormatOptions { force: true, ..options(2) });
+    disk.fail(None);
+    while disk.take_log().is_empty() {
+        assert!(formatting.step().unwrap().is_none());
+    }
+    // The write is on the disk; its completion is not yet here.
+    disk.fail(Some(DeviceError::Io));
+    let failed = loop {
+        match formatting.step() {
+            Ok(store) => assert!(store.is_none()),
+            Err(failed) => break failed,
+        }
+    };
+    assert!(matches!(failed.error, Error::Device { .. }) && failed.memory.is_none());
+    assert!(formatting.step().is_err());
+}
