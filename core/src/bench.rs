@@ -36,7 +36,7 @@ impl<const N: usize> SyncQueue<N> {
 
     /// Appends an entry; `false` if there is no room.
     pub fn push(&self, platform: &dyn Platform, generation: u64, block: u32) -> bool {
-        self.0.with(platform, |queue| queue.push(Entry { generation, block, frame_link: 1 }).is_ok())
+        self.0.with(platform, |queue| queue.push(Entry { generation, batch: 1, block, frame_link: 1 }).is_ok())
     }
 
     /// Takes the first entry: generation and block.
