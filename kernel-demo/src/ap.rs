@@ -19,7 +19,7 @@ use crate::boot::{CODE_DESCRIPTOR, CODE_SELECTOR, DATA_DESCRIPTOR, DATA_SELECTOR
 use crate::paging::PML4;
 use crate::stacks::{self, MAX_CPUS, PAGE_BYTES};
 use crate::start_info::Region;
-use crate::{apic, cpu, crew, interrupts, println, time, traps};
+use crate::{apic, crew, interrupts, println, time, traps};
 
 /// Pages of the first megabyte that firmware leaves alone once it is through.
 const TRAMPOLINE_PAGES: core::ops::Range<u8> = 0x08..0x80;
@@ -197,7 +197,7 @@ fn wait_for(patience_us: u64, is_so: impl Fn() -> bool) -> bool {
         if time::micros() > end_us {
             return is_so();
         }
-        cpu::relax();
+        core::hint::spin_loop();
     }
     true
 }

@@ -2,6 +2,9 @@
 
 use core::arch::asm;
 
+/// The flag that lets interrupts in.
+const INTERRUPTS_ON: u64 = 1 << 9;
+
 /// Reads the time stamp counter.
 #[inline]
 pub fn time_stamp() -> u64 {
@@ -23,11 +26,6 @@ pub fn wait_for_interrupt() {
     unsafe { asm!("hlt", options(nostack, preserves_flags)) };
 }
 
-/// Tells the processor that this is a loop that waits for another CPU.
-pub fn relax() {
-    core::hint::spin_loop();
-}
-
 /// The stack pointer.
 #[inline(always)]
 pub fn stack_pointer() -> usize {
@@ -40,6 +38,14 @@ pub fn stack_pointer() -> usize {
 /// Whether the interrupt controller has an x2APIC mode.
 pub fn has_x2apic() -> bool {
     core::arch::x86_64::__cpuid(1).ecx & 1 << 21 != 0
+}
+
+/// Whether interrupts are let in on this CPU.
+pub fn interrupts_are_on() -> bool {
+    let flags: u64;
+    // SAFETY: copies the flags by way of the stack, which is left as it was.
+    unsafe { asm!("pushfq", "pop {flags}", flags = out(reg) flags, options(preserves_flags)) };
+    flags & INTERRUPTS_ON != 0
 }
 
 /// Lets interrupts in on this CPU.
@@ -60,7 +66,6 @@ pub fn interrupts_off() -> u64 {
 
 /// Turns interrupts on again if they were on in these flags, which [`interrupts_off`] returned.
 pub fn interrupts_restore(flags: u64) {
-    const INTERRUPTS_ON: u64 = 1 << 9;
     if flags & INTERRUPTS_ON != 0 {
         // SAFETY: they were on before, so the kernel can take them. Not marked `nomem`, so that the compiler keeps
         // accesses to memory in front of it. STI takes effect behind the instruction that follows it.

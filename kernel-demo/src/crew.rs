@@ -8,16 +8,13 @@
 
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use spin::Mutex;
+use spin::{Mutex, MutexGuard};
 
 use crate::stacks::MAX_CPUS;
-use crate::{apic, cpu, interrupts, stacks};
+use crate::{interrupts, stacks};
 
 /// What all CPUs call, with the CPU's number.
 type Job = dyn Fn(usize) + Sync;
-
-/// Turns of looking for something to do before a CPU sleeps.
-const TURNS_BEFORE_SLEEP: u32 = 200;
 
 /// The CPUs that take part, one bit each. The first always does.
 static MEMBERS: AtomicUsize = AtomicUsize::new(1);
@@ -58,19 +55,18 @@ pub fn run(job: &(dyn Fn(usize) + Sync)) {
     UNFINISHED.store(size() - 1, Ordering::Release);
     JOB_NUMBER.fetch_add(1, Ordering::AcqRel);
     lasting(0);
-    let mut idle = Idle::new();
     while UNFINISHED.load(Ordering::Acquire) > 0 {
-        idle.turn();
+        interrupts::relax();
     }
     *JOB.lock() = None;
 }
 
 /// Has the first CPU do `work` while the others call `help` again and again; `help` says whether it found anything to do.
-pub fn assist<R: Send>(help: &(dyn Fn() -> bool + Sync), work: impl FnOnce() -> R + Send) -> R {
+pub fn assist<R: Send>(help: impl Fn() -> bool + Sync, work: impl FnOnce() -> R + Send) -> R {
     let (work, result, is_done) = (Mutex::new(Some(work)), Mutex::new(None), AtomicBool::new(false));
     run(&|cpu| {
         if cpu != 0 {
-            return help_until(help, || is_done.load(Ordering::Acquire));
+            return help_until(&help, || is_done.load(Ordering::Acquire));
         }
         let work = work.lock().take();
         let worked = work.map(|work| work());
@@ -81,24 +77,33 @@ pub fn assist<R: Send>(help: &(dyn Fn() -> bool + Sync), work: impl FnOnce() -> 
 }
 
 /// Calls `help` until `is_done`.
-pub fn help_until(help: &(dyn Fn() -> bool + Sync), is_done: impl Fn() -> bool) {
-    let mut idle = Idle::new();
+pub fn help_until(help: impl Fn() -> bool, is_done: impl Fn() -> bool) {
     while !is_done() {
-        if help() {
-            idle = Idle::new();
-        } else {
-            idle.turn();
+        if !help() {
+            interrupts::relax();
+        }
+    }
+}
+
+/// Locks what another CPU may hold for long, calling `help` in the meantime.
+pub fn lock<'m, T>(mutex: &'m Mutex<T>, help: impl Fn() -> bool) -> MutexGuard<'m, T> {
+    loop {
+        if let Some(guard) = mutex.try_lock() {
+            return guard;
+        }
+        if !help() {
+            interrupts::relax();
         }
     }
 }
 
 /// What CPUs other than the first do all their life.
 pub fn serve(cpu: usize) -> ! {
-    let (mut seen, mut idle) = (0, Idle::new());
+    let mut seen = 0;
     loop {
         let number = JOB_NUMBER.load(Ordering::Acquire);
         if number == seen || MEMBERS.load(Ordering::Acquire) & 1 << cpu == 0 {
-            idle.turn();
+            interrupts::relax();
             continue;
         }
         seen = number;
@@ -106,31 +111,6 @@ pub fn serve(cpu: usize) -> ! {
         if let Some(job) = job {
             job(cpu);
             UNFINISHED.fetch_sub(1, Ordering::AcqRel);
-        }
-        idle = Idle::new();
-    }
-}
-
-/// A CPU without anything to do: it looks around for a while, then sleeps from tick to tick.
-pub struct Idle {
-    turns: u32,
-}
-
-impl Idle {
-    /// It was busy until now.
-    pub fn new() -> Self {
-        Self { turns: 0 }
-    }
-
-    /// There was nothing to do, once more.
-    pub fn turn(&mut self) {
-        self.turns = self.turns.saturating_add(1);
-        if self.turns > TURNS_BEFORE_SLEEP && apic::timer_runs() {
-            while !interrupts::take_step_due() {
-                cpu::wait_for_interrupt();
-            }
-        } else {
-            cpu::relax();
         }
     }
 }

@@ -6,16 +6,23 @@
 //! files. So does a machine that is switched off in the middle: an import with `resume=yes` keeps what was committed
 //! and goes on with what is missing. It tells files apart by path, kind, mode and size; whether their bytes are right
 //! is for `phase=verify` to say.
+//!
+//! All CPUs take part: each takes the next entry of the archive, writes its content, and puts it into the catalogue; see
+//! `team` for what is done side by side.
+
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use arenite_catalog::{Catalog, Content, Entry, FileReader, FileWriter, Kind};
 use arenite_core::Class;
+use spin::Mutex;
 
 use crate::archive::{self, Archive};
 use crate::failure::{Failure, PathText};
 use crate::outcome::Outcome;
-use crate::println;
-use crate::report::{Meter, Progress, Tally};
+use crate::report::{Meter, Progress, Shares, Tally};
+use crate::team::{Changes, KernelCatalog};
 use crate::volume::{blocks_for, Volume, DATA_HINT};
+use crate::{crew, println};
 
 /// Bytes of content after which there is a commit.
 pub const COMMIT_EVERY_BYTES: u64 = 16 << 20;
@@ -38,32 +45,36 @@ pub struct Options {
 ///
 /// # Errors
 /// The volume is full or damaged, the disk failed, the archive is malformed.
-pub fn run(volume: &Volume, archive: &mut Archive, options: Options) -> Result<(), Failure> {
+pub fn run(volume: &Volume, archive: &Archive, options: Options) -> Result<(), Failure> {
+    let (catalog, found) = crew::assist(|| volume.store.step(), || begin(volume, options))?;
+    tell("import", volume, found);
+    let meter = Meter::start(volume);
+    let import = Import {
+        volume,
+        changes: Changes::new(volume, catalog),
+        archive,
+        options,
+        progress: Progress::new(0, archive.len_bytes()),
+        found,
+        put: Mutex::new(Put::default()),
+        shares: Shares::new(),
+        unstepped_bytes: AtomicUsize::new(0),
+        is_shown: AtomicBool::new(false),
+    };
+    import.changes.team.run(&|cpu| import.work(cpu))?;
+    crew::assist(|| volume.store.step(), || import.finish())?;
+    meter.finish("import", import.put.lock().tally, &import.shares);
+    Ok(())
+}
+
+/// The catalogue to import into, and what it holds.
+fn begin(volume: &Volume, options: Options) -> Result<(KernelCatalog<'_>, Tally), Failure> {
     let mut catalog = volume.catalog()?;
     if !options.resume {
         clear(volume, &mut catalog)?;
     }
     let found = count(&catalog)?;
-    tell("import", volume, found);
-    let meter = Meter::start(volume);
-    let progress = Progress::new(0, archive.len_bytes());
-    let mut import = Import {
-        volume,
-        catalog,
-        archive,
-        options,
-        progress,
-        found,
-        tally: Tally::default(),
-        uncommitted_bytes: 0,
-        unstepped_bytes: 0,
-        shown: false,
-    };
-    import.all()?;
-    let tally = import.tally;
-    volume.store.settle()?;
-    meter.finish("import", tally);
-    Ok(())
+    Ok((catalog, found))
 }
 
 /// What the catalogue holds.
@@ -108,92 +119,103 @@ fn clear<'s>(volume: &'s Volume, catalog: &mut Catalog<'s, 'static, 'static>) ->
     Ok(())
 }
 
-struct Import<'v, 'a> {
+/// What was put, and how much of it was not committed yet.
+#[derive(Clone, Copy, Default)]
+struct Put {
+    tally: Tally,
+    uncommitted_bytes: u64,
+}
+
+struct Import<'v> {
     volume: &'v Volume,
-    catalog: Catalog<'v, 'static, 'static>,
-    archive: &'a mut Archive,
+    changes: Changes<'v>,
+    archive: &'v Archive,
     options: Options,
     progress: Progress,
     /// What was there before.
     found: Tally,
-    /// What was put.
-    tally: Tally,
-    uncommitted_bytes: u64,
-    unstepped_bytes: usize,
+    /// Changes together with the catalogue.
+    put: Mutex<Put>,
+    shares: Shares,
+    unstepped_bytes: AtomicUsize,
     /// The host was told where some data lies.
-    shown: bool,
+    is_shown: AtomicBool,
 }
 
-impl Import<'_, '_> {
-    fn all(&mut self) -> Result<(), Failure> {
-        while let Some(entry) = self.archive.next_entry()? {
+impl<'v> Import<'v> {
+    /// What each CPU does.
+    fn work(&self, cpu: usize) -> Result<(), Failure> {
+        while !self.changes.team.is_over() {
+            let Some(entry) = self.archive.next_entry()? else { break };
             if self.options.resume && self.is_there(&entry)? {
                 continue;
             }
-            let content = self.put(&entry)?;
-            if let archive::Kind::File { size_bytes } = entry.kind {
-                self.tally.files += 1;
-                self.tally.bytes += size_bytes;
+            let Some(content) = self.put(&entry)? else { break };
+            self.shares.count(cpu);
+            if let archive::Kind::File { .. } = entry.kind {
                 self.show_data_block(content)?;
-            } else {
-                self.tally.links += 1;
             }
-            self.tally.blocks += content.all_blocks(self.volume.store.block_size());
-            self.uncommitted_bytes += content.size_bytes();
-            if self.uncommitted_bytes >= self.options.commit_every_bytes {
-                self.commit()?;
+            if self.is_commit_due() {
+                self.changes.alone(|catalog| if self.is_commit_due() { self.commit(catalog) } else { Ok(()) })?;
             }
         }
-        self.commit()
+        Ok(())
+    }
+
+    /// Commits the rest.
+    fn finish(&self) -> Result<(), Failure> {
+        self.commit(&mut self.changes.catalog())?;
+        Ok(self.volume.store.settle()?)
+    }
+
+    fn is_commit_due(&self) -> bool {
+        self.put.lock().uncommitted_bytes >= self.options.commit_every_bytes
     }
 
     /// Commits all that was put so far.
-    fn commit(&mut self) -> Result<(), Failure> {
-        self.volume.commit(&mut self.catalog)?;
-        self.uncommitted_bytes = 0;
+    fn commit(&self, catalog: &mut KernelCatalog<'v>) -> Result<(), Failure> {
+        self.volume.commit(catalog)?;
+        self.put.lock().uncommitted_bytes = 0;
         tell("commit", self.volume, self.held());
         Ok(())
     }
 
     /// What the catalogue holds.
     fn held(&self) -> Tally {
-        let (found, put) = (&self.found, &self.tally);
-        Tally {
-            files: found.files + put.files,
-            links: found.links + put.links,
-            bytes: found.bytes + put.bytes,
-            blocks: found.blocks + put.blocks,
-        }
+        let mut held = self.found;
+        held += self.put.lock().tally;
+        held
     }
 
     /// Whether an earlier import has put this entry.
     fn is_there(&self, entry: &archive::Entry) -> Result<bool, Failure> {
-        let Some(found) = self.catalog.get(&entry.path).map_err(|error| Failure::from(error).at(&entry.path))? else {
-            return Ok(false);
-        };
-        let (kind, size_bytes) = match &entry.kind {
-            archive::Kind::File { size_bytes } => (Kind::File, *size_bytes),
-            archive::Kind::Symlink { target } => (Kind::Symlink, target.len() as u64),
-        };
-        Ok((found.kind, found.mode, found.content.size_bytes()) == (kind, entry.mode, size_bytes))
+        let found = self.changes.catalog().get(&entry.path);
+        let Some(found) = found.map_err(|error| Failure::from(error).at(&entry.path))? else { return Ok(false) };
+        let kind = kind_of(entry);
+        Ok((found.kind, found.mode, found.content.size_bytes()) == (kind, entry.mode, entry.kind.size_bytes()))
     }
 
-    /// Puts one entry into the catalogue. If the volume is full, a commit may make room, once.
-    fn put(&mut self, entry: &archive::Entry) -> Result<Content, Failure> {
-        match self.try_put(entry) {
-            Err(failure) if failure.outcome == Outcome::Full => {}
-            result => return result,
+    /// Puts one entry into the catalogue. If the volume is full, a commit may make room, once. `None` if the import is
+    /// over.
+    fn put(&self, entry: &archive::Entry) -> Result<Option<Content>, Failure> {
+        let put = self.changes.side_by_side(|| {
+            let content = self.write(entry)?;
+            self.insert(&mut self.changes.catalog(), entry, content)
+        });
+        match put {
+            Err(failure) if failure.outcome == Outcome::Full => {
+                self.changes.alone(|catalog| self.put_after_commit(catalog, entry))
+            }
+            result => result,
         }
-        self.commit()?;
+    }
+
+    fn put_after_commit(&self, catalog: &mut KernelCatalog<'v>, entry: &archive::Entry) -> Result<Content, Failure> {
+        self.commit(catalog)?;
         self.volume.store.settle()?;
-        let size_bytes = match &entry.kind {
-            archive::Kind::File { size_bytes } => *size_bytes,
-            archive::Kind::Symlink { target } => target.len() as u64,
-        };
-        let need = blocks_for(size_bytes, self.volume.store.block_size(), self.catalog.height());
+        let need = blocks_for(entry.kind.size_bytes(), self.volume.store.block_size(), catalog.height());
         if self.volume.store.room_blocks(Class::Normal) >= need {
-            self.archive.restart_file();
-            match self.try_put(entry) {
+            match self.write(entry).and_then(|content| self.insert(catalog, entry, content)) {
                 Err(failure) if failure.outcome == Outcome::Full => {}
                 result => return result,
             }
@@ -212,46 +234,66 @@ impl Import<'_, '_> {
         Failure::new(Outcome::Full, what)
     }
 
-    fn try_put(&mut self, entry: &archive::Entry) -> Result<Content, Failure> {
-        let volume = self.volume;
-        let content = self.write(entry).map_err(|failure| volume.explain(failure).at(&entry.path))?;
-        let kind = match entry.kind {
-            archive::Kind::File { .. } => Kind::File,
-            archive::Kind::Symlink { .. } => Kind::Symlink,
+    /// Puts an entry whose content is written, and counts it.
+    fn insert(
+        &self,
+        catalog: &mut KernelCatalog<'v>,
+        entry: &archive::Entry,
+        content: Content,
+    ) -> Result<Content, Failure> {
+        let new = Entry { kind: kind_of(entry), mode: entry.mode, modified_s: 0, content };
+        let put = catalog.put_or_free(&entry.path, &new);
+        put.map_err(|error| self.volume.explain(error.into()).at(&entry.path))?;
+        let mut tally = match entry.kind {
+            archive::Kind::File { size_bytes } => Tally::file(size_bytes),
+            archive::Kind::Symlink { .. } => Tally::link(),
         };
-        let new = Entry { kind, mode: entry.mode, modified_s: 0, content };
-        let put = self.catalog.put_or_free(&entry.path, &new);
-        put.map_err(|error| volume.explain(error.into()).at(&entry.path))?;
+        tally.blocks = content.all_blocks(self.volume.store.block_size());
+        let mut put = self.put.lock();
+        put.tally += tally;
+        put.uncommitted_bytes += content.size_bytes();
         Ok(content)
     }
 
     /// Writes the content of an entry.
-    fn write(&mut self, entry: &archive::Entry) -> Result<Content, Failure> {
+    fn write(&self, entry: &archive::Entry) -> Result<Content, Failure> {
+        self.try_write(entry).map_err(|failure| self.volume.explain(failure).at(&entry.path))
+    }
+
+    fn try_write(&self, entry: &archive::Entry) -> Result<Content, Failure> {
         let store = &self.volume.store;
         let mut writer = FileWriter::new(store, DATA_HINT);
         if let archive::Kind::Symlink { target } = &entry.kind {
             writer.write(target)?;
         }
-        while let Some(bytes) = self.archive.read()? {
-            writer.write(bytes)?;
-            self.unstepped_bytes += bytes.len();
-            if self.unstepped_bytes >= STEP_EVERY_BYTES {
-                self.unstepped_bytes = 0;
+        let mut content = self.archive.content(entry);
+        while let Some(bytes) = content.next_piece()? {
+            writer.write(&bytes)?;
+            if self.unstepped_bytes.fetch_add(bytes.len(), Ordering::Relaxed) >= STEP_EVERY_BYTES {
+                self.unstepped_bytes.store(0, Ordering::Relaxed);
                 store.step();
             }
-            self.progress.at(self.archive.position());
+            self.progress.add(bytes.len() as u64);
         }
         Ok(writer.finish()?)
     }
 
     /// Tells the host, once, where a block of some file's content lies.
-    fn show_data_block(&mut self, content: Content) -> Result<(), Failure> {
-        if !self.shown {
+    fn show_data_block(&self, content: Content) -> Result<(), Failure> {
+        if !self.is_shown.load(Ordering::Relaxed) {
             if let Some(block) = FileReader::new(&self.volume.store, content).block(0)? {
-                println!("@datablock addr={:#x}", block.ptr().addr);
-                self.shown = true;
+                if !self.is_shown.swap(true, Ordering::Relaxed) {
+                    println!("@datablock addr={:#x}", block.ptr().addr);
+                }
             }
         }
         Ok(())
+    }
+}
+
+fn kind_of(entry: &archive::Entry) -> Kind {
+    match entry.kind {
+        archive::Kind::File { .. } => Kind::File,
+        archive::Kind::Symlink { .. } => Kind::Symlink,
     }
 }

@@ -2,8 +2,9 @@
 //! The timer interrupt of each CPU, and critical sections that keep it out.
 //!
 //! An interrupt handler must not call the store: the CPU may have been interrupted in the middle of anything. So the
-//! handler does what `docs/EMBEDDING.md` allows, it counts and leaves a note, and the idle loop calls `Store::step` when it
-//! finds the note. The store's locks are taken with interrupts off. That this is so is counted, on every CPU:
+//! handler does what `docs/EMBEDDING.md` allows: it counts, and leaves a note for a CPU that waits or idles, which then
+//! calls `Store::step` outside the interrupt. The store's locks are taken with interrupts off. That this is so is
+//! counted, on every CPU:
 //!
 //! * `intruded`: ticks inside a critical section. There must be none.
 //! * `deferred`: ticks that came while the CPU was in one, and were delivered at its very end.
@@ -12,6 +13,9 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crate::stacks::{self, MAX_CPUS};
 use crate::{apic, cpu};
+
+/// Turns of waiting in one period of the timer before a CPU sleeps for the rest of it.
+const TURNS_BEFORE_SLEEP: u32 = 200;
 
 /// What one CPU counts. Written by itself alone, the handler included, so that loads and stores are enough.
 #[repr(align(64))]
@@ -23,14 +27,14 @@ struct Counts {
     depth: AtomicU32,
     /// The last section has just ended, and interrupts are about to be let in.
     is_leaving: AtomicBool,
-    /// The handler's note.
-    step_is_due: AtomicBool,
+    /// Turns of waiting since the last tick; the handler's note is a zero.
+    turns: AtomicU32,
 }
 
 static COUNTS: [Counts; MAX_CPUS] = [const {
     let [ticks, deferred, intruded] = [const { AtomicU64::new(0) }; 3];
-    let [is_leaving, step_is_due] = [const { AtomicBool::new(false) }; 2];
-    Counts { ticks, deferred, intruded, depth: AtomicU32::new(0), is_leaving, step_is_due }
+    let [depth, turns] = [const { AtomicU32::new(0) }; 2];
+    Counts { ticks, deferred, intruded, depth, is_leaving: AtomicBool::new(false), turns }
 }; MAX_CPUS];
 
 fn here() -> &'static Counts {
@@ -55,14 +59,21 @@ pub fn on_timer() {
     add(&counts.ticks, 1);
     add(&counts.intruded, u64::from(counts.depth.load(Ordering::Relaxed) > 0));
     add(&counts.deferred, u64::from(counts.is_leaving.load(Ordering::Relaxed)));
-    counts.step_is_due.store(true, Ordering::Relaxed);
+    counts.turns.store(0, Ordering::Relaxed);
     apic::end_of_interrupt();
 }
 
-/// Takes the handler's note away, if there is one.
-pub fn take_step_due() -> bool {
-    let due = &here().step_is_due;
-    due.load(Ordering::Relaxed) && due.swap(false, Ordering::Relaxed)
+/// One turn of waiting for a device or another CPU. After many of them the CPU sleeps until its next tick: it may be a
+/// virtual one, and keep the device that it waits for from a real one.
+pub fn relax() {
+    let counts = here();
+    let turns = counts.turns.load(Ordering::Relaxed) + 1;
+    counts.turns.store(turns, Ordering::Relaxed);
+    if turns > TURNS_BEFORE_SLEEP && apic::timer_runs() && cpu::interrupts_are_on() {
+        cpu::wait_for_interrupt();
+    } else {
+        core::hint::spin_loop();
+    }
 }
 
 /// Begins a critical section. Returns what [`leave_critical`] wants.

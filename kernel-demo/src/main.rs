@@ -22,8 +22,8 @@
 //! | `device`     | the store's disk, over the driver                        | buffers that a device writes  |
 //!
 //! The other half is the demonstration, without unsafe code: `phase` finds the disks, `volume` and `platform` are what
-//! the store needs and gets, `archive` reads the input, `import` and `verify` do the work, `fate` says what becomes of
-//! the files, `report` and `failure` tell the host.
+//! the store needs and gets, `archive` reads the input, `import` and `verify` do the work on all CPUs under the rules of
+//! `team`, `fate` says what becomes of the files, `report` and `failure` tell the host.
 //!
 //! `acpi` counts the CPUs and `interrupts` what their timers do. Everything else is safe code. Locks are leaves, taken while no other one is held, except that a disk's may be held
 //! when the console's is taken.
@@ -79,6 +79,7 @@ mod serial;
 mod stacks;
 #[allow(unsafe_code)]
 mod start_info;
+mod team;
 mod time;
 #[allow(unsafe_code)]
 mod traps;

@@ -130,15 +130,15 @@ pub fn init() {
         let page = (guard - IMAGE_BASE) / PAGE_BYTES;
         IMAGE[page / 512].set(page % 512, 0);
     }
-    for directory in &PDS {
-        for index in 0..512 {
-            directory.set(index, directory.get(index) | NO_EXECUTE);
-        }
-    }
-    // Executability is the AND of all levels, so the entries above fine tables must not forbid it.
+    // Executability is the AND of all levels, so the entries above fine tables must not forbid it, not even for a moment:
+    // this code is itself looked up through them.
     PDS[0].set(0, LOW.addr() | PRESENT | WRITABLE);
     for (index, table) in IMAGE.iter().enumerate() {
         PDS[0].set(1 + index, table.addr() | PRESENT | WRITABLE);
+    }
+    let large = PDS.iter().flat_map(|directory| (0..512).map(move |index| (directory, index))).skip(1 + IMAGE_TABLES);
+    for (directory, index) in large {
+        directory.set(index, directory.get(index) | NO_EXECUTE);
     }
     cpu::flush_tlb();
 }

@@ -14,7 +14,7 @@ use crate::cmdline::CmdLine;
 use crate::failure::Failure;
 use crate::outcome::Outcome;
 use crate::volume::{Format, Volume};
-use crate::{crew, import, report, verify};
+use crate::{import, report, verify};
 
 /// What a boot is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,12 +64,12 @@ pub fn run(mut disks: Vec<ReadyDisk>, cmdline: &CmdLine) -> Result<(), Failure> 
         Phase::Verify { .. } => Format::Never,
     };
     let store_disk = claim(&mut disks, "store")?;
-    let mut archive = Archive::open(claim(&mut disks, "input")?)?;
+    let archive = Archive::open(claim(&mut disks, "input")?)?;
     let volume = Volume::open(store_disk, format)?;
-    let done = crew::assist(&|| volume.store.step(), || match phase {
-        Phase::Import(_, options) => import::run(&volume, &mut archive, options),
-        Phase::Verify { partial } => verify::run(&volume, &mut archive, partial),
-    });
+    let done = match phase {
+        Phase::Import(_, options) => import::run(&volume, &archive, options),
+        Phase::Verify { partial } => verify::run(&volume, &archive, partial),
+    };
     done.map_err(|failure| volume.explain(failure))?;
     volume.unmount()?;
     report::cpus()

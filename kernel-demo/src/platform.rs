@@ -14,6 +14,10 @@ pub struct KernelPlatform;
 pub static PLATFORM: KernelPlatform = KernelPlatform;
 
 impl Platform for KernelPlatform {
+    fn relax(&self) {
+        interrupts::relax();
+    }
+
     fn enter_critical(&self) -> usize {
         interrupts::enter_critical() as usize
     }

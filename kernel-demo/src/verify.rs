@@ -5,21 +5,26 @@
 //! A pass goes through the archive from front to back, looks each path up in the catalogue, and compares the content
 //! through verified pointers. That the catalogue holds nothing else is seen by counting. With `partial=yes` files of
 //! the archive may be missing: the import ended before them.
+//!
+//! All CPUs take part, each with the next entry of the archive; see `team`.
 
 use core::ops::ControlFlow;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use arenite_catalog::{
-    visit_blocks, Catalog, Depth, Entry, Error as CatalogError, FileBlock, FileReader, FileWriter, Kind, MAX_READ_AHEAD,
+    visit_blocks, Content, Depth, Entry, Error as CatalogError, FileBlock, FileReader, FileWriter, Kind, MAX_READ_AHEAD,
 };
 use arenite_core::{Damage, Error as StoreError};
+use spin::Mutex;
 
 use crate::archive::{self, Archive};
 use crate::failure::{Failure, PathText};
 use crate::fate::Fate;
 use crate::outcome::Outcome;
-use crate::println;
-use crate::report::{Meter, Progress, Tally};
+use crate::report::{Meter, Progress, Shares, Tally};
+use crate::team::{Changes, KernelCatalog, Team};
 use crate::volume::{Volume, DATA_HINT};
+use crate::{crew, println};
 
 /// Damaged files that are told of one by one.
 const SHOWN_DAMAGES: u64 = 32;
@@ -28,23 +33,24 @@ const SHOWN_DAMAGES: u64 = 32;
 ///
 /// # Errors
 /// The volume is damaged, or holds something else than it should; the disk failed; the archive is malformed.
-pub fn run(volume: &Volume, archive: &mut Archive, partial: bool) -> Result<(), Failure> {
-    let mut catalog = volume.catalog()?;
+pub fn run(volume: &Volume, archive: &Archive, partial: bool) -> Result<(), Failure> {
+    let catalog = crew::assist(|| volume.store.step(), || volume.catalog())?;
     let meter = Meter::start(volume);
-    let first = Pass::new(volume, &catalog, archive, Stage::Imported, partial).run()?;
-    meter.finish("verify", first);
+    let (first, shares) = Pass::new(volume, &catalog, archive, Stage::Imported, partial).run()?;
+    meter.finish("verify", first, &shares);
 
     let meter = Meter::start(volume);
-    let (deleted, rewritten) = change_files(volume, &mut catalog, archive, partial)?;
-    volume.store.settle()?;
+    let change = Change::new(volume, catalog, archive, partial);
+    let (deleted, rewritten) = change.run()?;
     println!("verify: deleted {} files, rewrote {}", deleted.files, rewritten.files);
-    let sum = |of: fn(&Tally) -> u64| of(&deleted) + of(&rewritten);
-    let changed = Tally { files: sum(|t| t.files), links: 0, bytes: sum(|t| t.bytes), blocks: sum(|t| t.blocks) };
-    meter.finish("change", changed);
+    let mut changed = deleted;
+    changed += rewritten;
+    meter.finish("change", changed, &change.shares);
+    let catalog = change.changes.into_catalog();
 
     let meter = Meter::start(volume);
-    let second = Pass::new(volume, &catalog, archive, Stage::Changed, partial).run()?;
-    meter.finish("verify-again", second);
+    let (second, shares) = Pass::new(volume, &catalog, archive, Stage::Changed, partial).run()?;
+    meter.finish("verify-again", second, &shares);
     if second.files + deleted.files != first.files {
         let (had, has, gone) = (first.files, second.files, deleted.files);
         let what = format_args!("of {had} files {gone} were deleted and {has} are left");
@@ -54,53 +60,98 @@ pub fn run(volume: &Volume, archive: &mut Archive, partial: bool) -> Result<(), 
 }
 
 /// Deletes every third file and rewrites every fifth, in one commit if there is room for that.
-fn change_files<'s>(
-    volume: &'s Volume,
-    catalog: &mut Catalog<'s, 'static, 'static>,
-    archive: &mut Archive,
+struct Change<'v> {
+    volume: &'v Volume,
+    changes: Changes<'v>,
+    archive: &'v Archive,
     partial: bool,
-) -> Result<(Tally, Tally), Failure> {
-    let (mut deleted, mut rewritten, mut number) = (Tally::default(), Tally::default(), 0);
-    archive.rewind();
-    while let Some(entry) = archive.next_entry()? {
-        let archive::Kind::File { .. } = entry.kind else { continue };
-        let fate = Fate::of(number);
-        number += 1;
-        let tally = match fate {
-            Fate::Kept => continue,
-            Fate::Deleted => &mut deleted,
-            Fate::Rewritten => &mut rewritten,
-        };
-        let Some(old) = catalog.get(&entry.path)? else {
-            if partial {
-                continue;
-            }
-            return Err(missing(&entry.path));
-        };
-        let changed = match fate {
-            Fate::Deleted => volume.change(catalog, |catalog| catalog.remove(&entry.path)),
-            _ => volume.change(catalog, |catalog| rewrite(volume, catalog, &entry.path, &old)),
-        };
-        if !changed.map_err(|failure| failure.at(&entry.path))? {
-            return Err(missing(&entry.path));
-        }
-        tally.files += 1;
-        tally.bytes += old.content.size_bytes();
-        tally.blocks += old.content.all_blocks(volume.store.block_size());
-    }
-    volume.commit(catalog)?;
-    Ok((deleted, rewritten))
+    /// Of the deleted files, and of the rewritten ones.
+    tallies: Mutex<(Tally, Tally)>,
+    shares: Shares,
 }
 
-/// Writes the content of a file anew, from what the store holds. Returns whether there was such a file.
-fn rewrite<'s>(
-    volume: &'s Volume,
-    catalog: &mut Catalog<'s, 'static, 'static>,
-    path: &[u8],
-    old: &Entry,
-) -> Result<bool, CatalogError> {
+impl<'v> Change<'v> {
+    fn new(volume: &'v Volume, catalog: KernelCatalog<'v>, archive: &'v Archive, partial: bool) -> Self {
+        let (changes, tallies) = (Changes::new(volume, catalog), Mutex::new((Tally::default(), Tally::default())));
+        archive.rewind();
+        Self { volume, changes, archive, partial, tallies, shares: Shares::new() }
+    }
+
+    /// What was deleted, and what was rewritten.
+    fn run(&self) -> Result<(Tally, Tally), Failure> {
+        self.changes.team.run(&|cpu| self.work(cpu))?;
+        let volume = self.volume;
+        crew::assist(
+            || volume.store.step(),
+            || {
+                volume.commit(&mut self.changes.catalog())?;
+                Ok::<(), Failure>(volume.store.settle()?)
+            },
+        )?;
+        Ok(*self.tallies.lock())
+    }
+
+    /// What each CPU does.
+    fn work(&self, cpu: usize) -> Result<(), Failure> {
+        while !self.changes.team.is_over() {
+            let Some(entry) = self.archive.next_entry()? else { break };
+            let fate = match entry.kind {
+                archive::Kind::File { .. } => Fate::of(entry.number),
+                archive::Kind::Symlink { .. } => Fate::Kept,
+            };
+            if fate != Fate::Kept {
+                self.entry(&entry, fate).map_err(|failure| failure.at(&entry.path))?;
+                self.shares.count(cpu);
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes or rewrites one file.
+    fn entry(&self, entry: &archive::Entry, fate: Fate) -> Result<(), Failure> {
+        let found = self.changes.catalog().get(&entry.path)?;
+        let Some(old) = found else { return if self.partial { Ok(()) } else { Err(not_there()) } };
+        let changed = self.changes.side_by_side(|| match fate {
+            Fate::Deleted => self.explained(self.changes.catalog().remove(&entry.path)),
+            _ => {
+                let content = self.explained(rewrite(self.volume, &entry.path, &old))?;
+                self.explained(self.changes.catalog().put_or_free(&entry.path, &Entry { content, ..old }))
+            }
+        });
+        let changed = match changed {
+            Err(failure) if failure.outcome == Outcome::Full => {
+                // What was freed can be used after a commit.
+                self.changes.alone(|catalog| {
+                    self.volume.commit(catalog)?;
+                    self.volume.store.settle()?;
+                    if fate == Fate::Deleted {
+                        return self.explained(catalog.remove(&entry.path));
+                    }
+                    let content = self.explained(rewrite(self.volume, &entry.path, &old))?;
+                    self.explained(catalog.put_or_free(&entry.path, &Entry { content, ..old }))
+                })
+            }
+            result => result,
+        };
+        if changed? == Some(false) {
+            return Err(not_there());
+        }
+        let mut tally = Tally::file(old.content.size_bytes());
+        tally.blocks = old.content.all_blocks(self.volume.store.block_size());
+        let mut tallies = self.tallies.lock();
+        *if fate == Fate::Deleted { &mut tallies.0 } else { &mut tallies.1 } += tally;
+        Ok(())
+    }
+
+    fn explained<T>(&self, result: Result<T, CatalogError>) -> Result<T, Failure> {
+        result.map_err(|error| self.volume.explain(error.into()))
+    }
+}
+
+/// Writes the content of a file anew, from what the store holds.
+fn rewrite(volume: &Volume, path: &[u8], old: &Entry) -> Result<Content, CatalogError> {
     let fate = Fate::Rewritten;
-    let mut reader = catalog.reader(old).with_read_ahead(MAX_READ_AHEAD);
+    let mut reader = FileReader::new(&volume.store, old.content).with_read_ahead(MAX_READ_AHEAD);
     let mut writer = FileWriter::new(&volume.store, DATA_HINT);
     let mut buffer = [0; 4096];
     while let Some(block) = reader.next_block()? {
@@ -113,12 +164,11 @@ fn rewrite<'s>(
         volume.store.step();
     }
     writer.write(fate.tail(path))?;
-    let content = writer.finish()?;
-    catalog.put_or_free(path, &Entry { content, ..*old })
+    writer.finish()
 }
 
-fn missing(path: &[u8]) -> Failure {
-    Failure::new(Outcome::Mismatch, format_args!("it is not in the catalogue")).at(path)
+fn not_there() -> Failure {
+    Failure::new(Outcome::Mismatch, format_args!("it is not in the catalogue"))
 }
 
 /// Which state of the files is expected.
@@ -139,51 +189,67 @@ enum Difference {
 }
 
 /// One comparison of the whole catalogue with the archive.
-struct Pass<'v, 'c, 'a> {
+struct Pass<'v> {
     volume: &'v Volume,
-    catalog: &'c Catalog<'v, 'static, 'static>,
-    archive: &'a mut Archive,
+    catalog: &'v KernelCatalog<'v>,
+    archive: &'v Archive,
     stage: Stage,
     partial: bool,
     progress: Progress,
-    tally: Tally,
-    damaged: u64,
+    tally: Mutex<Tally>,
+    shares: Shares,
+    damaged: AtomicU64,
 }
 
-impl<'v, 'c, 'a> Pass<'v, 'c, 'a> {
+impl<'v> Pass<'v> {
     fn new(
         volume: &'v Volume,
-        catalog: &'c Catalog<'v, 'static, 'static>,
-        archive: &'a mut Archive,
+        catalog: &'v KernelCatalog<'v>,
+        archive: &'v Archive,
         stage: Stage,
         partial: bool,
     ) -> Self {
         let len = archive.len_bytes();
         let progress = Progress::new(if stage == Stage::Imported { 0 } else { len }, 2 * len);
         archive.rewind();
-        Self { volume, catalog, archive, stage, partial, progress, tally: Tally::default(), damaged: 0 }
+        let (tally, shares, damaged) = (Mutex::new(Tally::default()), Shares::new(), AtomicU64::new(0));
+        Self { volume, catalog, archive, stage, partial, progress, tally, shares, damaged }
     }
 
-    fn run(mut self) -> Result<Tally, Failure> {
-        let mut number = 0;
-        while let Some(entry) = self.archive.next_entry()? {
+    fn run(self) -> Result<(Tally, Shares), Failure> {
+        let (team, volume) = (Team::new(self.volume), self.volume);
+        team.run(&|cpu| self.work(&team, cpu))?;
+        let damaged = self.damaged.load(Ordering::Relaxed);
+        if damaged > 0 {
+            return Err(Failure::new(Outcome::Corrupt, format_args!("{damaged} files are damaged")));
+        }
+        crew::assist(
+            || volume.store.step(),
+            || {
+                self.check_count()?;
+                self.check_blocks()
+            },
+        )?;
+        Ok((self.tally.into_inner(), self.shares))
+    }
+
+    /// What each CPU does. It is inside an epoch for one file at a time, as readers have to be where others free.
+    fn work(&self, team: &Team<'_>, cpu: usize) -> Result<(), Failure> {
+        while !team.is_over() {
+            let Some(entry) = self.archive.next_entry()? else { break };
             let fate = match (&entry.kind, self.stage) {
-                (archive::Kind::File { .. }, Stage::Changed) => Fate::of(number),
+                (archive::Kind::File { .. }, Stage::Changed) => Fate::of(entry.number),
                 _ => Fate::Kept,
             };
-            number += u64::from(matches!(entry.kind, archive::Kind::File { .. }));
+            let _epoch = self.volume.store.enter(cpu as u32)?;
             self.entry(&entry, fate)?;
+            self.shares.count(cpu);
         }
-        if self.damaged > 0 {
-            return Err(Failure::new(Outcome::Corrupt, format_args!("{} files are damaged", self.damaged)));
-        }
-        self.check_count()?;
-        self.check_blocks()?;
-        Ok(self.tally)
+        Ok(())
     }
 
     /// Looks one path of the archive up, and compares.
-    fn entry(&mut self, entry: &archive::Entry, fate: Fate) -> Result<(), Failure> {
+    fn entry(&self, entry: &archive::Entry, fate: Fate) -> Result<(), Failure> {
         let path = &entry.path;
         let differs = |what: &str| Err(Failure::new(Outcome::Mismatch, format_args!("{what}")).at(path));
         let found = match self.catalog.get(path) {
@@ -194,7 +260,7 @@ impl<'v, 'c, 'a> Pass<'v, 'c, 'a> {
             Some(_) if fate == Fate::Deleted => return differs("it was deleted and is there"),
             Some(found) => found,
             None if fate == Fate::Deleted || self.partial => return Ok(()),
-            None => return Err(missing(path)),
+            None => return Err(not_there().at(path)),
         };
         let (kind, size_bytes) = match &entry.kind {
             archive::Kind::File { size_bytes } => (Kind::File, size_bytes + fate.tail(path).len() as u64),
@@ -214,44 +280,33 @@ impl<'v, 'c, 'a> Pass<'v, 'c, 'a> {
             }
             Err(Difference::Unreadable(error)) => return self.damage(path, error),
         }
-        match kind {
-            Kind::File => {
-                self.tally.files += 1;
-                self.tally.bytes += size_bytes;
-            }
-            _ => self.tally.links += 1,
-        }
+        *self.tally.lock() += if kind == Kind::File { Tally::file(size_bytes) } else { Tally::link() };
         Ok(())
     }
 
     /// Compares the content of one file. The outer error means that the archive cannot be read.
-    fn compare(
-        &mut self,
-        entry: &archive::Entry,
-        found: &Entry,
-        fate: Fate,
-    ) -> Result<Result<(), Difference>, Failure> {
+    fn compare(&self, entry: &archive::Entry, found: &Entry, fate: Fate) -> Result<Result<(), Difference>, Failure> {
         let reader = self.catalog.reader(found).with_read_ahead(MAX_READ_AHEAD);
         let mut stored = Stored { reader, block: None, used: 0, at: 0 };
         if let archive::Kind::Symlink { target } = &entry.kind {
             return Ok(stored.expect(target, Fate::Kept));
         }
-        while let Some(bytes) = self.archive.read()? {
-            if let Err(difference) = stored.expect(bytes, fate) {
+        let mut content = self.archive.content(entry);
+        while let Some(bytes) = content.next_piece()? {
+            if let Err(difference) = stored.expect(&bytes, fate) {
                 return Ok(Err(difference));
             }
-            self.progress.at(self.archive.position());
+            self.progress.add(bytes.len() as u64);
         }
         Ok(stored.expect(fate.tail(&entry.path), Fate::Kept))
     }
 
     /// Names damage and goes on, unless it is something else.
-    fn damage(&mut self, path: &[u8], error: CatalogError) -> Result<(), Failure> {
+    fn damage(&self, path: &[u8], error: CatalogError) -> Result<(), Failure> {
         let Some(StoreError::Corrupt { addr, damage }) = error.store_error() else {
             return Err(Failure::from(error).at(path));
         };
-        self.damaged += 1;
-        if self.damaged > SHOWN_DAMAGES {
+        if self.damaged.fetch_add(1, Ordering::Relaxed) >= SHOWN_DAMAGES {
             return Ok(());
         }
         let file = PathText(path);
@@ -267,7 +322,8 @@ impl<'v, 'c, 'a> Pass<'v, 'c, 'a> {
 
     /// The catalogue holds as many paths as were found, hence no others.
     fn check_count(&self) -> Result<(), Failure> {
-        let (count, found) = (self.catalog.count()?, self.tally.files + self.tally.links);
+        let tally = *self.tally.lock();
+        let (count, found) = (self.catalog.count()?, tally.files + tally.links);
         if count != found {
             let what = format_args!("the catalogue holds {count} paths, the archive {found} of them");
             return Err(Failure::new(Outcome::Mismatch, what));
@@ -276,12 +332,11 @@ impl<'v, 'c, 'a> Pass<'v, 'c, 'a> {
     }
 
     /// Every block that the catalogue leads to is in use according to the free map.
-    fn check_blocks(&mut self) -> Result<(), Failure> {
+    fn check_blocks(&self) -> Result<(), Failure> {
         let store = &self.volume.store;
-        let mut result = Ok(());
-        let blocks = &mut self.tally.blocks;
+        let (mut result, mut blocks) = (Ok(()), 0);
         visit_blocks(store, &store.roots(), Depth::Structure, &mut |visited| {
-            *blocks += 1;
+            blocks += 1;
             let checked = visited.outcome.and_then(|()| Ok(store.is_free(visited.ptr.addr)?));
             match checked {
                 Ok(false) => return ControlFlow::Continue(()),
@@ -293,6 +348,7 @@ impl<'v, 'c, 'a> Pass<'v, 'c, 'a> {
             }
             ControlFlow::Break(())
         })?;
+        self.tally.lock().blocks = blocks;
         result
     }
 }
