@@ -120,6 +120,7 @@ extern "C" {
 
 /// Where another CPU arrives, on its own stack.
 extern "C" fn ap_entry() -> ! {
+    stacks::paint();
     let cpu = stacks::current_cpu();
     traps::init(cpu);
     apic::init(false);

@@ -1,8 +1,8 @@
 //! A bare-metal kernel for QEMU's q35 and microvm machines that keeps real files on a virtio disk.
 //!
 //! One half is the platform: boot, all CPUs, memory, traps, time, PCI and an asynchronous, polled virtio block driver. The
-//! only interrupts are those of each CPU's timer. A run is controlled by words on the kernel's command line and ends with a status that says what
-//! happened ([`outcome`]).
+//! only interrupts are those of each CPU's timer. A run is controlled by words on the kernel's command line and ends with
+//! a status that says what happened ([`outcome`]).
 //!
 //! | module       | what                                                     | unsafe because of             |
 //! |--------------|----------------------------------------------------------|-------------------------------|
@@ -23,10 +23,12 @@
 //!
 //! The other half is the demonstration, without unsafe code: `phase` finds the disks, `volume` and `platform` are what
 //! the store needs and gets, `archive` reads the input, `import` and `verify` do the work on all CPUs under the rules of
-//! `team`, `fate` says what becomes of the files, `report` and `failure` tell the host.
+//! `team`, `fate` says what becomes of the files, `report` and `failure` tell the host. `probe` measures how much stack
+//! the store's calls take.
 //!
-//! `acpi` counts the CPUs and `interrupts` what their timers do. Everything else is safe code. Locks are leaves, taken while no other one is held, except that a disk's may be held
-//! when the console's is taken.
+//! `acpi` counts the CPUs, and `interrupts` what their timers do. Everything else is safe code. Locks are leaves, taken
+//! while no other one is held, except that a disk's may be held when the console's is taken, and those of `team`, which
+//! has an order of its own. No interrupt handler takes any.
 #![no_std]
 #![no_main]
 #![deny(unsafe_code)]
@@ -72,6 +74,7 @@ mod phase;
 mod platform;
 #[allow(unsafe_code)]
 mod port;
+mod probe;
 mod report;
 mod selftest;
 mod serial;
@@ -94,6 +97,7 @@ const MIB: u64 = 1 << 20;
 
 /// Where the boot code hands over, on the first CPU's stack, with the physical address of the start information.
 extern "C" fn kernel_entry(start_info: u32) -> ! {
+    stacks::paint();
     serial::init();
     traps::init(0);
     println!("kernel-demo {} booting", env!("CARGO_PKG_VERSION"));
@@ -120,9 +124,10 @@ extern "C" fn kernel_entry(start_info: u32) -> ! {
     exit::exit(Outcome::Success)
 }
 
-const OPTIONS: [&str; 12] = [
+const OPTIONS: [&str; 13] = [
     "selftest",
     "fault",
+    "cpu",
     "requests",
     "bytes",
     "timeout_us",
@@ -141,7 +146,7 @@ fn run(cmdline: &cmdline::CmdLine, disks: Vec<blk::ReadyDisk>) {
         exit::fail(Outcome::BadOption, format_args!("unknown option: {word}"));
     }
     if let Some(fault) = cmdline.get("fault") {
-        selftest::provoke(fault);
+        selftest::provoke(fault, cmdline);
     }
     if cmdline.has("selftest") {
         selftest::run(disks, cmdline);

@@ -5,6 +5,7 @@
 //! is formatted if it is blank; `format=force` formats it whatever it holds. With `resume=yes` it goes on where an
 //! import has ended early, and `commit_every=` is the number of bytes after which it commits. `phase=verify` compares
 //! the two and changes some files; with `partial=yes` the store may lack some.
+//! `phase=stack` is `probe`'s.
 
 use alloc::vec::Vec;
 
@@ -14,13 +15,14 @@ use crate::cmdline::CmdLine;
 use crate::failure::Failure;
 use crate::outcome::Outcome;
 use crate::volume::{Format, Volume};
-use crate::{import, report, verify};
+use crate::{import, probe, report, verify};
 
 /// What a boot is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Import(Format, import::Options),
     Verify { partial: bool },
+    Stack,
 }
 
 impl Phase {
@@ -45,10 +47,11 @@ impl Phase {
         match (cmdline.get("phase"), format, partial) {
             (Some("import"), format, false) => Ok(Self::Import(format, options)),
             (Some("verify"), Format::IfBlank, partial) if !resume => Ok(Self::Verify { partial }),
-            (Some("import" | "verify"), ..) => {
+            (Some("stack"), Format::IfBlank, false) if !resume => Ok(Self::Stack),
+            (Some("import" | "verify" | "stack"), ..) => {
                 Err(bad("format= and resume= are for phase=import, partial= for phase=verify"))
             }
-            _ => Err(bad("phase= is import or verify")),
+            _ => Err(bad("phase= is import, verify or stack")),
         }
     }
 }
@@ -62,6 +65,7 @@ pub fn run(mut disks: Vec<ReadyDisk>, cmdline: &CmdLine) -> Result<(), Failure> 
     let format = match phase {
         Phase::Import(format, _) => format,
         Phase::Verify { .. } => Format::Never,
+        Phase::Stack => return probe::run(claim(&mut disks, "store")?),
     };
     let store_disk = claim(&mut disks, "store")?;
     let archive = Archive::open(claim(&mut disks, "input")?)?;
@@ -69,6 +73,7 @@ pub fn run(mut disks: Vec<ReadyDisk>, cmdline: &CmdLine) -> Result<(), Failure> 
     let done = match phase {
         Phase::Import(_, options) => import::run(&volume, &archive, options),
         Phase::Verify { partial } => verify::run(&volume, &archive, partial),
+        Phase::Stack => Ok(()),
     };
     done.map_err(|failure| volume.explain(failure))?;
     volume.unmount()?;

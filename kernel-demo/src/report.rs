@@ -9,7 +9,7 @@ use crate::device::Traffic;
 use crate::failure::Failure;
 use crate::interrupts::Ticks;
 use crate::outcome::Outcome;
-use crate::stacks::MAX_CPUS;
+use crate::stacks::{self, MAX_CPUS};
 use crate::volume::Volume;
 use crate::{crew, interrupts, println, time};
 
@@ -132,14 +132,15 @@ impl<'v> Meter<'v> {
     }
 }
 
-/// Prints what the timer of each CPU has counted.
+/// Prints what the timer of each CPU has counted, and how deep its stack was.
 ///
 /// # Errors
 /// A timer did not run, or came into a critical section.
 pub fn cpus() -> Result<(), Failure> {
     for cpu in crew::members() {
         let Ticks { all, deferred, intruded } = interrupts::ticks(cpu);
-        println!("@cpu number={cpu} ticks={all} deferred={deferred} intruded={intruded}");
+        let stack = stacks::deepest(cpu);
+        println!("@cpu number={cpu} ticks={all} deferred={deferred} intruded={intruded} stack={stack}");
         if all == 0 || intruded > 0 {
             let what = format_args!("CPU {cpu}: {all} timer interrupts, {intruded} of them in critical sections");
             return Err(Failure::new(Outcome::Mismatch, what));

@@ -5,7 +5,7 @@
 //! flushes, reads it back and compares, then tries requests that must be refused. `requests=N` and `bytes=N` change
 //! the number and the size of the transfers, `timeout_us=N` the driver's patience; `lines=N` prints N lines first.
 //!
-//! `fault=` breaks the kernel on purpose, see [`provoke`].
+//! `fault=` breaks the kernel on purpose, on the CPU `cpu=`, see [`provoke`].
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -15,7 +15,7 @@ use crate::cmdline::CmdLine;
 use crate::outcome::Outcome;
 use crate::stacks::PAGE_BYTES;
 use crate::traps::{self, Fault};
-use crate::{exit, heap, memory, println, time};
+use crate::{crew, exit, heap, memory, println, time};
 
 /// The kind of disk that the test works on.
 pub type TestDisk = Disk<Pieces>;
@@ -41,8 +41,20 @@ fn number(cmdline: &CmdLine, key: &str, default: usize) -> usize {
     }
 }
 
-/// The option `fault=`: breaks the kernel, to prove that this ends the run with the right status.
-pub fn provoke(name: &str) {
+/// The option `fault=`: breaks the kernel on the CPU `cpu=`, to prove that this ends the run with the right status.
+pub fn provoke(name: &str, cmdline: &CmdLine) {
+    let on = number(cmdline, "cpu", 0);
+    if !crew::members().any(|cpu| cpu == on) {
+        fail(Outcome::BadOption, format_args!("there is no CPU {on}"));
+    }
+    crew::run(&|cpu| {
+        if cpu == on {
+            provoke_here(name);
+        }
+    });
+}
+
+fn provoke_here(name: &str) {
     println!("provoking {name}");
     let fault = match name {
         "pf" => Fault::ReadNull,

@@ -8,9 +8,13 @@
 //! | guard | main stack | guard | trap stack 0 | guard | trap stack 1 | ...      one such row per CPU
 //! ```
 //!
-//! The bytes belong to the CPUs. Rust only ever takes addresses here, so nothing in this module is unsafe but the claim
-//! that the area may be shared.
+//! The bytes belong to the CPUs. Nobody makes references to them.
+//!
+//! How deep a stack has been is seen from paint: words of a pattern, put where the stack has not been yet. [`paint`] does
+//! so for the rest of the CPU's main stack, and [`deepest`] looks how much of it is left; [`measure`] does both around
+//! one call. Interrupts and traps have stacks of their own and leave no trace.
 
+use core::arch::asm;
 use core::cell::UnsafeCell;
 use core::ops::Range;
 
@@ -77,6 +81,81 @@ pub fn trap(cpu: usize, index: usize) -> Range<usize> {
     assert!(index < TRAP_STACKS, "no trap stack {index}");
     let start = row(cpu) + PAGE_BYTES + MAIN_BYTES + index * TRAP_ROW_BYTES + PAGE_BYTES;
     start..start + TRAP_BYTES
+}
+
+/// What untouched words of a main stack hold after [`paint`].
+const PAINT: u64 = 0x5AFE_57AC_5AFE_57AC;
+/// Bytes below the stack pointer that [`measure`] paints: more than any call of interest takes.
+const MEASURED_BYTES: usize = 32 << 10;
+
+/// Paints the bytes of this CPU's main stack from `start` to the stack pointer; returns the latter.
+#[inline(never)]
+fn paint_from(start: usize) -> usize {
+    let end: usize;
+    // SAFETY: `start` lies on the main stack that this CPU runs on, above its guard page and below the stack pointer, and
+    // nothing below the stack pointer is in use: there is no red zone, interrupts have other stacks, and nothing is
+    // pushed in between.
+    unsafe {
+        asm!(
+            "mov {end}, rsp",
+            "2:",
+            "cmp {at}, {end}",
+            "jae 3f",
+            "mov [{at}], {paint}",
+            "add {at}, 8",
+            "jmp 2b",
+            "3:",
+            at = inout(reg) start => _,
+            end = out(reg) end,
+            paint = in(reg) PAINT,
+            options(nostack)
+        );
+    }
+    end
+}
+
+/// The first word between the two addresses that is not painted.
+fn first_used(range: Range<usize>) -> usize {
+    // SAFETY: the addresses are aligned words of a main stack, which always holds something. Another CPU may be writing
+    // to it; a volatile read of one word then sees the old or the new one.
+    let is_painted = |addr: &usize| unsafe { core::ptr::read_volatile(*addr as *const u64) } == PAINT;
+    let words = range.clone().step_by(8);
+    words.take_while(is_painted).last().map_or(range.start, |addr| addr + 8)
+}
+
+fn main_below_pointer(cpu: usize) -> Range<usize> {
+    let (main, pointer) = (main(cpu), cpu::stack_pointer());
+    assert!(main.contains(&pointer), "CPU {cpu} is not on its main stack");
+    main.start..pointer
+}
+
+/// Paints what this CPU has not used yet of its main stack, which it must be on.
+///
+/// # Panics
+/// If it is on another one.
+pub fn paint() {
+    paint_from(main_below_pointer(current_cpu()).start);
+}
+
+/// The most bytes that the main stack of `cpu` has held since it was painted.
+pub fn deepest(cpu: usize) -> usize {
+    let main = main(cpu);
+    main.end - first_used(main.clone())
+}
+
+/// Calls `body` and measures how many bytes of the stack it takes, those of the call included.
+///
+/// # Panics
+/// If the CPU is not on its main stack, or has too little of it left.
+#[inline(never)]
+pub fn measure<R>(body: impl FnOnce() -> R) -> (R, usize) {
+    let end = cpu::stack_pointer();
+    let below = main_below_pointer(current_cpu());
+    assert!(below.len() > 2 * MEASURED_BYTES, "too little stack is left to measure on");
+    let start = (end - MEASURED_BYTES) & !7;
+    paint_from(start);
+    let result = body();
+    (result, end - first_used(start..end & !7))
 }
 
 /// The addresses of all guard pages.

@@ -15,6 +15,7 @@ use crate::failure::Failure;
 use crate::outcome::Outcome;
 use crate::platform::PLATFORM;
 use crate::println;
+use crate::stacks::MAX_CPUS;
 
 /// Buffers of 16 KiB for the cache.
 const CACHE_BLOCKS: usize = if cfg!(feature = "static-256m") { 16384 } else { 512 };
@@ -22,7 +23,7 @@ const CACHE_BLOCKS: usize = if cfg!(feature = "static-256m") { 16384 } else { 51
 arenite_core::memory! {
     /// All memory of the store, for volumes of up to 16 GiB.
     static MEMORY: cache_blocks = CACHE_BLOCKS, block_len_bytes = 16384, volume_blocks = 1 << 20, arenas = 32,
-        queue = 256;
+        queue = 256, workers = MAX_CPUS;
 }
 
 /// Blocks of a new volume for which it gets one more arena: 64 MiB.
@@ -73,10 +74,7 @@ impl Volume {
         if device.info().read_only {
             return Err(Failure::new(Outcome::ReadOnly, format_args!("the store's disk is read-only")));
         }
-        let Some(memory) = MEMORY.take() else {
-            return Err(Failure::new(Outcome::Limit, format_args!("the store's memory is in use")));
-        };
-        let store = open_store(memory, device, format)?;
+        let store = open_store(take_memory()?, device, format)?;
         let volume = Self { device, store, damaged: Mutex::new(Vec::new()) };
         volume.describe();
         volume.look_at_copies();
@@ -177,6 +175,14 @@ impl Volume {
     }
 }
 
+/// The store's memory, once.
+///
+/// # Errors
+/// It was taken before.
+pub fn take_memory() -> Result<Resources<'static>, Failure> {
+    MEMORY.take().ok_or_else(|| Failure::new(Outcome::Limit, format_args!("the store's memory is in use")))
+}
+
 fn open_store(
     memory: Resources<'static>,
     device: &'static StoreDisk,
@@ -197,13 +203,18 @@ fn open_store(
             }
         }
     };
+    println!("volume: formatting a disk of {} sectors", device.geometry().len_bytes / SECTOR_BYTES);
+    let options = format_options(device, format == Format::Always);
+    Store::format(memory, device, &PLATFORM, options).map_err(|failed| failed.error.into())
+}
+
+/// How a disk is formatted.
+pub fn format_options(device: &StoreDisk, force: bool) -> FormatOptions {
     let geometry = device.geometry();
     let sector = geometry.physical_sector_len_bytes;
     let block_size = BlockSize::new(sector).filter(|size| *size > BlockSize::ORIGINAL).unwrap_or(BlockSize::ORIGINAL);
     let arenas = (geometry.len_bytes / block_size.len_u64() / BLOCKS_PER_ARENA).clamp(2, 8) as u32;
-    println!("volume: formatting a disk of {} sectors", geometry.len_bytes / SECTOR_BYTES);
-    let options = FormatOptions { block_size, arenas, force: format == Format::Always };
-    Store::format(memory, device, &PLATFORM, options).map_err(|failed| failed.error.into())
+    FormatOptions { block_size, arenas, force }
 }
 
 /// The blocks that a file of this size takes in a catalogue of this height, splits of nodes not counted.

@@ -3,7 +3,8 @@
 //! ```text
 //! @progress 1048576 4194304                 done and total, in bytes
 //! @result phase=import files=7 bytes=12345  figures at the end of a phase: also links blocks commits flushes micros,
-//!                                           and read_bytes write_bytes of the store's disk
+//!                                           and read_bytes write_bytes of the store's disk, and shares: how many files
+//!                                           each processor has worked on, with slashes between
 //! @import generation=1 files=0 links=0 bytes=0              what the newest commit holds when an import begins
 //! @commit generation=2 files=3 links=0 bytes=16800000       what it holds now
 //! @datablock addr=0x84000                   where a block of some file's content lies
@@ -12,7 +13,9 @@
 //! @full need=66 room=10                     what a file on a full volume needed, and what there was, in blocks; also
 //!                                           files and bytes, which are what was imported and committed before
 //! @cpu number=1 ticks=300 deferred=5 intruded=0     one processor: the interrupts of its timer, how many of them waited
-//!                                           for the end of a critical section, and how many came inside one
+//!                                           for the end of a critical section, and how many came inside one; also
+//!                                           stack, the most bytes that its stack has held
+//! @stack call=commit bytes=2000             the most bytes of the stack that a call of the store has taken
 //! ```
 //!
 //! All else is text for people. Nothing here trusts the kernel: what does not parse is text.

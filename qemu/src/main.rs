@@ -11,7 +11,7 @@
 //! | `vm`, `events`, `accel`             | one run of QEMU                                         |
 //! | `server`                            | a block server between QEMU and the disk                |
 //! | `demo`, `flip`, `host`, `report`    | the demonstration                                       |
-//! | `scenarios`, `refusals`, `platform` | what else the kernel has to show                        |
+//! | `scenarios`, `refusals`, `platform`, `smp` | what else the kernel has to show                        |
 //! | `odd`                               | odd input, and very much of it                          |
 //! | `kills`                             | machines that are killed during the import              |
 //! | `verify`                            | all checks                                              |
@@ -51,6 +51,7 @@ mod scenarios;
 mod server;
 mod setup;
 mod size;
+mod smp;
 mod table;
 #[cfg(test)]
 mod testing;

@@ -12,7 +12,8 @@ const SCRATCH_BYTES: u64 = 64 << 20;
 /// Sizes of a disk's request queue; elsewhere it is QEMU's own choice, 256.
 const QUEUES: [u16; 4] = [4, 16, 128, 1024];
 
-fn boot<'a>(label: &'a str, words: Vec<String>, disks: Vec<Disk<'a>>) -> Boot<'a> {
+/// A boot on little memory.
+pub fn boot<'a>(label: &'a str, words: Vec<String>, disks: Vec<Disk<'a>>) -> Boot<'a> {
     Boot { label, memory: MEMORY_BYTES, words, disks, total_bytes: 0, cut: None }
 }
 

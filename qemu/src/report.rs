@@ -12,6 +12,8 @@ pub struct Report {
     files: u64,
     bytes: u64,
     table: Table,
+    /// For each result, what each processor has done.
+    shares: Vec<String>,
     faults: Vec<String>,
 }
 
@@ -20,13 +22,15 @@ impl Report {
     pub fn new(files: u64, bytes: u64) -> Self {
         let heads =
             ["phase", "files", "bytes", "blocks", "commits", "flushes", "seconds", "MB/s", "disk read", "disk written"];
-        Self { files, bytes, table: Table::new(&heads), faults: Vec::new() }
+        Self { files, bytes, table: Table::new(&heads), shares: Vec::new(), faults: Vec::new() }
     }
 
     /// Adds a row for every `@result` of a run, named by its `phase`.
     pub fn add_run(&mut self, name: &str, run: &Run) {
         for event in run.events.iter().filter(|event| event.name == "result") {
-            self.table.row(row(event.text("phase").unwrap_or(name), event));
+            let phase = event.text("phase").unwrap_or(name);
+            self.table.row(row(phase, event));
+            self.shares.extend(event.text("shares").map(|shares| format!("{phase} {shares}")));
         }
     }
 
@@ -73,9 +77,14 @@ impl Report {
         self.faults.is_empty()
     }
 
-    /// The table so far.
-    pub fn table(&self) -> &Table {
-        &self.table
+    /// The table so far, and if there are several processors, how many files each of them has worked on.
+    pub fn table(&self) -> String {
+        let mut text = self.table.to_string();
+        if let Some(first) = self.shares.first().filter(|shares| shares.contains('/')) {
+            let cpus = first.split('/').count();
+            let _ = writeln!(text, "cpus {cpus}: {} files", self.shares.join(", "));
+        }
+        text
     }
 
     /// The last line, or lines if there are faults.
@@ -132,6 +141,17 @@ mod tests {
         let full = event("@result phase=import files=7 bytes=3000000 micros=2000000 read_bytes=3145728 future=1");
         assert_eq!(row("x", &full), ["x", "7", "3000000", "-", "-", "-", "2.00", "1.5", "3.0 MiB", "-"]);
         assert_eq!(row("x", &event("@result micros=0 bytes=5"))[6..], ["0.00", "-", "-", "-"]);
+    }
+
+    #[test]
+    fn the_share_of_each_processor_is_shown() {
+        let shown = |shares: &[&str]| {
+            let mut report = Report::new(7, 100);
+            report.shares = shares.iter().map(|text| text.to_string()).collect();
+            report.table().lines().skip(2).map(String::from).collect::<Vec<_>>()
+        };
+        assert_eq!(shown(&["import 3/4", "verify 2/5"]), ["cpus 2: import 3/4, verify 2/5 files"]);
+        assert!(shown(&["import 7"]).is_empty());
     }
 
     #[test]

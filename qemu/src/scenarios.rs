@@ -10,6 +10,7 @@ use crate::odd;
 use crate::outcome::Outcome;
 use crate::platform;
 use crate::refusals;
+use crate::smp;
 use crate::table::Table;
 use crate::tools::Usage;
 use crate::vm::{Board, Cut, End, Run};
@@ -48,6 +49,8 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "normal", about: "the demonstration on a small input", long: false, run: normal },
     Scenario { name: "sectors-4096", about: "the same on sectors of 4096 bytes", long: false, run: large_sectors },
     Scenario { name: "microvm", about: "the same on a machine without PCI", long: false, run: microvm },
+    Scenario { name: "smp", about: "four processors at work on one volume", long: false, run: smp::smp },
+    Scenario { name: "stack", about: "what the store's calls take of the stack", long: false, run: smp::stack },
     Scenario {
         name: "flip-data",
         about: "a wrong byte in a file: the kernel names file, address and hashes",
