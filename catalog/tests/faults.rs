@@ -193,24 +193,24 @@ fn any_crash_leaves_a_whole_catalogue() {
             tape.mark(Mark::Acknowledged(number));
         }
     });
-    let limits = Limits { exhaustive_writes: 3, exhaustive_states: 600, samples: 300 };
+    let limits = Limits { exhaustive_writes: 3, exhaustive_states: 600, samples: 300, ..Limits::DEFAULT };
     let (mut seen, mut images) = ([0; 3], 0);
     for epoch in tape.trace(Arc::clone(&snapshot)).epochs(0) {
         let space = CrashSpace::new(&epoch, limits);
         let mut count = 0;
-        let _ = space.visit(1, |_| {
+        let _ = space.visit(1, |_, _| {
             count += 1;
             ControlFlow::Continue(())
         });
         // Epochs with many writes have thousands of states: some hundreds of them, evenly.
         let (stride, mut number) = (count / 400 + 1, 0);
-        let _ = space.visit(1, |choice| {
+        let _ = space.visit(1, |_, choice| {
             number += 1;
             if number % stride != 0 {
                 return ControlFlow::Continue(());
             }
             let crashed = disk.over(&snapshot);
-            space.apply(&choice, &crashed.inner).unwrap();
+            space.apply(choice, &crashed.inner).unwrap();
             let found = crashed.mount(|store| {
                 check(store);
                 let found = content(&Catalog::open(store).unwrap());

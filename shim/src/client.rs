@@ -8,7 +8,8 @@
 //! when a commit is prepared; until then changed pointers are in memory.
 #![forbid(unsafe_code)]
 
-use crate::rng::{fill, mix64};
+use crate::rng::{fill, mix64, Rng};
+use crate::tree::Tree;
 use arenite_core::format::RawPtr;
 use arenite_core::{Allocate, BlockPtr, Class, Error, Roots, Store};
 
@@ -19,6 +20,9 @@ const NODE_MAGIC: [u8; 8] = *b"shimnode";
 const AT_PTRS: usize = 16;
 const DATA_HEAD: usize = 24;
 const DENSE: u64 = 1 << 63;
+
+/// Versions that [`Tree::change`] writes: above those of any recorded run.
+const FIRST_VERSION: u64 = 1 << 40;
 
 /// What a slot holds: a number that is new with every change, and whether the content fills the whole block or only
 /// its first sector (fewer sectors that differ make fewer crash states). `Version::NONE` is an empty slot.
@@ -75,9 +79,18 @@ impl From<Error> for LoadError {
     }
 }
 
-/// The structure, with all its pointers in memory.
-pub struct Client<'a, 'd, 'm> {
-    store: &'a Store<'d, 'm>,
+/// How large the structure is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Slots: at most [`FAN`] for one level, `FAN * FAN` for two.
+    pub slots: usize,
+    /// Levels of pointers: 1 or 2.
+    pub levels: u32,
+}
+
+/// The structure, with all its pointers in memory, apart from the store that it lies on.
+#[derive(Clone, Debug)]
+pub struct Slots {
     levels: u32,
     slots: Vec<(Version, Option<BlockPtr>)>,
     nodes: Vec<(bool, Option<BlockPtr>)>,
@@ -86,50 +99,40 @@ pub struct Client<'a, 'd, 'm> {
     pub class: Class,
 }
 
-impl<'a, 'd, 'm> Client<'a, 'd, 'm> {
+impl Slots {
     /// The structure on this store, every block of it read and compared. A volume without a root holds nothing.
-    /// `slots` is at most `FAN` for one level, `FAN * FAN` for two.
-    pub fn load(store: &'a Store<'d, 'm>, slots: usize, levels: u32) -> Result<Self, LoadError> {
-        let mut client = Self {
-            store,
-            levels,
-            slots: vec![(Version::NONE, None); slots],
-            nodes: vec![(false, None); if levels == 2 { slots.div_ceil(FAN) } else { 0 }],
+    pub fn load(store: &Store<'_, '_>, shape: Shape) -> Result<Self, LoadError> {
+        let nodes = if shape.levels == 2 { shape.slots.div_ceil(FAN) } else { 0 };
+        let mut slots = Self {
+            levels: shape.levels,
+            slots: vec![(Version::NONE, None); shape.slots],
+            nodes: vec![(false, None); nodes],
             root: (false, store.roots().root_ptr()),
             class: Class::Normal,
         };
-        let Some(root) = client.root.1 else { return Ok(client) };
-        let root_ptrs = client.read_node(root)?;
+        let Some(root) = slots.root.1 else { return Ok(slots) };
+        let root_ptrs = read_node(store, root)?;
         let mut data_ptrs = Vec::new();
-        if levels == 2 {
-            for (node, ptr) in client.nodes.iter_mut().zip(root_ptrs) {
+        if shape.levels == 2 {
+            for (node, ptr) in slots.nodes.iter_mut().zip(root_ptrs) {
                 node.1 = ptr;
             }
-            for (_, node) in &client.nodes {
+            for (_, node) in &slots.nodes {
                 data_ptrs.extend(match node {
-                    Some(ptr) => client.read_node(*ptr)?,
+                    Some(ptr) => read_node(store, *ptr)?,
                     None => vec![None; FAN],
                 });
             }
         } else {
             data_ptrs = root_ptrs;
         }
-        for (slot, ptr) in data_ptrs.into_iter().take(slots).enumerate() {
+        for (slot, ptr) in data_ptrs.into_iter().take(shape.slots).enumerate() {
             let Some(ptr) = ptr else { continue };
             let block = store.read(ptr)?;
             let version = Version::read(slot, &block).ok_or(LoadError::Content { addr: ptr.addr })?;
-            client.slots[slot] = (version, Some(ptr));
+            slots.slots[slot] = (version, Some(ptr));
         }
-        Ok(client)
-    }
-
-    fn read_node(&self, ptr: BlockPtr) -> Result<Vec<Option<BlockPtr>>, LoadError> {
-        let block = self.store.read(ptr)?;
-        if !block.starts_with(&NODE_MAGIC) {
-            return Err(LoadError::Content { addr: ptr.addr });
-        }
-        let ptrs = (0..FAN).map(|at| RawPtr::decode(&block, AT_PTRS + at * RawPtr::LEN_BYTES));
-        Ok(ptrs.map(|raw| raw.and_then(BlockPtr::from_raw)).collect())
+        Ok(slots)
     }
 
     /// What each slot holds.
@@ -150,21 +153,21 @@ impl<'a, 'd, 'm> Client<'a, 'd, 'm> {
     }
 
     /// Gives a slot new content.
-    pub fn put(&mut self, slot: usize, version: Version) -> Result<(), Error> {
-        let mut filling = self.store.allocate(Allocate::data().class(self.class).hint(slot as u32))?;
+    pub fn put(&mut self, store: &Store<'_, '_>, slot: usize, version: Version) -> Result<(), Error> {
+        let mut filling = store.allocate(Allocate::data().class(self.class).hint(slot as u32))?;
         version.write(slot, filling.bytes_mut());
-        let ptr = self.store.enqueue(filling)?.ptr();
+        let ptr = store.enqueue(filling)?.ptr();
         let old = std::mem::replace(&mut self.slots[slot], (version, Some(ptr)));
         self.touch(slot);
-        old.1.map_or(Ok(()), |old| self.store.free(old))
+        old.1.map_or(Ok(()), |old| store.free(old))
     }
 
     /// Empties a slot.
-    pub fn delete(&mut self, slot: usize) -> Result<(), Error> {
+    pub fn delete(&mut self, store: &Store<'_, '_>, slot: usize) -> Result<(), Error> {
         let (_, old) = std::mem::take(&mut self.slots[slot]);
         let Some(old) = old else { return Ok(()) };
         self.touch(slot);
-        self.store.free(old)
+        store.free(old)
     }
 
     fn touch(&mut self, slot: usize) {
@@ -175,12 +178,12 @@ impl<'a, 'd, 'm> Client<'a, 'd, 'm> {
     }
 
     /// Writes the nodes that changed and says what to commit. May be called again if it failed.
-    pub fn prepare(&mut self) -> Result<Roots, Error> {
+    pub fn prepare(&mut self, store: &Store<'_, '_>) -> Result<Roots, Error> {
         for at in 0..self.nodes.len() {
             if self.nodes[at].0 {
                 let end = self.slots.len().min((at + 1) * FAN);
                 let ptrs: Vec<_> = self.slots[at * FAN..end].iter().map(|(_, ptr)| *ptr).collect();
-                self.nodes[at] = (false, self.rewrite_node(self.nodes[at].1, &ptrs)?);
+                self.nodes[at] = (false, rewrite_node(store, self.nodes[at].1, &ptrs)?);
             }
         }
         if self.root.0 {
@@ -188,16 +191,105 @@ impl<'a, 'd, 'm> Client<'a, 'd, 'm> {
                 2 => self.nodes.iter().map(|(_, ptr)| *ptr).collect(),
                 _ => self.slots.iter().map(|(_, ptr)| *ptr).collect(),
             };
-            self.root = (false, self.rewrite_node(self.root.1, &children)?);
+            self.root = (false, rewrite_node(store, self.root.1, &children)?);
         }
-        Ok(self.store.roots().with_root(self.root.1, self.levels))
+        Ok(store.roots().with_root(self.root.1, self.levels))
+    }
+}
+
+impl Tree for Slots {
+    type Shape = Shape;
+    type Content = Vec<Version>;
+
+    fn open(shape: &Shape, store: &Store<'_, '_>) -> Result<Self, String> {
+        Self::load(store, *shape).map_err(|error| format!("{error:?}"))
     }
 
-    /// Replaces a node, or drops it if nothing is left in it.
-    fn rewrite_node(&self, old: Option<BlockPtr>, ptrs: &[Option<BlockPtr>]) -> Result<Option<BlockPtr>, Error> {
-        let new = if ptrs.iter().any(Option::is_some) { Some(write_node(self.store, ptrs)?) } else { None };
-        old.map_or(Ok(()), |old| self.store.free(old))?;
-        Ok(new)
+    fn content(&self) -> Vec<Version> {
+        self.versions()
+    }
+
+    fn addresses(&self) -> Vec<u64> {
+        Slots::addresses(self)
+    }
+
+    fn change(&mut self, store: &Store<'_, '_>, rng: &mut Rng) -> Result<(), Error> {
+        for _ in 0..2 {
+            let slot = rng.below(self.slots.len() as u64) as usize;
+            // Never the same twice, so that what an earlier try left behind cannot pass for what this one writes.
+            let version = Version::new(FIRST_VERSION | rng.next_u64() >> 24, false);
+            match self.put(store, slot, version) {
+                Err(Error::Full { .. }) => self.delete(store, slot)?,
+                result => result?,
+            }
+        }
+        Ok(())
+    }
+
+    fn prepare(&mut self, store: &Store<'_, '_>) -> Result<Roots, Error> {
+        let roots = Slots::prepare(self, store)?;
+        Ok(Roots { next_qid: roots.next_qid + 1, ..roots })
+    }
+}
+
+fn read_node(store: &Store<'_, '_>, ptr: BlockPtr) -> Result<Vec<Option<BlockPtr>>, LoadError> {
+    let block = store.read(ptr)?;
+    if !block.starts_with(&NODE_MAGIC) {
+        return Err(LoadError::Content { addr: ptr.addr });
+    }
+    let ptrs = (0..FAN).map(|at| RawPtr::decode(&block, AT_PTRS + at * RawPtr::LEN_BYTES));
+    Ok(ptrs.map(|raw| raw.and_then(BlockPtr::from_raw)).collect())
+}
+
+/// Replaces a node, or drops it if nothing is left in it.
+fn rewrite_node(
+    store: &Store<'_, '_>,
+    old: Option<BlockPtr>,
+    ptrs: &[Option<BlockPtr>],
+) -> Result<Option<BlockPtr>, Error> {
+    let new = if ptrs.iter().any(Option::is_some) { Some(write_node(store, ptrs)?) } else { None };
+    old.map_or(Ok(()), |old| store.free(old))?;
+    Ok(new)
+}
+
+/// The structure together with its store.
+pub struct Client<'a, 'd, 'm> {
+    store: &'a Store<'d, 'm>,
+    slots: Slots,
+}
+
+impl std::ops::Deref for Client<'_, '_, '_> {
+    type Target = Slots;
+
+    fn deref(&self) -> &Slots {
+        &self.slots
+    }
+}
+
+impl<'a, 'd, 'm> Client<'a, 'd, 'm> {
+    /// The structure on this store, see [`Slots::load`].
+    pub fn load(store: &'a Store<'d, 'm>, slots: usize, levels: u32) -> Result<Self, LoadError> {
+        Ok(Self { store, slots: Slots::load(store, Shape { slots, levels })? })
+    }
+
+    /// The class of the next allocations for data.
+    pub fn set_class(&mut self, class: Class) {
+        self.slots.class = class;
+    }
+
+    /// Gives a slot new content.
+    pub fn put(&mut self, slot: usize, version: Version) -> Result<(), Error> {
+        self.slots.put(self.store, slot, version)
+    }
+
+    /// Empties a slot.
+    pub fn delete(&mut self, slot: usize) -> Result<(), Error> {
+        self.slots.delete(self.store, slot)
+    }
+
+    /// Writes the nodes that changed and says what to commit. May be called again if it failed.
+    pub fn prepare(&mut self) -> Result<Roots, Error> {
+        self.slots.prepare(self.store)
     }
 }
 
@@ -218,6 +310,6 @@ const _: () = assert!(AT_PTRS + FAN * RawPtr::LEN_BYTES <= 2048);
 
 impl std::fmt::Debug for Client<'_, '_, '_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("slots", &self.slots.len()).finish_non_exhaustive()
+        f.debug_struct("Client").field("slots", &self.slots.slots.len()).finish_non_exhaustive()
     }
 }

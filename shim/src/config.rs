@@ -2,13 +2,17 @@
 #![forbid(unsafe_code)]
 
 use crate::mem::MemOptions;
+use crate::runner::Course;
+use arenite_core::format::BlockSize;
 
 /// What a run is like. All chances are in percent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Everything random follows from it.
     pub seed: u64,
-    /// Blocks of the volume, of 2 KiB.
+    /// Size of the blocks.
+    pub block_size: BlockSize,
+    /// Blocks of the volume.
     pub volume_blocks: u64,
     /// Arenas.
     pub arenas: u32,
@@ -61,6 +65,8 @@ pub enum Prelude {
     /// Every other block of a volume that was filled in order, so that its free space is in as many pieces as can be
     /// and its logs are long.
     Fragmented,
+    /// The same as `Filled`, with every second copy damaged, so that the first commit begins with repairs.
+    Damaged,
     /// The same as `Filled`, in the form in which the original leaves a volume, see [`crate::foreign`].
     Foreign,
 }
@@ -70,6 +76,7 @@ impl Config {
     pub const fn small(seed: u64) -> Self {
         Self {
             seed,
+            block_size: BlockSize::MIN,
             volume_blocks: 64,
             arenas: 1,
             slots: 8,
@@ -163,6 +170,11 @@ impl Config {
         }
     }
 
+    /// Second copies that want repair, after a damage and after crashes of the kernel.
+    pub const fn repairs(seed: u64) -> Self {
+        Self { arenas: 3, volume_blocks: 96, lives: 4, commits: 2, prelude: Prelude::Damaged, ..Self::restarts(seed) }
+    }
+
     /// A volume that is kept nearly full.
     pub const fn full(seed: u64) -> Self {
         Self { volume_blocks: 48, slots: 70, commits: 10, changes: 12, delete: 15, overlap: 30, ..Self::small(seed) }
@@ -182,12 +194,27 @@ impl Config {
         }
     }
 
-    pub(crate) fn mem_options(&self) -> MemOptions {
-        MemOptions {
-            max_segments: self.max_segments,
-            queue_depth: self.queue_depth,
-            discard: self.discard,
-            ..MemOptions::default()
+    /// The same with blocks of 16 KiB, in at least two arenas, as the original wants it.
+    #[must_use]
+    pub const fn production(self) -> Self {
+        let arenas = if self.arenas < 2 { 2 } else { self.arenas };
+        Self { block_size: BlockSize::ORIGINAL, arenas, ..self }
+    }
+
+    /// The device and the mounts of such a run.
+    pub fn course(&self) -> Course {
+        Course {
+            block_size: self.block_size,
+            lives: self.lives,
+            mem: MemOptions {
+                max_segments: self.max_segments,
+                queue_depth: self.queue_depth,
+                discard: self.discard,
+                ..MemOptions::default()
+            },
+            reorder: self.reorder,
+            grow_from_bytes: self.grow_from.map(|blocks| blocks * self.block_size.len_u64()),
+            seed: self.seed,
         }
     }
 }

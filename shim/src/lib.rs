@@ -19,22 +19,33 @@ pub mod check;
 pub mod client;
 pub mod config;
 pub mod crash;
+pub mod crowd;
 pub mod disk;
 pub mod explore;
+pub mod faults;
 pub mod faulty;
 pub mod file;
 pub mod foreign;
 pub mod image;
+pub mod ladder;
 pub mod mem;
+pub mod memo;
 #[allow(unsafe_code)]
 pub mod memory_box;
 pub mod nbd;
 pub mod oracle;
 pub mod platform;
+pub mod point;
+pub mod probes;
 pub mod record;
+pub mod reformat;
 pub mod rng;
+pub mod room;
+pub mod runner;
+pub mod sequences;
 pub mod threads;
 pub mod trace;
+pub mod tree;
 #[cfg(all(feature = "uring", target_os = "linux"))]
 #[allow(unsafe_code)]
 pub mod uring;

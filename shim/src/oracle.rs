@@ -12,43 +12,51 @@
 #![forbid(unsafe_code)]
 
 use crate::check::{check_volume, RawVolume, Rule};
-use crate::client::{Client, Version};
 use crate::disk::Disk;
+use crate::image::ReadAt;
 use crate::mem::{MemDevice, MemOptions};
-use crate::memory_box::{boxed_memory, renew_memory, SmallMemory};
 use crate::platform::{reset_patience, ImpatientPlatform};
-use crate::record::{ReadDigest, Reads, Recorder, Tape};
-use crate::trace::Mark;
-use crate::workload::{Recording, Snapshot};
-use arenite_core::{Device, Error, MountOptions, Resources, Roots, Store};
+use crate::record::{Places, ReadLog, Reads, Recorder, Tape};
+use crate::rng::Rng;
+use crate::room::Room;
+use crate::tree::{Log, Recording, Snapshot, Tree};
+use arenite_core::format::BlockSize;
+use arenite_core::{Device, DeviceError, Error, MountOptions, Resources, Store};
 use std::sync::Arc;
 
 /// What the judge found in a state that is good.
 #[derive(Debug)]
-pub struct Verdict {
-    /// Number of the commit that is shown.
+pub struct Verdict<T: Tree> {
+    /// Number of the commit that is shown (the first of those that show the same).
     pub shown: usize,
     /// What mount read.
     pub reads: Reads,
+    /// Where anything was read, in order.
+    pub places: Places,
+    /// Whether the further commit was tried.
+    pub went_on: bool,
     /// The further commit, if it was to be recorded.
-    pub recovery: Option<Recording>,
+    pub recovery: Option<Recording<T>>,
 }
 
 /// Judges crash states, one after the other, in one memory and on one disk.
-pub struct Judge {
-    memory: Box<SmallMemory>,
+pub struct Judge<T: Tree> {
+    room: Room,
     disk: Arc<Disk>,
-    levels: u32,
-    next_version: u64,
+    shape: T::Shape,
+    block_size: BlockSize,
 }
 
-/// Versions of the judge's own: above those of any workload.
-const FIRST_VERSION: u64 = 1 << 40;
+impl<T: Tree> Judge<T> {
+    /// A judge for crash states of `len_bytes` bytes that hold a structure of this shape.
+    pub fn new(shape: T::Shape, block_size: BlockSize, len_bytes: u64) -> Self {
+        let room = Room::new(block_size, len_bytes);
+        Self { room, disk: Arc::new(Disk::zeroed(len_bytes)), shape, block_size }
+    }
 
-impl Judge {
-    /// A judge for crash states of `len_bytes` bytes that hold a structure with so many levels.
-    pub fn new(len_bytes: u64, levels: u32) -> Self {
-        Self { memory: boxed_memory(), disk: Arc::new(Disk::zeroed(len_bytes)), levels, next_version: FIRST_VERSION }
+    /// A judge for the crash states of a recording.
+    pub fn of(recording: &Recording<T>) -> Self {
+        Self::new(recording.shape.clone(), recording.block_size, recording.trace.base.len() as u64)
     }
 
     /// The disk on which to put a state. The judge changes it.
@@ -56,54 +64,65 @@ impl Judge {
         &self.disk
     }
 
-    /// Judges what is on the disk. With `record`, the further commit is recorded; without, it is left out if `known` says
-    /// that it was tried on a state in which mount read the same (see the head of [`crate::explore`]).
+    /// Judges what is on the disk. The further commit is left out if `known` says that it was tried on a state in which
+    /// mount read the same (see the head of [`crate::explore`]), and recorded if `record` says so.
     pub fn judge(
         &mut self,
-        model: &[Snapshot],
+        model: &[Snapshot<T::Content>],
         record: bool,
         known: impl Fn(&Reads) -> bool,
-    ) -> Result<Verdict, String> {
+    ) -> Result<Verdict<T>, String> {
         reset_patience();
-        let base = record.then(|| self.disk.snapshot());
         let tape = record.then(Tape::new);
-        renew_memory(&mut self.memory);
-        let resources = self.memory.take().ok_or("memory is taken")?;
-        let device = MemDevice::new(Arc::clone(&self.disk), MemOptions { max_segments: 1, ..MemOptions::default() });
+        let Self { room, disk, shape, .. } = self;
+        let resources = room.fresh().ok_or("memory is taken")?;
+        let device = MemDevice::new(Arc::clone(disk), MemOptions { max_segments: 1, ..MemOptions::default() });
         let device = match &tape {
             Some(tape) => Recorder::new(device, Arc::clone(tape)),
             None => Recorder::off(device),
         };
-        let device = ReadDigest::new(device);
+        let device = ReadLog::new(device);
+        let image = device.beside(DiskImage(disk));
         let store = mount(resources, &device)?;
         let reads = device.reads();
-        let shown = usize::try_from(store.roots().next_qid).map_err(|_| "commit number out of range")?;
-        let snapshot = model.get(shown).ok_or_else(|| format!("shows commit {shown}, which was never begun"))?;
-        let client = check_shown(&self.disk, &store, snapshot, self.levels)?;
-        if !record && known(&reads) {
-            return Ok(Verdict { shown, reads, recovery: None });
+        let shown = model.iter().position(|snapshot| snapshot.roots == store.roots());
+        let shown = shown.ok_or("shows a commit that was never begun")?;
+        let mut tree: T = check_shown(&image, &store, &model[shown], shape)?;
+        if known(&reads) {
+            let places = device.places();
+            return Ok(Verdict { shown, reads, places, went_on: false, recovery: None });
         }
-        let after = further_commit(&store, client, shown, &mut self.next_version, tape.as_deref())?;
+        // Mount has written nothing.
+        let base = record.then(|| disk.snapshot());
+        let mut log = Log::new(model[shown].roots, model[shown].content.clone());
+        if let Some(tape) = &tape {
+            log = log.on_tape(tape);
+        }
+        // The same state goes on in the same way whenever it is judged.
+        further_commit(&store, &mut tree, &mut Rng::new(reads.digest), &mut log)?;
         store.unmount().map_err(|error| format!("unmount after the further commit: {error}"))?;
+        let places = device.places();
+        drop(image);
         drop(device);
-        self.check_after(&after)?;
-        let recovery = tape.zip(base).map(|(tape, base)| {
-            let mut model = model[..=shown].to_vec();
-            model.push(after);
-            Recording { levels: self.levels, trace: tape.trace(base), model }
+        self.check_after(&log.model[1])?;
+        let recovery = tape.zip(base).map(|(tape, base)| Recording {
+            shape: self.shape.clone(),
+            block_size: self.block_size,
+            trace: tape.trace(base),
+            model: log.model,
         });
-        Ok(Verdict { shown, reads, recovery })
+        Ok(Verdict { shown, reads, places, went_on: true, recovery })
     }
 
     /// Checks the volume as the further commit left it.
-    fn check_after(&mut self, after: &Snapshot) -> Result<(), String> {
+    fn check_after(&mut self, after: &Snapshot<T::Content>) -> Result<(), String> {
         let late = |what: String| format!("after the further commit: {what}");
-        renew_memory(&mut self.memory);
-        let resources = self.memory.take().ok_or("memory is taken")?;
-        let device = MemDevice::new(Arc::clone(&self.disk), MemOptions::default());
+        let Self { room, disk, shape, .. } = self;
+        let resources = room.fresh().ok_or("memory is taken")?;
+        let device = MemDevice::new(Arc::clone(disk), MemOptions::default());
         let store = mount(resources, &device).map_err(late)?;
-        check_shown(&self.disk, &store, after, self.levels).map_err(late)?;
-        let read = |rule| RawVolume::read(&*self.disk, rule).map_err(|error| late(error.to_string()));
+        let _: T = check_shown(&DiskImage(disk), &store, after, shape).map_err(late)?;
+        let read = |rule| RawVolume::read(&**disk, rule).map_err(|error| late(error.to_string()));
         let (sealed, bare) = (read(Rule::Sealed)?, read(Rule::Bare)?);
         if sealed.arenas != bare.arenas {
             return Err(late("the bare rule reads other free space".into()));
@@ -116,18 +135,31 @@ impl Judge {
     }
 }
 
+/// The disk as an image.
+struct DiskImage<'a>(&'a Disk);
+
+impl ReadAt for DiskImage<'_> {
+    fn len_bytes(&self) -> u64 {
+        self.0.len_bytes()
+    }
+
+    fn read_at(&self, addr: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
+        self.0.read_at(addr, bytes)
+    }
+}
+
 fn mount<'d, 'm>(resources: Resources<'m>, device: &'d dyn Device<'m>) -> Result<Store<'d, 'm>, String> {
     let store = Store::mount(resources, device, &ImpatientPlatform, MountOptions::default());
     store.map_err(|failed| format!("mount: {}", failed.error))
 }
 
 /// Checks that the store shows this commit, whole, and that its space is exact.
-fn check_shown<'a, 'd, 'm>(
-    disk: &Disk,
-    store: &'a Store<'d, 'm>,
-    snapshot: &Snapshot,
-    levels: u32,
-) -> Result<Client<'a, 'd, 'm>, String> {
+fn check_shown<T: Tree>(
+    image: &dyn ReadAt,
+    store: &Store<'_, '_>,
+    snapshot: &Snapshot<T::Content>,
+    shape: &T::Shape,
+) -> Result<T, String> {
     if store.roots() != snapshot.roots {
         return Err("the roots are not those of the commit".into());
     }
@@ -136,47 +168,33 @@ fn check_shown<'a, 'd, 'm>(
     if snapshot.generation.is_some_and(|known| known > generation) {
         return Err(format!("generation {generation} is before that of the commit"));
     }
-    let client = Client::load(store, snapshot.versions.len(), levels).map_err(|error| format!("content: {error:?}"))?;
-    if client.versions() != snapshot.versions {
+    let tree = T::open(shape, store).map_err(|error| format!("content: {error}"))?;
+    if tree.content() != snapshot.content {
         return Err("the content is not that of the commit".into());
     }
-    let report = check_volume(disk, Some(store), client.addresses()).map_err(|error| format!("check: {error}"))?;
+    let report = check_volume(image, Some(store), tree.addresses()).map_err(|error| format!("check: {error}"))?;
     match report.problems.first() {
-        None => Ok(client),
+        None => Ok(tree),
         Some(first) => Err(format!("space: {first}, and {} more problems", report.problems.len() - 1)),
     }
 }
 
-/// Changes something, commits it, and says what the volume holds then.
-fn further_commit(
+/// Changes something, commits it, and notes what the volume holds then.
+fn further_commit<T: Tree>(
     store: &Store<'_, '_>,
-    mut client: Client<'_, '_, '_>,
-    shown: usize,
-    next_version: &mut u64,
-    tape: Option<&Tape>,
-) -> Result<Snapshot, String> {
+    tree: &mut T,
+    rng: &mut Rng,
+    log: &mut Log<T::Content>,
+) -> Result<(), String> {
     let failed = |error: Error| format!("further commit: {error}");
-    let slots = client.versions().len();
-    for step in 0..2 {
-        let slot = (shown + step * 3) % slots.max(1);
-        *next_version += 1;
-        match client.put(slot, Version::new(*next_version, false)) {
-            Err(Error::Full { .. }) => client.delete(slot).map_err(failed)?,
-            result => result.map_err(failed)?,
-        }
-    }
-    let roots = client.prepare().map_err(failed)?;
-    let number = shown + 1;
-    let roots = Roots { next_qid: number as u64, ..roots };
-    let versions = client.versions();
-    let mark = |mark| tape.map_or((), |tape| tape.mark(mark));
-    mark(Mark::Begun(number));
-    let generation = store.commit(roots).map_err(failed)?;
-    mark(Mark::Acknowledged(number));
-    Ok(Snapshot { roots, generation: Some(generation), versions })
+    tree.change(store, rng).map_err(failed)?;
+    let roots = tree.prepare(store).map_err(failed)?;
+    log.begin(roots, tree.content());
+    log.acknowledge(store.commit(roots).map_err(failed)?);
+    Ok(())
 }
 
-impl std::fmt::Debug for Judge {
+impl<T: Tree> std::fmt::Debug for Judge<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Judge").field("disk", &self.disk).finish_non_exhaustive()
     }

@@ -13,9 +13,10 @@
 //! The tape's lock is never held while the wrapped device is called.
 #![forbid(unsafe_code)]
 
+use crate::image::ReadAt;
 use crate::mem::garbage;
 use crate::trace::{Event, Mark, Trace};
-use arenite_core::{Completion, Device, DeviceGeometry, FlushTag, Request, RequestKind};
+use arenite_core::{Completion, Device, DeviceError, DeviceGeometry, FlushTag, Request, RequestKind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A write between its issue and its completion.
@@ -92,7 +93,7 @@ impl Reel {
         });
     }
 
-    fn complete(&mut self, request: &Request<'_>, result: Result<(), arenite_core::DeviceError>) {
+    fn complete(&mut self, request: &Request<'_>, result: Result<(), DeviceError>) {
         let position = self.writes.iter().position(|write| write.addr == request.addr());
         let at = position.expect("a write completed that was never issued");
         let first_id = self.writes.swap_remove(at).first_id;
@@ -226,7 +227,7 @@ impl std::fmt::Debug for Tape {
     }
 }
 
-/// What was read through a [`ReadDigest`].
+/// What was read through a [`ReadLog`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Reads {
     /// Blocks read.
@@ -235,26 +236,54 @@ pub struct Reads {
     pub digest: u64,
 }
 
-/// Wraps a device and sums up what is read through it, so that images can be counted by what mount looks at.
+/// Where somebody read, in order: first byte and number of bytes.
+pub type Places = Vec<(u64, u64)>;
+
+/// Wraps a device or an image and notes what is read through it, so that images can be counted by what mount looks at.
 #[derive(Debug)]
-pub struct ReadDigest<D> {
+pub struct ReadLog<D> {
     inner: D,
-    reads: Mutex<Reads>,
+    notes: Arc<Mutex<(Reads, Places)>>,
 }
 
-impl<D> ReadDigest<D> {
+impl<D> ReadLog<D> {
     /// Wraps a device.
     pub fn new(inner: D) -> Self {
-        Self { inner, reads: Mutex::default() }
+        Self { inner, notes: Arc::default() }
     }
 
-    /// What was read so far.
+    /// Wraps another one and notes in the same place.
+    pub fn beside<E>(&self, inner: E) -> ReadLog<E> {
+        ReadLog { inner, notes: Arc::clone(&self.notes) }
+    }
+
+    /// What was read from the device so far.
     pub fn reads(&self) -> Reads {
-        *self.reads.lock().unwrap_or_else(PoisonError::into_inner)
+        self.notes().0
+    }
+
+    /// Where anything was read so far.
+    pub fn places(&self) -> Places {
+        self.notes().1.clone()
+    }
+
+    fn notes(&self) -> MutexGuard<'_, (Reads, Places)> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<'m, D: Device<'m>> Device<'m> for ReadDigest<D> {
+impl<D: ReadAt> ReadAt for ReadLog<D> {
+    fn len_bytes(&self) -> u64 {
+        self.inner.len_bytes()
+    }
+
+    fn read_at(&self, addr: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
+        self.notes().1.push((addr, bytes.len() as u64));
+        self.inner.read_at(addr, bytes)
+    }
+}
+
+impl<'m, D: Device<'m>> Device<'m> for ReadLog<D> {
     fn geometry(&self) -> DeviceGeometry {
         self.inner.geometry()
     }
@@ -270,13 +299,16 @@ impl<'m, D: Device<'m>> Device<'m> for ReadDigest<D> {
     fn poll(&self) -> Option<Completion<'m>> {
         let mut completion = self.inner.poll()?;
         if let Completion::Transfer(request, Ok(())) = &mut completion {
-            let mut addr = request.addr();
-            let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
-            for bytes in request.buffers_mut().into_iter().flatten() {
-                let sum = crate::rng::mix64(addr ^ crate::rng::mix64(arenite_core::hash::hash64(bytes)));
-                reads.digest = reads.digest.wrapping_add(sum);
-                reads.count += 1;
-                addr += bytes.len() as u64;
+            if request.kind() == RequestKind::Read {
+                let mut addr = request.addr();
+                let mut notes = self.notes();
+                for bytes in request.buffers_mut().into_iter().flatten() {
+                    let sum = crate::rng::mix64(addr ^ crate::rng::mix64(arenite_core::hash::hash64(bytes)));
+                    notes.0.digest = notes.0.digest.wrapping_add(sum);
+                    notes.0.count += 1;
+                    notes.1.push((addr, bytes.len() as u64));
+                    addr += bytes.len() as u64;
+                }
             }
         }
         Some(completion)

@@ -21,6 +21,7 @@
 
 use arenite_core::DeviceError;
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// Unit of atomic writing, in bytes.
@@ -127,6 +128,21 @@ struct Pending {
 impl Trace {
     /// Cuts the trace at its completed flushes. The commit numbered `before` is the one that the base shows.
     pub fn epochs(&self, before: usize) -> Vec<Epoch> {
+        let mut epochs = Vec::new();
+        let _ = self.visit_epochs(before, |epoch| {
+            epochs.push(epoch.clone());
+            ControlFlow::Continue(())
+        });
+        epochs
+    }
+
+    /// How many epochs there are.
+    pub fn epoch_count(&self) -> usize {
+        1 + self.events.iter().filter(|event| ends_an_epoch(event)).count()
+    }
+
+    /// The same one after the other until told to stop, with no more than one of the disks in memory.
+    pub fn visit_epochs(&self, before: usize, mut visitor: impl FnMut(&Epoch) -> ControlFlow<()>) -> ControlFlow<()> {
         let mut walk = Walk {
             base: Arc::clone(&self.base),
             pending: BTreeMap::new(),
@@ -134,16 +150,20 @@ impl Trace {
             acknowledged: before,
             begun: before,
         };
-        let mut epochs = Vec::new();
+        let mut index = 0;
         for event in &self.events {
-            if matches!(event, Event::FlushComplete { result: Ok(()), .. }) {
-                epochs.push(walk.epoch(epochs.len()));
+            if ends_an_epoch(event) {
+                visitor(&walk.epoch(index))?;
+                index += 1;
             }
             walk.take(event);
         }
-        epochs.push(walk.epoch(epochs.len()));
-        epochs
+        visitor(&walk.epoch(index))
     }
+}
+
+fn ends_an_epoch(event: &Event) -> bool {
+    matches!(event, Event::FlushComplete { result: Ok(()), .. })
 }
 
 impl Walk {
@@ -191,7 +211,8 @@ impl Walk {
         if writes.is_empty() {
             return;
         }
-        let mut bytes = self.base.to_vec();
+        // Copied only while somebody still looks at what was durable before.
+        let bytes = Arc::make_mut(&mut self.base);
         // Identities ascend with issue, and the recorder does not let writes to one place overlap in time, so later
         // ones win.
         for write in writes {
@@ -200,7 +221,6 @@ impl Walk {
                 target.copy_from_slice(&write.bytes);
             }
         }
-        self.base = bytes.into();
     }
 }
 

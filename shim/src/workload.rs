@@ -10,58 +10,23 @@
 //! again while the device still has its cache.
 #![forbid(unsafe_code)]
 
-use crate::client::{Client, LoadError, Version};
+use crate::check::{RawVolume, Rule, Unreadable};
+use crate::client::{Client, LoadError, Shape, Slots, Version};
 pub use crate::config::{Config, Prelude};
 use crate::disk::Disk;
-use crate::faulty::Faulty;
 use crate::foreign::make_foreign;
 use crate::image::ReadAt;
 use crate::mem::{MemDevice, MemOptions};
-use crate::memory_box::{boxed_memory, SmallMemory};
 use crate::platform::{reset_patience, ImpatientPlatform};
-use crate::record::{Recorder, Tape};
+use crate::record::Tape;
 use crate::rng::Rng;
-use crate::trace::{Mark, Trace};
+use crate::room::Room;
+use crate::runner::{record_script, Course};
+pub use crate::tree::{End, RunError};
+use crate::tree::{Log, Recording, Script, Snapshot};
 use arenite_core::format::BlockSize;
-use arenite_core::{Allocate, CommitTicket, Device, Error, Filling, FormatOptions, MountOptions, Roots, Store};
+use arenite_core::{Allocate, CommitTicket, Error, Filling, MountOptions, Roots, Store};
 use std::sync::Arc;
-
-/// What one commit holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Snapshot {
-    /// The roots.
-    pub roots: Roots,
-    /// Its generation, once it is acknowledged.
-    pub generation: Option<u64>,
-    /// What each slot holds.
-    pub versions: Vec<Version>,
-}
-
-/// A run that was recorded.
-#[derive(Clone, Debug)]
-pub struct Recording {
-    /// Levels of the structure.
-    pub levels: u32,
-    /// What the device saw, from the formatted volume on.
-    pub trace: Trace,
-    /// What each commit holds; number 0 is the formatted volume.
-    pub model: Vec<Snapshot>,
-}
-
-/// Why a run failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RunError {
-    /// An operation of the store did.
-    Store(Error),
-    /// A mounted volume does not hold what the last commit did.
-    Content,
-}
-
-impl From<Error> for RunError {
-    fn from(error: Error) -> Self {
-        Self::Store(error)
-    }
-}
 
 impl From<LoadError> for RunError {
     fn from(error: LoadError) -> Self {
@@ -73,61 +38,25 @@ impl From<LoadError> for RunError {
 }
 
 /// Runs and records.
-pub fn record(config: &Config) -> Result<Recording, RunError> {
+pub fn record(config: &Config) -> Result<Recording<Slots>, RunError> {
     let (disk, run) = prepare(config)?;
     record_from(&disk, &run)
 }
 
 /// Records a run that was prepared, on its disk.
-pub fn record_from(disk: &Arc<Disk>, run: &Run) -> Result<Recording, RunError> {
-    let tape = Tape::new();
-    let mut run = run.on_tape(&tape);
-    let config = run.config;
-    let base = disk.snapshot();
-    for life in 0..config.lives {
-        let memory: Box<SmallMemory> = boxed_memory();
-        let device = MemDevice::new(Arc::clone(disk), config.mem_options());
-        if let Some(blocks) = config.grow_from.filter(|_| life < 2) {
-            device.set_len_bytes(blocks * BlockSize::MIN.len_u64());
-        }
-        let device = Recorder::new(Faulty::new(device, Vec::new()), Arc::clone(&tape));
-        if config.reorder {
-            device.inner().reorder(run.rng.next_u64());
-        }
-        let Some(resources) = memory.take() else { return Err(Error::NoBuffer.into()) };
-        let options = MountOptions { discard: config.discard, ..MountOptions::default() };
-        let store = Store::mount(resources, &device, &ImpatientPlatform, options);
-        let store = store.map_err(|failed| failed.error)?;
-        let enlarge = || device.inner().inner().set_len_bytes(u64::MAX);
-        let grows = config.grow_from.is_some() && life == 1;
-        match run.live(&store, grows.then_some(&enlarge))? {
-            End::Unmount => store.unmount()?,
-            // A kernel that goes down drops nothing. What is in the queue is lost in a reset of the device (one that
-            // reorders has done some of it) ...
-            End::GoDown if !config.reorder && run.happens(50) => {
-                device.reset();
-                std::mem::forget(store);
-            }
-            // ... or carried out, and nobody hears of it.
-            End::GoDown => {
-                while device.poll().is_some() || device.in_flight() {}
-                std::mem::forget(store);
-            }
-        }
-    }
-    Ok(Recording { levels: config.levels, trace: tape.trace(base), model: run.model })
+pub fn record_from(disk: &Arc<Disk>, run: &Run) -> Result<Recording<Slots>, RunError> {
+    record_script(disk, run, &run.config.course())
 }
 
 /// A disk with the volume that a run begins with, and the run.
 pub fn prepare(config: &Config) -> Result<(Arc<Disk>, Run), RunError> {
-    let disk = Arc::new(Disk::zeroed(config.volume_blocks * BlockSize::MIN.len_u64()));
-    let len_bytes = config.grow_from.unwrap_or(config.volume_blocks) * BlockSize::MIN.len_u64();
-    format_part(&disk, len_bytes, config.arenas)?;
+    let disk = Arc::new(Disk::zeroed(config.volume_blocks * config.block_size.len_u64()));
+    config.course().format(&disk, config.arenas)?;
     let mut run = Run::new(*config);
     if config.prelude != Prelude::Empty {
-        let memory: Box<SmallMemory> = boxed_memory();
+        let mut room = Room::new(config.block_size, config.volume_blocks * config.block_size.len_u64());
         let device = MemDevice::new(Arc::clone(&disk), MemOptions::default());
-        let resources = memory.take().ok_or(Error::NoBuffer)?;
+        let resources = room.fresh().ok_or(Error::NoBuffer)?;
         let store = Store::mount(resources, &device, &ImpatientPlatform, MountOptions::default());
         let store = store.map_err(|failed| failed.error)?;
         run.prelude(&store)?;
@@ -136,61 +65,45 @@ pub fn prepare(config: &Config) -> Result<(Arc<Disk>, Run), RunError> {
     if config.prelude == Prelude::Foreign {
         make_foreign(&disk).map_err(|_| RunError::Content)?;
     }
+    if config.prelude == Prelude::Damaged {
+        damage_second_copies(&disk).map_err(|_| RunError::Content)?;
+    }
     Ok((disk, run))
+}
+
+/// Overwrites the second copy of the superblock and of each header.
+fn damage_second_copies(disk: &Disk) -> Result<(), Unreadable> {
+    let raw = RawVolume::read(disk, Rule::Sealed)?;
+    let len = raw.size.len_u64();
+    let last = (disk.len_bytes() / len - 1) * len;
+    let garbage = vec![0x67; raw.size.len_bytes()];
+    for addr in raw.arenas.iter().map(|arena| arena.addr + len).chain([last]) {
+        disk.write_at(addr, &garbage)?;
+    }
+    Ok(())
 }
 
 /// Puts an empty volume of 2 KiB blocks on a disk.
 pub fn format(disk: &Arc<Disk>, arenas: u32) -> Result<(), Error> {
-    format_part(disk, disk.len_bytes(), arenas)
-}
-
-/// The same on the first so many bytes of a disk.
-fn format_part(disk: &Arc<Disk>, len_bytes: u64, arenas: u32) -> Result<(), Error> {
-    let memory: Box<SmallMemory> = boxed_memory();
-    let device = MemDevice::new(Arc::clone(disk), MemOptions::default());
-    device.set_len_bytes(len_bytes);
-    let options = FormatOptions { block_size: BlockSize::MIN, arenas, force: false };
-    let resources = memory.take().ok_or(Error::NoBuffer)?;
-    let store = Store::format(resources, &device, &ImpatientPlatform, options).map_err(|failed| failed.error)?;
-    store.unmount()
+    Course::plain(BlockSize::MIN, 0).format(disk, arenas)
 }
 
 /// A run in progress: the model, and what comes next.
 #[derive(Clone)]
 pub struct Run {
     config: Config,
+    shape: Shape,
     rng: Rng,
-    tape: Arc<Tape>,
     next_version: u64,
-    /// What each commit holds that was begun.
-    pub model: Vec<Snapshot>,
-    /// Number of the newest commit that is known to be durable.
-    pub acknowledged: usize,
-    /// Number of the commit begun last; it may be durable too.
-    pub begun: usize,
-}
-
-/// How a life ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// In good order.
-    Unmount,
-    /// In the middle of a commit, with the device left on.
-    GoDown,
+    log: Log<Vec<Version>>,
 }
 
 impl Run {
     /// A run on an empty volume, with a tape that nobody reads.
     pub fn new(config: Config) -> Self {
-        let empty = Snapshot { roots: Roots::EMPTY, generation: None, versions: vec![Version::NONE; config.slots] };
-        let rng = Rng::new(config.seed);
-        Self { config, rng, tape: Tape::new(), next_version: 1, model: vec![empty], acknowledged: 0, begun: 0 }
-    }
-
-    /// The same run, to go on from here on another tape.
-    #[must_use]
-    pub fn on_tape(&self, tape: &Arc<Tape>) -> Self {
-        Self { tape: Arc::clone(tape), ..self.clone() }
+        let shape = Shape { slots: config.slots, levels: config.levels };
+        let log = Log::new(Roots::EMPTY, vec![Version::NONE; config.slots]);
+        Self { config, shape, rng: Rng::new(config.seed), next_version: 1, log }
     }
 
     /// Fills the volume before the recording. What it holds then is commit number 0.
@@ -212,50 +125,8 @@ impl Run {
         }
         let roots = client.prepare()?;
         let generation = Some(store.commit(roots)?);
-        self.model = vec![Snapshot { roots, generation, versions: client.versions() }];
+        self.log.model = vec![Snapshot { roots, generation, content: client.versions() }];
         Ok(())
-    }
-
-    /// One life on a mounted store, which must show the last commit, or the one that was in flight. With `enlarge`, which
-    /// makes the device larger, the volume grows halfway.
-    pub fn live(&mut self, store: &Store<'_, '_>, enlarge: Option<&dyn Fn()>) -> Result<End, RunError> {
-        reset_patience();
-        let mut client = self.arrive(store)?;
-        for number in 0..self.config.commits {
-            if let Some(enlarge) = enlarge.filter(|_| number == self.config.commits / 2) {
-                enlarge();
-                if self.grow(store, &mut client)? == End::GoDown {
-                    return Ok(End::GoDown);
-                }
-            }
-            for _ in 0..1 + self.rng.below(self.config.changes) {
-                self.change(&mut client)?;
-                if self.happens(self.config.reread) {
-                    self.reread(store, &client)?;
-                }
-            }
-            if self.commit(store, &mut client)? == End::GoDown {
-                return Ok(End::GoDown);
-            }
-            if self.happens(self.config.settle) {
-                store.settle()?;
-            }
-        }
-        Ok(End::Unmount)
-    }
-
-    /// Takes what the store shows for durable, if it may show it.
-    fn arrive<'a, 'd, 'm>(&mut self, store: &'a Store<'d, 'm>) -> Result<Client<'a, 'd, 'm>, RunError> {
-        let client = Client::load(store, self.config.slots, self.config.levels)?;
-        let shown = usize::try_from(store.roots().next_qid).map_err(|_| RunError::Content)?;
-        let snapshot = self.model.get(shown).filter(|_| shown == self.acknowledged || shown == self.begun);
-        if snapshot.is_none_or(|snapshot| snapshot.versions != client.versions()) {
-            return Err(RunError::Content);
-        }
-        (self.acknowledged, self.begun) = (shown, shown);
-        self.tape.mark(Mark::Begun(shown));
-        self.tape.mark(Mark::Acknowledged(shown));
-        Ok(client)
     }
 
     fn happens(&mut self, percent: u64) -> bool {
@@ -301,12 +172,9 @@ impl Run {
             }
             result => result?,
         };
-        let number = self.model.len();
-        let roots = Roots { next_qid: number as u64, ..roots };
-        self.model.push(Snapshot { roots, generation: None, versions: client.versions() });
+        let roots = Roots { next_qid: self.log.model.len() as u64, ..roots };
         let held = Held(if self.happens(self.config.hold) { store.allocate(Allocate::data()).ok() } else { None });
-        self.begun = number;
-        self.tape.mark(Mark::Begun(number));
+        self.log.begin(roots, client.versions());
         let ticket = loop {
             match store.commit_start(roots) {
                 Err(Error::CommitInFlight) => drop(store.step()),
@@ -316,9 +184,7 @@ impl Run {
         let generation = self.finish(store, client, &ticket)?;
         drop(held);
         let Some(generation) = generation else { return Ok(End::GoDown) };
-        self.model[number].generation = Some(generation);
-        self.acknowledged = number;
-        self.tape.mark(Mark::Acknowledged(number));
+        self.log.acknowledge(generation);
         Ok(End::Unmount)
     }
 
@@ -357,6 +223,50 @@ impl Run {
                 self.change(client)?;
             }
         }
+    }
+}
+
+impl Script for Run {
+    type Tree = Slots;
+
+    fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    fn log(&self) -> &Log<Vec<Version>> {
+        &self.log
+    }
+
+    fn put_on_tape(&mut self, tape: &Arc<Tape>) {
+        self.log = self.log.on_tape(tape);
+    }
+
+    /// With `enlarge` the volume grows halfway.
+    fn live(&mut self, store: &Store<'_, '_>, enlarge: Option<&dyn Fn()>) -> Result<End, RunError> {
+        reset_patience();
+        let mut client = Client::load(store, self.config.slots, self.config.levels)?;
+        self.log.arrive(store.roots(), &client.versions())?;
+        for number in 0..self.config.commits {
+            if let Some(enlarge) = enlarge.filter(|_| number == self.config.commits / 2) {
+                enlarge();
+                if self.grow(store, &mut client)? == End::GoDown {
+                    return Ok(End::GoDown);
+                }
+            }
+            for _ in 0..1 + self.rng.below(self.config.changes) {
+                self.change(&mut client)?;
+                if self.happens(self.config.reread) {
+                    self.reread(store, &client)?;
+                }
+            }
+            if self.commit(store, &mut client)? == End::GoDown {
+                return Ok(End::GoDown);
+            }
+            if self.happens(self.config.settle) {
+                store.settle()?;
+            }
+        }
+        Ok(End::Unmount)
     }
 }
 

@@ -6,23 +6,25 @@ mod common;
 use arenite_core::{DeviceError, MountOptions, Store};
 use arenite_shim::check::{RawVolume, Rule};
 use arenite_shim::client::{Client, Version};
+use arenite_shim::faults::FaultBench;
 use arenite_shim::faulty::{Effect, Fault, Faulty, Op};
 use arenite_shim::mem::{MemDevice, MemOptions};
 use arenite_shim::memory_box::{boxed_memory, SmallMemory};
 use arenite_shim::oracle::Judge;
 use arenite_shim::platform::ImpatientPlatform;
-use arenite_shim::workload::{format, record, Config, Prelude};
+use arenite_shim::probes::lost_log_write;
+use arenite_shim::workload::{format, record, Config, Prelude, Run};
 use arenite_shim::{Disk, ReadAt};
-use common::{fault_campaign, lost_log_write, FaultBench};
+use common::{fault_bench, fault_campaign};
 use std::sync::Arc;
 
-fn bench(arenas: u32) -> FaultBench {
+fn bench(arenas: u32) -> FaultBench<Run> {
     let config = Config { arenas, slots: 20, changes: 3, overlap: 40, dense: 0, reread: 50, ..Config::small(11) };
-    FaultBench::new(Config { volume_blocks: 96, prelude: Prelude::Filled, ..config })
+    fault_bench(Config { volume_blocks: 96, prelude: Prelude::Filled, ..config })
 }
 
 /// Every kind of failure of one kind of call; `least` is how many calls the run has at least.
-fn fail_everywhere(op: Op, bench: &FaultBench, least: u64) {
+fn fail_everywhere(op: Op, bench: &FaultBench<Run>, least: u64) {
     for effect in [Effect::Refuse(DeviceError::Io), Effect::FailLate(DeviceError::Timeout)] {
         for sticky in [false, true] {
             let calls = fault_campaign(bench, op, sticky, effect).unwrap_or_else(|what| panic!("{what}"));
@@ -49,7 +51,7 @@ fn failing_flushes() {
 
 #[test]
 fn failing_discards_are_of_no_consequence() {
-    let bench = FaultBench::new(Config { restart: 0, delete: 60, ..Config::discards(2) });
+    let bench = fault_bench(Config { restart: 0, delete: 60, ..Config::discards(2) });
     for sticky in [false, true] {
         let refused = Effect::Refuse(DeviceError::Unsupported);
         let calls = fault_campaign(&bench, Op::Discard, sticky, refused).unwrap_or_else(|what| panic!("{what}"));
@@ -76,7 +78,7 @@ fn garbage_instead_of_what_was_written() {
 
 #[test]
 fn errors_in_long_logs() {
-    let bench = FaultBench::new(Config { commits: 3, ..Config::long_logs(3) });
+    let bench = fault_bench(Config { commits: 3, ..Config::long_logs(3) });
     for op in Op::ALL {
         let failing = Effect::Refuse(DeviceError::Io);
         fault_campaign(&bench, op, false, failing).unwrap_or_else(|what| panic!("{what}"));
@@ -142,7 +144,7 @@ fn the_damage_of_one_copy_costs_nothing() {
     let raw = RawVolume::read(&base, Rule::Sealed).unwrap();
     let len = raw.size.len_u64();
     let headers = raw.arenas.iter().flat_map(|arena| [arena.addr, arena.addr + len]);
-    let mut judge = Judge::new(base.len_bytes(), config.levels);
+    let mut judge = Judge::of(&recording);
     for addr in headers.chain([0, base.len_bytes() - len]) {
         for damage in [[0; 2048], [0x67; 2048]] {
             judge.disk().rebase(&base);

@@ -122,7 +122,7 @@ fn new_content_leaves_room_for_deletion_and_deletion_for_logs() {
         let mut client = Client::load(store, SLOTS, 2).unwrap();
         fill(store, &mut client, &mut next);
         assert!(store.room_blocks(Class::Reclaim) >= 4);
-        client.class = Class::Reclaim;
+        client.set_class(Class::Reclaim);
         let slot = SLOTS - 1;
         client.put(slot, Version::new(1 << 30, false)).unwrap();
         commit(store, &mut client);

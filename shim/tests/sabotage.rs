@@ -7,8 +7,9 @@ use arenite_core::sabotage::{set, Switch, ALL};
 use arenite_core::DeviceError;
 use arenite_shim::explore::Options;
 use arenite_shim::faulty::{Effect, Op};
+use arenite_shim::probes::{grace, lost_log_write};
 use arenite_shim::workload::{Config, Prelude};
-use common::{crash_campaign, fault_campaign, grace, lost_log_write, FaultBench};
+use common::{crash_campaign, fault_bench, fault_campaign};
 
 /// Crash campaigns of several configurations, with second crashes, until one fails.
 fn crashes(switch: Switch, configs: impl IntoIterator<Item = Config>) -> Result<(), String> {
@@ -24,7 +25,7 @@ fn seeds(count: u64, config: fn(u64) -> Config) -> impl Iterator<Item = Config> 
 }
 
 fn faults(switch: Switch, op: Op, effect: Effect) -> Result<(), String> {
-    let bench = FaultBench::new(Config { prelude: Prelude::Filled, ..Config::arenas(5) });
+    let bench = fault_bench(Config { prelude: Prelude::Filled, ..Config::arenas(5) });
     set(Some(switch));
     fault_campaign(&bench, op, false, effect).map(drop)
 }

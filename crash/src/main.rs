@@ -1,0 +1,161 @@
+//! `cargo crash`: climbs the ladder of docs/TESTING.md and prints one table.
+//!
+//! ```text
+//!   main     arguments, exit codes           rung     what a rung is, the list of all
+//!   table    the rows as text and as JSON    rungs/   one rung a file
+//! ```
+//!
+//! Exit codes: 0 all is well, 1 something was found wrong, 2 wrong arguments.
+#![forbid(unsafe_code)]
+
+mod rung;
+mod rungs;
+mod table;
+
+use arenite_shim::crash::Contract;
+use arenite_shim::ladder::{Row, Setup};
+use clap::Parser;
+use rung::{all, Context, Rung};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// Crash states, faults and sabotages of the block store: enumerated, judged, counted.
+#[derive(Debug, Parser)]
+#[command(name = "cargo crash")]
+struct Args {
+    /// Go on with ever new seeds until the time is up, and climb what the short form leaves out.
+    #[arg(long)]
+    long: bool,
+    /// Time of the long form, all rungs together.
+    #[arg(long, default_value_t = 60, requires = "long")]
+    minutes: u64,
+    /// Only these rungs (may be repeated).
+    #[arg(long, value_name = "N")]
+    rung: Vec<u32>,
+    /// So many hundredths of the seeds of the short form.
+    #[arg(long, value_name = "PERCENT", default_value_t = 100)]
+    scale: u64,
+    /// Name the rungs and what each one records, and stop.
+    #[arg(long)]
+    list: bool,
+    /// The table as JSON, besides.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Judge one state again, and say what may be shown and what is: seed:trace:epoch:mask:tear, as failures are named.
+    #[arg(long, value_name = "ID")]
+    replay: Option<String>,
+    /// Threads; as many as there are processors if not given.
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// What the device writes whole or not at all, in bytes (no more than a block).
+    #[arg(long, value_name = "BYTES", default_value_t = 512, value_parser = sector)]
+    sector: usize,
+    /// The device writes blocks whole or not at all.
+    #[arg(long)]
+    atomic_blocks: bool,
+    /// Writes reach the medium in the order of issue.
+    #[arg(long)]
+    ordered: bool,
+}
+
+fn sector(text: &str) -> Result<usize, String> {
+    let bytes: usize = text.parse().map_err(|_| "not a number")?;
+    let fits = bytes.is_power_of_two() && (512..=65536).contains(&bytes);
+    fits.then_some(bytes).ok_or_else(|| "a power of two from 512 to 65536".into())
+}
+
+/// The arguments. The alias ends in `--`, so that options need none; whoever writes one all the same is understood.
+fn arguments() -> Vec<std::ffi::OsString> {
+    let mut arguments: Vec<_> = std::env::args_os().collect();
+    if arguments.get(1).is_some_and(|first| first == "--") {
+        arguments.remove(1);
+    }
+    arguments
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse_from(arguments());
+    let mut setup = Setup {
+        contract: Contract { atomic_len_bytes: args.sector, ordered: args.ordered },
+        atomic_blocks: args.atomic_blocks,
+        ..Setup::default()
+    };
+    setup.threads = args.threads.unwrap_or(setup.threads);
+    // Panics inside are results, and are reported with the name of the state.
+    std::panic::set_hook(Box::new(|_| {}));
+    let rungs = all();
+    if let Some(id) = &args.replay {
+        return replay(&rungs, id, &setup);
+    }
+    let chosen: Vec<&dyn Rung> = rungs
+        .iter()
+        .map(AsRef::as_ref)
+        .filter(|rung| args.rung.is_empty() || args.rung.contains(&rung.number()))
+        .collect();
+    if chosen.is_empty() {
+        eprintln!("error: no such rung; --list names them");
+        return ExitCode::from(2);
+    }
+    if args.list {
+        for rung in chosen {
+            println!("{:>2}  {}", rung.number(), rung.what());
+            rung.parts().iter().for_each(|part| println!("      {part}"));
+        }
+        return ExitCode::SUCCESS;
+    }
+    climb(&chosen, &args, &setup)
+}
+
+fn climb(rungs: &[&dyn Rung], args: &Args, setup: &Setup) -> ExitCode {
+    let mut rows: Vec<Row> = Vec::new();
+    let end = args.long.then(|| Instant::now() + std::time::Duration::from_secs(args.minutes * 60));
+    for (number, rung) in rungs.iter().enumerate() {
+        // What a rung leaves of its share, the ones behind it get.
+        let share = end.map(|end| end.saturating_duration_since(Instant::now()) / (rungs.len() - number) as u32);
+        let deadline = share.map(|share| Instant::now() + share);
+        let context = Context { setup: Setup { deadline, ..*setup }, long: args.long, scale: args.scale };
+        let start = Instant::now();
+        let mut row = rung.run(&context);
+        row.rung = rung.number();
+        row.what = rung.what().into();
+        row.elapsed = start.elapsed();
+        if !context.long && row.cut_short && row.failures.is_empty() {
+            row.notes.push("stopped before the end".into());
+        }
+        eprintln!("{}", table::line(&row));
+        rows.push(row);
+    }
+    print!("{}", table::text(&rows));
+    if let Some(path) = &args.json {
+        if let Err(error) = std::fs::write(path, table::json(&rows)) {
+            eprintln!("error: {}: {error}", path.display());
+            return ExitCode::from(2);
+        }
+    }
+    ExitCode::from(u8::from(rows.iter().any(|row| !row.failures.is_empty())))
+}
+
+fn replay(rungs: &[Box<dyn Rung>], id: &str, setup: &Setup) -> ExitCode {
+    let parsed = id.split_once(':').and_then(|(seed, rest)| Some((seed.parse::<u64>().ok()?, rest)));
+    let Some((seed, rest)) = parsed else {
+        eprintln!("error: {id:?} is not of the form seed:trace:epoch:mask:tear");
+        return ExitCode::from(2);
+    };
+    let (trace, name) = rest.split_once(':').unwrap_or((rest, ""));
+    for rung in rungs {
+        match rung.replay(seed, trace, name, setup) {
+            None => {}
+            Some(Ok(found)) => {
+                println!("{id}: good\n{found}");
+                return ExitCode::SUCCESS;
+            }
+            Some(Err(what)) => {
+                println!("{id}: FAILED\n{what}");
+                return ExitCode::from(1);
+            }
+        }
+    }
+    eprintln!("error: no trace has the name {trace:?}; --list names them");
+    ExitCode::from(2)
+}

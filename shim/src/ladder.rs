@@ -1,0 +1,199 @@
+//! Rungs: many recordings, explored by several threads, summed up in one row of a table.
+//!
+//! ```text
+//!   Source   a name, and how to make the recording of a seed     "arenas16" + 7  ->  Recording
+//!   explore  (source, seed) pairs, in parallel, until done or late
+//!   Row      what came of it; a failure is named  seed:trace:epoch:mask:tear
+//! ```
+//!
+//! Every pair has an exploration of its own, so that what is found does not depend on the number of threads.
+#![forbid(unsafe_code)]
+
+use crate::crash::{Contract, Limits};
+use crate::explore::{panic_text, Explorer, Failure, Options};
+use crate::tree::{Recording, Tree};
+use std::collections::BTreeMap;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Makes the recording of a seed.
+pub type Recorder<T> = Arc<dyn Fn(u64) -> Result<Recording<T>, String> + Send + Sync>;
+
+/// Recordings of one kind.
+pub struct Source<T: Tree> {
+    /// Second part of the names of its states. No colons.
+    pub name: String,
+    /// How far the enumeration of its epochs goes.
+    pub limits: Limits,
+    /// Every so many further commits, one is explored too; 0 for never.
+    pub deep_every: u64,
+    /// How many crashes one after the other.
+    pub max_crashes: u32,
+    /// Makes the recording of a seed.
+    pub record: Recorder<T>,
+}
+
+/// How rungs are climbed.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// Threads that explore.
+    pub threads: usize,
+    /// What the device promises; a rung whose blocks are smaller than the atomic length uses the block.
+    pub contract: Contract,
+    /// Blocks are written whole or not at all.
+    pub atomic_blocks: bool,
+    /// When to stop.
+    pub deadline: Option<Instant>,
+    /// Failures after which a rung gives up.
+    pub max_failures: usize,
+}
+
+impl Default for Setup {
+    /// The weakest device, as many threads as there are processors, no deadline.
+    fn default() -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { threads, contract: Contract::WEAKEST, atomic_blocks: false, deadline: None, max_failures: 5 }
+    }
+}
+
+/// One row of the table.
+#[derive(Clone, Debug, Default)]
+pub struct Row {
+    /// Number of the rung.
+    pub rung: u32,
+    /// What was tried.
+    pub what: String,
+    /// Recordings, faults, switches: what the rung is made of.
+    pub cases: u64,
+    /// Flush epochs.
+    pub epochs: u64,
+    /// Crash states enumerated.
+    pub states: u64,
+    /// Of these, the ones that differ in what the oracle reads.
+    pub distinct: u64,
+    /// Of these, the ones that differ in what mount alone reads.
+    pub mount_images: u64,
+    /// Recoveries of which every crash state was enumerated in turn.
+    pub second_crashes: u64,
+    /// What was wrong.
+    pub failures: Vec<Failure>,
+    /// Time.
+    pub elapsed: Duration,
+    /// Whether it was stopped before the end.
+    pub cut_short: bool,
+    /// By source: states, distinct, mount images.
+    pub parts: BTreeMap<String, [u64; 3]>,
+    /// What else is to be said, a line each.
+    pub notes: Vec<String>,
+}
+
+impl<T: Tree> Source<T> {
+    /// A source whose second crashes are explored for every tenth further commit.
+    pub fn new(
+        name: impl Into<String>,
+        limits: Limits,
+        record: impl Fn(u64) -> Result<Recording<T>, String> + Send + Sync + 'static,
+    ) -> Self {
+        Self { name: name.into(), limits, deep_every: 10, max_crashes: 2, record: Arc::new(record) }
+    }
+
+    /// The limits under what a device promises.
+    pub fn limits_for(&self, setup: &Setup, block_len_bytes: usize) -> Limits {
+        let atomic = if setup.atomic_blocks { block_len_bytes } else { setup.contract.atomic_len_bytes };
+        let contract = Contract { atomic_len_bytes: atomic.min(block_len_bytes), ..setup.contract };
+        Limits { contract, ..self.limits }
+    }
+
+    fn explore(&self, seed: u64, setup: &Setup) -> Explorer {
+        let options = Options { deep_every: self.deep_every, max_crashes: self.max_crashes, ..Options::DEFAULT };
+        let options = Options { seed, deadline: setup.deadline, max_failures: setup.max_failures, ..options };
+        let recording = catch_unwind(AssertUnwindSafe(|| (self.record)(seed)))
+            .unwrap_or_else(|panic| Err(format!("panic: {}", panic_text(&*panic))));
+        match recording {
+            Err(what) => {
+                let mut explorer = Explorer::new(options);
+                explorer.fail(Failure { replay: format!("{seed}:{}", self.name), what: format!("the run: {what}") });
+                explorer
+            }
+            Ok(recording) => {
+                let limits = self.limits_for(setup, recording.block_size.len_bytes());
+                let mut explorer = Explorer::new(Options { limits, ..options });
+                explorer.explore(&recording);
+                explorer.name_failures(&format!("{seed}:{}:", self.name));
+                explorer
+            }
+        }
+    }
+
+    /// Judges one state again; `name` is `epoch:mask:tear`. Without it, everything that the seed gives.
+    pub fn replay(&self, seed: u64, name: &str, setup: &Setup) -> Result<String, String> {
+        if name.is_empty() {
+            let explorer = self.explore(seed, setup);
+            return explorer
+                .failures()
+                .first()
+                .map_or(Ok(explorer.counts().to_string()), |failure| Err(failure.to_string()));
+        }
+        let recording = (self.record)(seed)?;
+        Explorer::replay(&recording, self.limits_for(setup, recording.block_size.len_bytes()), name)
+    }
+}
+
+/// Explores recordings, several at once.
+pub fn explore<T: Tree>(jobs: &[(&Source<T>, u64)], setup: &Setup, row: &mut Row) {
+    let start = Instant::now();
+    let done = Mutex::new((Explorer::new(Options::DEFAULT), BTreeMap::<String, [u64; 3]>::new(), 0));
+    parallel(jobs, setup, |(source, seed)| {
+        let explorer = source.explore(*seed, setup);
+        let counts = explorer.counts();
+        let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+        let part = done.1.entry(source.name.clone()).or_default();
+        let new = [counts.states, counts.images, counts.mount_images];
+        part.iter_mut().zip(new).for_each(|(sum, new)| *sum += new);
+        done.0.absorb(explorer);
+        done.2 += 1;
+        done.0.failures().len() < setup.max_failures
+    });
+    let (explorer, parts, cases) = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let counts = explorer.counts();
+    row.cases += cases;
+    row.epochs += counts.epochs;
+    row.states += counts.states;
+    row.distinct += counts.images;
+    row.mount_images += counts.mount_images;
+    row.second_crashes += counts.deep;
+    row.cut_short |= explorer.is_cut_short() || cases < jobs.len() as u64;
+    row.failures.extend(explorer.failures().iter().cloned());
+    row.elapsed += start.elapsed();
+    for (name, counts) in parts {
+        let part = row.parts.entry(name).or_default();
+        part.iter_mut().zip(counts).for_each(|(sum, new)| *sum += new);
+    }
+}
+
+/// Calls `body` for every job, on several threads, until it says `false`, or until it is late.
+pub fn parallel<J: Sync>(jobs: &[J], setup: &Setup, body: impl Fn(&J) -> bool + Sync) {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let late = setup.deadline.is_some_and(|deadline| Instant::now() > deadline);
+            if late || !body(job) {
+                next.store(jobs.len(), Ordering::Relaxed);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..setup.threads.max(1) {
+            scope.spawn(work);
+        }
+        work();
+    });
+}
+
+impl<T: Tree> std::fmt::Debug for Source<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Source").field("name", &self.name).field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
