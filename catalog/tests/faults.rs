@@ -203,7 +203,7 @@ fn any_crash_leaves_a_whole_catalogue() {
             ControlFlow::Continue(())
         });
         // Epochs with many writes have thousands of states: some hundreds of them, evenly.
-        let (stride, mut number) = (count / 400 + 1, 0);
+        let (stride, mut number) = (count / 500 + 1, 0);
         let _ = space.visit(1, |_, choice| {
             number += 1;
             if number % stride != 0 {
