@@ -121,7 +121,7 @@ pub(crate) enum Command {
         trace: Option<PathBuf>,
     },
     /// Be the disk of a program that speaks NBD, such as QEMU.
-    #[command(after_help = SERVE_HELP)]
+    #[command(after_help = crate::help::serve())]
     Serve {
         /// Where to listen. The socket is made, and removed at the end.
         #[arg(long, value_name = "PATH")]
@@ -129,6 +129,9 @@ pub(crate) enum Command {
         /// Record every write and flush in this file. A trace that is there is replaced.
         #[arg(long, value_name = "TRACE")]
         record: Option<PathBuf>,
+        /// Misbehave as this file says; see below.
+        #[arg(long, value_name = "FILE")]
+        script: Option<PathBuf>,
         /// Refuse writes.
         #[arg(long)]
         read_only: bool,

@@ -198,9 +198,10 @@ Exit codes:
   0  the script was printed
   1  wrong arguments, or the output could not be written";
 
-pub(crate) const SERVE_HELP: &str = "Examples:
+const SERVE_HELP: &str = "Examples:
   arenite serve --socket /tmp/disk.sock disk.img
   arenite serve --socket /tmp/disk.sock --record disk.trace --once disk.img
+  echo 'write from 100 fail eio' > bad; arenite serve --socket /tmp/disk.sock --script bad disk.img
 
   qemu-system-x86_64 ... -device virtio-blk-pci,drive=d \\
     -blockdev raw,node-name=d,file.driver=nbd,file.server.type=unix,file.server.path=/tmp/disk.sock
@@ -208,9 +209,14 @@ pub(crate) const SERVE_HELP: &str = "Examples:
 The protocol is NBD; the export is called \"disk\", or nothing. One client is served at a time; others wait. IMAGE is
 locked meanwhile. Ctrl-C ends it in good order.
 
-A trace holds what IMAGE held at the beginning, and the issue and completion of every write and flush since.
+A trace holds what IMAGE held at the beginning, and the issue and completion of every write and flush since.";
 
-Exit codes:
+const SERVE_EXIT_CODES: &str = "Exit codes:
   0  served until it was stopped, or (--once) until the client had gone
-  1  wrong arguments, a socket where another server answers, or the trace could not be written
+  1  wrong arguments, a script that is not understood, a socket where another server answers, or the trace could not be written
   2  IMAGE is in use, or is no file or block device";
+
+/// The help of `serve`, with the language of its scripts.
+pub(crate) fn serve() -> String {
+    format!("{SERVE_HELP}\n\n{}\n\n{SERVE_EXIT_CODES}", arenite_shim::nbd::script::HELP)
+}

@@ -72,8 +72,9 @@ fn main() -> ExitCode {
             timeline(trace.as_deref(), output.as_deref(), commit)
         }
         Command::Grow { size, image } => line(&image, grow::run(&image, size), quiet),
-        Command::Serve { socket, record, read_only, once, image } => {
-            line(&image, serve::run(&image, &serve::Request { socket, record, read_only, once, quiet }), quiet)
+        Command::Serve { socket, record, script, read_only, once, image } => {
+            let request = serve::Request { socket, record, script, read_only, once, quiet };
+            line(&image, serve::run(&image, &request), quiet)
         }
         Command::Man { out } => match pages::man(&out) {
             Ok(()) => ExitCode::SUCCESS,

@@ -7,7 +7,7 @@ use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 use crate::open;
 use arenite_shim::nbd::tracefile::Writer;
-use arenite_shim::nbd::{Backing, Export, Server, Sink};
+use arenite_shim::nbd::{Backing, Export, Script, Server, Sink};
 use arenite_shim::{FileDevice, FileOptions, OpenError, ReadAt};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Request {
     pub(crate) socket: PathBuf,
     pub(crate) record: Option<PathBuf>,
+    pub(crate) script: Option<PathBuf>,
     pub(crate) read_only: bool,
     pub(crate) once: bool,
     pub(crate) quiet: bool,
@@ -23,6 +24,10 @@ pub(crate) struct Request {
 
 /// Serves until told to stop; returns a line for the user.
 pub(crate) fn run(path: &Path, request: &Request) -> Result<String, Failure> {
+    let script = match &request.script {
+        Some(file) => script(file)?,
+        None => Script::default(),
+    };
     let image = image(path, request.read_only)?;
     // Before the trace is made, so that none is replaced in vain.
     let server = Server::bind(&request.socket).map_err(|error| named(&request.socket, &error))?;
@@ -37,6 +42,10 @@ pub(crate) fn run(path: &Path, request: &Request) -> Result<String, Failure> {
         None => &mut nothing,
     };
     let mut export = Export::new(&image, sink, "disk");
+    export.follow(&script);
+    if request.read_only {
+        export.make_read_only();
+    }
     if !request.quiet {
         announce(path, request, image.len_bytes());
     }
@@ -50,6 +59,11 @@ pub(crate) fn run(path: &Path, request: &Request) -> Result<String, Failure> {
         image.sync().map_err(|error| Failure::new(error.to_string()))?;
     }
     Ok(format!("served: {counts}"))
+}
+
+fn script(file: &Path) -> Result<Script, Failure> {
+    let text = std::fs::read_to_string(file).map_err(|error| named(file, &error))?;
+    Script::parse(&text).map_err(|error| named(file, &error))
 }
 
 fn image(path: &Path, read_only: bool) -> Result<FileDevice<'static>, Failure> {

@@ -10,11 +10,12 @@ use crate::outcome::Outcome;
 use crate::pack::{self, Input, Packed};
 use crate::progress::Progress;
 use crate::report::Report;
-use crate::server::BlockServer;
+use crate::server::{self, BlockServer};
 use crate::vm::{Board, Cut, Disk, End, Limits, Machine, Manner, Run, Sight};
 use crate::work::{self, WorkDir};
 use crate::{kernel, setup, size, tools, BootArgs, DemoArgs};
 use anyhow::{bail, Context, Result};
+use arenite_shim::nbd::Script;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -218,8 +219,8 @@ impl<'a> Demo<'a> {
     }
 
     /// From here on the machines use the disk through a block server, which records what they do.
-    pub fn serve_disk(&mut self) -> Result<()> {
-        self.server = Some(BlockServer::start(&self.disk_file, &self.dir)?);
+    pub fn serve_disk(&mut self, script: &Script) -> Result<()> {
+        self.server = Some(BlockServer::start(&self.disk_file, &self.dir, script.clone())?);
         Ok(())
     }
 
@@ -362,6 +363,7 @@ pub fn run(args: &DemoArgs) -> Result<bool> {
     if let Some(name) = &args.scenario {
         crate::scenarios::named(name)?;
     }
+    let script = server::script(args.server.as_ref().and_then(Option::as_deref))?;
     let bench = Bench::set_up(&tools::repository_root()?, &args.boot)?;
     if let Some(name) = &args.scenario {
         return crate::scenarios::run(&bench, name);
@@ -376,8 +378,8 @@ pub fn run(args: &DemoArgs) -> Result<bool> {
     let mut demo = Demo::prepare(&bench, "demo", &plan)?;
     let words: &[&str] = if args.force_format { &["format=force"] } else { &[] };
     let kills: Vec<Moment> = args.kill_after.iter().map(|ms| Moment::after_ms(*ms)).collect();
-    if args.server {
-        demo.serve_disk()?;
+    if args.server.is_some() {
+        demo.serve_disk(&script)?;
     }
     let report = demonstrate(&mut demo, words, &kills, &args.flip)?;
     demo.end_server()?;

@@ -112,9 +112,10 @@ pub struct DemoArgs {
     /// Kill QEMU so many milliseconds into the import; the next machine goes on. May be repeated
     #[arg(long, value_name = "MS")]
     pub kill_after: Vec<u64>,
-    /// Put a block server between the machines and the disk, which records every write and flush
-    #[arg(long, conflicts_with = "flip")]
-    pub server: bool,
+    /// Put a block server between the machines and the disk, which records every write and flush, and misbehaves as
+    /// the SCRIPT says, if there is one (its language: `arenite serve --help`)
+    #[arg(long, value_name = "SCRIPT", num_args = 0..=1, conflicts_with = "flip")]
+    pub server: Option<Option<PathBuf>>,
     /// Run a scenario on input of its own instead: a name, `all` or `long`
     #[arg(
         long,

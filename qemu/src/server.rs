@@ -8,7 +8,7 @@ use crate::work::WorkDir;
 use anyhow::{anyhow, Context, Result};
 use arenite_core::DeviceError;
 use arenite_shim::nbd::tracefile::Writer;
-use arenite_shim::nbd::{Backing, Counts, Export, Server};
+use arenite_shim::nbd::{Backing, Counts, Export, Script, Server};
 use arenite_shim::ReadAt;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -23,6 +23,13 @@ pub const EXPORT: &str = "disk";
 /// The longest path of a socket that every system takes.
 const MAX_SOCKET_PATH_BYTES: usize = 100;
 
+/// Reads a script; without a file, one that does nothing wrong.
+pub fn script(file: Option<&Path>) -> Result<Script> {
+    let Some(file) = file else { return Ok(Script::default()) };
+    let text = std::fs::read_to_string(file).with_context(|| format!("{}", file.display()))?;
+    Script::parse(&text).with_context(|| format!("{}", file.display()))
+}
+
 /// A block server that runs.
 pub struct BlockServer {
     socket: PathBuf,
@@ -32,8 +39,9 @@ pub struct BlockServer {
 }
 
 impl BlockServer {
-    /// Serves an open image, which stays locked by its owner. Socket and trace are put into the work directory.
-    pub fn start(disk: &File, dir: &WorkDir) -> Result<Self> {
+    /// Serves an open image, which stays locked by its owner, as the script says. Socket and trace are put into the work
+    /// directory.
+    pub fn start(disk: &File, dir: &WorkDir, script: Script) -> Result<Self> {
         let mut socket = dir.file("disk.sock");
         if socket.as_os_str().len() > MAX_SOCKET_PATH_BYTES {
             socket = std::env::temp_dir().join(format!("arenite-{}.sock", std::process::id()));
@@ -45,7 +53,7 @@ impl BlockServer {
         println!("server: at {}; the record is {}", socket.display(), trace.display());
         let stop = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || serve(&server, &image, writer, &seen));
+        let thread = std::thread::spawn(move || serve(&server, &image, writer, &script, &seen));
         Ok(Self { socket, stop, thread: Some(thread) })
     }
 
@@ -75,8 +83,15 @@ impl Drop for BlockServer {
     }
 }
 
-fn serve(server: &Server, image: &Image, mut writer: Writer<impl std::io::Write>, stop: &AtomicBool) -> Result<Counts> {
+fn serve(
+    server: &Server,
+    image: &Image,
+    mut writer: Writer<impl std::io::Write>,
+    script: &Script,
+    stop: &AtomicBool,
+) -> Result<Counts> {
     let mut export = Export::new(image, &mut writer, EXPORT);
+    export.follow(script);
     server.serve(&mut export, stop, false).context("the block server")?;
     let counts = export.counts();
     writer.finish().context("the record of the block server")?;

@@ -22,6 +22,7 @@ mod info;
 mod map;
 mod pages;
 mod scratch;
+mod serve;
 mod structures;
 mod svg;
 mod timeline;

@@ -52,6 +52,7 @@ fn help_tells_exit_codes_and_more() {
         ("check", &["JSON keys:", "findings", "complete", "not walked"]),
         ("exercise", &["Examples:", "killed", "stay in use", "130"]),
         ("grow", &["Examples:", "block device", "old length"]),
+        ("serve", &["Examples:", "NBD", "withhold", "chance P"]),
     ] {
         let output = arenite(&[command, "--help"]);
         assert_eq!(output.status.code(), Some(0));

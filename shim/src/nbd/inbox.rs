@@ -105,16 +105,19 @@ impl<'s> Inbox<'s> {
         Self { from, header: [0; REQUEST_LEN_BYTES], filled: 0, part: Part::Header }
     }
 
-    /// Waits until something arrives, for `limit` at most, or until the server is to stop.
-    pub(crate) fn wait(&self, limit: Option<Duration>, stop: &AtomicBool) -> Result<(), Gone> {
+    /// Waits until something arrives, for `limit` at most, or until the server is to stop; false if nothing did.
+    pub(crate) fn wait(&self, limit: Option<Duration>, stop: &AtomicBool) -> Result<bool, Gone> {
         let until = limit.map(|limit| Instant::now() + limit);
         loop {
             if stop.load(Ordering::Relaxed) {
                 return Err(Gone::Stopped);
             }
             let left = until.map_or(PATIENCE, |until| until.saturating_duration_since(Instant::now()));
-            if readable(self.from, left.min(PATIENCE))? || left.is_zero() {
-                return Ok(());
+            if readable(self.from, left.min(PATIENCE))? {
+                return Ok(true);
+            }
+            if left.is_zero() {
+                return Ok(false);
             }
         }
     }

@@ -9,6 +9,7 @@
 //! ```
 //!
 //! - [`Server`] listens and runs one session after the other; [`Export`] is what it serves.
+//! - [`script`] is the language in which a server is told what to do wrong, and when.
 //! - [`tracefile`] is the format in which a record is kept.
 //! - `wire` has every number of the protocol, `negotiate` the handshake, `session` the transmission.
 //!
@@ -34,8 +35,11 @@
 #![forbid(unsafe_code)]
 
 mod backing;
+mod held;
+mod history;
 mod inbox;
 mod negotiate;
+pub mod script;
 mod server;
 mod session;
 mod sink;
@@ -43,6 +47,7 @@ pub mod tracefile;
 pub mod wire;
 
 pub use backing::Backing;
+pub use script::{Script, ScriptError};
 pub use server::{BindError, ServeError, Server};
 pub use session::{Counts, Export, MAX_QUEUED_BYTES};
 pub use sink::Sink;

@@ -6,13 +6,17 @@
 //!                 +------------- before every reply --------------------+
 //! ```
 //!
-//! A request is carried out as a whole, in the order of arrival. What the client has not heard of when the session ends
+//! A request is carried out as a whole, in the order of arrival; a script may have it done wrong, or its reply held back.
+//! What the client has not heard of when the session ends
 //! is settled when the next one begins: carried out, it counts as completed (a device that was reset keeps what is in
 //! its cache); refused or not carried out, it is lost.
 #![forbid(unsafe_code)]
 
 use super::backing::Backing;
+use super::held::{Came, Held};
+use super::history::History;
 use super::inbox::{Arrived, Gone, Inbox};
+use super::script::{torn, Action, Director, Script};
 use super::sink::Sink;
 use super::wire::{self, simple_reply, Errno, RequestHeader, MAX_PAYLOAD_BYTES, MIN_BLOCK_BYTES};
 use crate::trace::Event;
@@ -41,12 +45,30 @@ pub struct Counts {
     pub flushes: u64,
     /// Requests answered with an error.
     pub errors: u64,
+    /// Requests for which the script had something else in mind.
+    pub scripted: u64,
+}
+
+impl Counts {
+    fn add(&mut self, kind: Kind, failed: bool) {
+        match kind {
+            Kind::Read { .. } => self.reads += 1,
+            Kind::Write => self.writes += 1,
+            Kind::Flush => self.flushes += 1,
+            Kind::Other => {}
+        }
+        self.errors += u64::from(failed);
+    }
 }
 
 impl std::fmt::Display for Counts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { sessions, reads, writes, flushes, errors } = self;
-        write!(f, "{sessions} sessions, {reads} reads, {writes} writes, {flushes} flushes, {errors} errors")
+        let Self { sessions, reads, writes, flushes, errors, scripted } = self;
+        write!(f, "{sessions} sessions, {reads} reads, {writes} writes, {flushes} flushes, {errors} errors")?;
+        match scripted {
+            0 => Ok(()),
+            count => write!(f, ", {count} requests as the script wanted"),
+        }
     }
 }
 
@@ -60,6 +82,10 @@ pub struct Export<'a> {
     next_id: u64,
     /// Writes of earlier sessions of which no client has heard, and whether they were carried out.
     unheard: Vec<(u64, bool)>,
+    director: Director,
+    /// If reads may be stale.
+    history: Option<History>,
+    gone: bool,
 }
 
 impl<'a> Export<'a> {
@@ -67,7 +93,14 @@ impl<'a> Export<'a> {
     pub fn new(backing: &'a dyn Backing, sink: &'a mut dyn Sink, name: &str) -> Self {
         let read_only = backing.read_only();
         let (counts, unheard) = (Counts::default(), Vec::new());
-        Self { backing, sink, name: name.to_owned(), read_only, counts, next_id: 0, unheard }
+        let (director, history, gone) = (Director::new(&Script::default()), None, false);
+        Self { backing, sink, name: name.to_owned(), read_only, counts, next_id: 0, unheard, director, history, gone }
+    }
+
+    /// Misbehaves from here on as the script says. Its counts begin anew.
+    pub fn follow(&mut self, script: &Script) {
+        self.director = Director::new(script);
+        self.history = self.director.wants_history().then(History::default);
     }
 
     /// Refuses writes, whatever the backing allows.
@@ -96,7 +129,37 @@ impl<'a> Export<'a> {
 
     /// Whether the device has gone for good.
     pub(crate) fn is_gone(&self) -> bool {
-        false
+        self.gone
+    }
+
+    /// What a write leaves that is to be lost or torn; `None` for all others.
+    fn left_by(&mut self, header: &RequestHeader, bytes: &[u8], action: Option<Action>) -> Option<Vec<u8>> {
+        let sectors = match action {
+            Some(Action::Lose) => Some(0),
+            Some(Action::Tear { sectors, .. }) => sectors,
+            _ => return None,
+        };
+        let mut old = vec![0; bytes.len()];
+        // If that cannot be read, nothing can be said of it, and the write will hardly succeed.
+        self.backing.read_at(header.offset, &mut old).ok()?;
+        Some(torn(&old, bytes, sectors, self.director.rng()))
+    }
+
+    fn write(&mut self, addr: u64, bytes: &[u8]) -> Result<(), DeviceError> {
+        if let Some(history) = &mut self.history {
+            let mut old = vec![0; bytes.len()];
+            self.backing.read_at(addr, &mut old)?;
+            history.remember(addr, &old);
+        }
+        self.backing.write_at(addr, bytes)
+    }
+
+    fn read(&self, addr: u64, bytes: &mut [u8], stale: bool) -> Result<(), DeviceError> {
+        self.backing.read_at(addr, bytes)?;
+        if let Some(history) = self.history.as_ref().filter(|_| stale) {
+            history.turn_back(addr, bytes);
+        }
+        Ok(())
     }
 
     fn new_id(&mut self) -> u64 {
@@ -129,6 +192,30 @@ struct Queued {
     task: Task,
     /// Its name in the record; 0 for what is not recorded.
     id: u64,
+    action: Option<Action>,
+    /// What had come when it came.
+    came: Came,
+}
+
+/// What a reply is the reply to, as far as that makes a difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Read { stale: bool },
+    Write,
+    Flush,
+    Other,
+}
+
+/// A reply that is still to be sent. What a read brings is read when it is.
+#[derive(Debug)]
+struct Reply {
+    header: RequestHeader,
+    kind: Kind,
+    id: u64,
+    /// What was done, for the record.
+    done: Result<(), DeviceError>,
+    /// What the client is told.
+    told: Result<(), Errno>,
 }
 
 /// Why a session ends: because of the client, or because the record fails.
@@ -151,6 +238,7 @@ pub(crate) struct Session<'s, 'a> {
     inbox: Inbox<'s>,
     queue: VecDeque<Queued>,
     queued_bytes: usize,
+    held: Held<Reply>,
     /// Nothing more comes, but what is in the queue is still carried out.
     ended: bool,
     /// Writes recorded as issued, in order, and whether they were carried out.
@@ -159,8 +247,8 @@ pub(crate) struct Session<'s, 'a> {
 
 impl<'s, 'a> Session<'s, 'a> {
     pub(crate) fn new(stream: &'s UnixStream, export: &'s mut Export<'a>, stop: &'s AtomicBool) -> Self {
-        let (inbox, queue) = (Inbox::new(stream), VecDeque::new());
-        Self { stream, export, stop, inbox, queue, queued_bytes: 0, ended: false, unheard: Vec::new() }
+        let (inbox, queue, held) = (Inbox::new(stream), VecDeque::new(), Held::new());
+        Self { stream, export, stop, inbox, queue, queued_bytes: 0, held, ended: false, unheard: Vec::new() }
     }
 
     /// Serves to the end of the connection. Fails if the record does.
@@ -188,10 +276,18 @@ impl<'s, 'a> Session<'s, 'a> {
     fn work(&mut self) -> Result<(), Stop> {
         while !self.stop.load(Ordering::Relaxed) {
             self.take_in()?;
+            if let Some(reply) = self.held.next_due() {
+                self.answer(reply)?;
+                continue;
+            }
             match self.queue.pop_front() {
                 Some(queued) => self.carry_out(queued)?,
                 None if self.ended => return Ok(()),
-                None => self.inbox.wait(None, self.stop)?,
+                None => {
+                    if !self.inbox.wait(self.held.patience(), self.stop)? {
+                        self.held.nothing_came(self.export.director.rng());
+                    }
+                }
             }
         }
         Ok(())
@@ -212,13 +308,22 @@ impl<'s, 'a> Session<'s, 'a> {
 
     fn enqueue(&mut self, arrived: Arrived) -> Result<(), Stop> {
         let header = arrived.header;
-        let task = self.task(arrived);
+        let mut task = self.task(arrived);
+        let mut action = None;
+        if !matches!(task, Task::Refuse(_)) {
+            action = self.export.director.action(&header);
+            self.export.counts.scripted += u64::from(action.is_some());
+        }
         let mut id = 0;
-        match &task {
+        match &mut task {
             Task::Write(bytes) => {
+                if let Some(left) = self.export.left_by(&header, bytes, action) {
+                    *bytes = left.into();
+                }
                 id = self.export.new_id();
                 self.queued_bytes += bytes.len();
-                self.record(Event::Issue { id, addr: header.offset, bytes: Arc::clone(bytes) })?;
+                let bytes = Arc::clone(bytes);
+                self.record(Event::Issue { id, addr: header.offset, bytes })?;
                 self.unheard.push((id, false));
             }
             Task::Flush => {
@@ -227,7 +332,8 @@ impl<'s, 'a> Session<'s, 'a> {
             }
             Task::Read | Task::Nothing | Task::Refuse(_) => {}
         }
-        self.queue.push_back(Queued { header, task, id });
+        let came = self.held.request_came(matches!(task, Task::Flush));
+        self.queue.push_back(Queued { header, task, id, action, came });
         Ok(())
     }
 
@@ -268,45 +374,83 @@ impl<'s, 'a> Session<'s, 'a> {
     }
 
     fn carry_out(&mut self, queued: Queued) -> Result<(), Stop> {
-        let Queued { header, task, id } = queued;
-        match task {
-            Task::Refuse(error) => self.answer(&header, Err(error), &[]),
-            Task::Nothing => self.answer(&header, Ok(()), &[]),
-            Task::Read => {
-                let mut bytes = vec![0; header.len as usize];
-                let result = self.export.backing.read_at(header.offset, &mut bytes);
-                self.export.counts.reads += 1;
-                self.answer(&header, result.map_err(|_| Errno::Io), &bytes)
+        let Queued { header, task, id, action, came } = queued;
+        if matches!(action, Some(Action::Close | Action::Gone)) {
+            self.export.gone |= action == Some(Action::Gone);
+            return Err(Stop::Client);
+        }
+        let reply = self.perform(header, task, id, action);
+        match action {
+            Some(Action::Hold(until)) => {
+                let room = self.held.hold(reply, until, came, self.export.director.rng());
+                if room {
+                    Ok(())
+                } else {
+                    Err(Stop::Client)
+                }
             }
-            Task::Write(bytes) => {
-                self.queued_bytes -= bytes.len();
-                let result = self.export.backing.write_at(header.offset, &bytes);
-                self.export.counts.writes += 1;
-                self.unheard.iter_mut().filter(|(known, _)| *known == id).for_each(|(_, done)| *done = result.is_ok());
-                self.answer(&header, result.map_err(|_| Errno::Io), &[])?;
-                self.unheard.retain(|(known, _)| *known != id);
-                self.record(Event::Complete { id, result })
-            }
-            Task::Flush => {
-                let result = self.export.backing.sync();
-                self.export.counts.flushes += 1;
-                self.take_in()?;
-                // Before the reply, so that whoever has got it finds the record of it.
-                self.record(Event::FlushComplete { id, result })?;
-                self.answer(&header, result.map_err(|_: DeviceError| Errno::Io), &[])
-            }
+            _ => self.answer(reply),
         }
     }
 
-    /// Takes in what the client sent before it could know of this reply, and sends it.
-    fn answer(&mut self, header: &RequestHeader, result: Result<(), Errno>, data: &[u8]) -> Result<(), Stop> {
+    /// Does what is asked for, or what the script says instead.
+    fn perform(&mut self, header: RequestHeader, task: Task, id: u64, action: Option<Action>) -> Reply {
+        let scripted = match action {
+            Some(Action::Fail(error)) => Some(error),
+            _ => None,
+        };
+        let (kind, done) = match task {
+            Task::Refuse(error) => {
+                let (kind, done, told) = (Kind::Other, Err(DeviceError::Unsupported), Err(error));
+                return Reply { header, kind, id, done, told };
+            }
+            Task::Nothing => (Kind::Other, Ok(())),
+            Task::Read => (Kind::Read { stale: action == Some(Action::Stale) }, Ok(())),
+            Task::Write(bytes) => {
+                self.queued_bytes -= bytes.len();
+                let done =
+                    if scripted.is_some() { Err(DeviceError::Io) } else { self.export.write(header.offset, &bytes) };
+                self.unheard.iter_mut().filter(|(known, _)| *known == id).for_each(|(_, was)| *was = done.is_ok());
+                (Kind::Write, done)
+            }
+            Task::Flush if scripted.is_some() || action == Some(Action::Lose) => (Kind::Flush, Err(DeviceError::Io)),
+            Task::Flush => (Kind::Flush, self.export.backing.sync()),
+        };
+        let told = match (scripted, action) {
+            (Some(error), _) => Err(error),
+            (None, Some(Action::Lose)) => Ok(()),
+            (None, Some(Action::Tear { fail: true, .. })) => Err(Errno::Io),
+            _ => done.map_err(|_| Errno::Io),
+        };
+        Reply { header, kind, id, done, told }
+    }
+
+    /// Takes in what the client sent before it could know of this reply, records the completion, and sends the reply.
+    fn answer(&mut self, reply: Reply) -> Result<(), Stop> {
+        let Reply { header, kind, id, done, mut told } = reply;
+        let mut data = Vec::new();
+        if let (Kind::Read { stale }, Ok(())) = (kind, told) {
+            data = vec![0; header.len as usize];
+            told = self.export.read(header.offset, &mut data, stale).map_err(|_| Errno::Io);
+        }
         self.take_in()?;
-        let mut bytes = simple_reply(result.err(), header.cookie);
-        match result {
-            Ok(()) => bytes.extend(data),
-            Err(_) => self.export.counts.errors += 1,
+        if kind == Kind::Flush {
+            // Before the reply, so that whoever has got it finds the record of it.
+            self.record(Event::FlushComplete { id, result: done })?;
+        }
+        self.export.counts.add(kind, told.is_err());
+        let mut bytes = simple_reply(told.err(), header.cookie);
+        if told.is_ok() {
+            bytes.extend(data);
         }
         let mut stream = self.stream;
-        stream.write_all(&bytes).map_err(|_| Stop::Client)
+        stream.write_all(&bytes).map_err(|_| Stop::Client)?;
+        if kind == Kind::Write {
+            self.unheard.retain(|(known, _)| *known != id);
+            // A write of which the client was told that it failed is covered by no flush.
+            let result = if told.is_err() { Err(DeviceError::Io) } else { done };
+            self.record(Event::Complete { id, result })?;
+        }
+        Ok(())
     }
 }
