@@ -75,6 +75,19 @@ fn every_type_of_block() {
     let shown = text(&image, &[&at(bytes.addr)]);
     let line = format!("  000000  {}  |{}|\n  *\n  001000\n", ["41"; 16].join(" "), "A".repeat(16));
     assert!(shown.ends_with(&line), "{shown}");
+    // Data may begin like anything.
+    image.write(bytes.addr, &[0, 2, 0xff, 0xff, 0xff, 0xff]);
+    let block = dumped(&image, 0, &[&at(bytes.addr)]);
+    assert_eq!((&block["type"], block["bytes"].is_string()), (&json!("data"), true));
+    assert!(block["damage"].as_str().unwrap().starts_with("begins like a leaf, but: "), "{block}");
+    // Each log ends somewhere, right behind a barrier.
+    let shown = text(&image, &[]);
+    let lines: Vec<_> = shown.lines().collect();
+    let ends: Vec<_> = (0..lines.len()).filter(|index| lines[*index].contains("the log ends here")).collect();
+    assert_eq!(ends.len(), image.info()["arenas"].as_array().unwrap().len());
+    assert!(ends.iter().all(|index| lines[index - 1].contains("barrier  generation")), "{shown}");
+    let end = &dumped(&image, 0, &[])["arenas"][0]["log_end"];
+    assert!(end["at"].as_u64().is_some_and(|at| at >= 44), "{end}");
     // Blocks that have their place are known by it; anything can be read as data.
     for (addr, kind) in [(0, "superblock"), (4096, "arena header"), (8192, "arena header"), (0x3f_f000, "superblock")] {
         assert_eq!(dumped(&image, 0, &[&at(addr)])["type"], kind);
