@@ -1,14 +1,16 @@
-//! The store's disk: the core's [`Device`] over the disk driver.
+//! The store's disk: the core's [`Device`] over the disk driver. (`simple_disk.rs` is another one, over a plainer driver.)
 //!
 //! A request of the store owns the blocks that it names, and the driver wants an owner for the memory that it gives to
 //! the device, so the two fit: the request itself is the owner, goes into the driver, and comes back with the result.
 //! Nothing is copied, and nothing waits.
 
-use core::sync::atomic::{AtomicU64, Ordering};
-
 use arenite_core::{Completion, Device, DeviceError, DeviceGeometry, FlushTag, Request, RequestKind};
 
-use crate::blk::{Disk, DiskError, DiskInfo, Op, Owner, Segments, SECTOR_BYTES};
+use arenite_partition::ReadSectors;
+
+use crate::blk::{Disk, DiskError, Op, Owner, Segments, SECTOR_BYTES};
+use crate::memory;
+use crate::stacks::PAGE_BYTES;
 
 /// Largest transfer that the store is told of, in bytes. Blocks are adjacent more often than buffers can be listed.
 const MAX_TRANSFER_BYTES: u32 = 1 << 20;
@@ -19,6 +21,8 @@ pub enum StoreOwner {
     Transfer(Request<'static>),
     /// A flush, which has none.
     Flush(FlushTag),
+    /// A read while the disk is looked at, before there is a store.
+    Look(&'static mut [u8]),
 }
 
 // SAFETY: the buffers of a request lie in the store's memory, which is a static: they stay at their addresses and valid
@@ -26,7 +30,11 @@ pub enum StoreOwner {
 // out shared references to them only), and those of a read are reached through the request alone.
 unsafe impl Owner for StoreOwner {
     fn segments(&mut self, segments: &mut Segments) {
-        let Self::Transfer(request) = self else { return };
+        let request = match self {
+            Self::Transfer(request) => request,
+            Self::Flush(_) => return,
+            Self::Look(buffer) => return segments.push_mut(buffer),
+        };
         match request.kind() {
             RequestKind::Read => request.buffers_mut().into_iter().flatten().for_each(|bytes| segments.push_mut(bytes)),
             RequestKind::Write => request.buffers().into_iter().flatten().for_each(|bytes| segments.push(bytes)),
@@ -36,55 +44,13 @@ unsafe impl Owner for StoreOwner {
     }
 }
 
-/// What went over the wire, completed requests only.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Traffic {
-    /// Bytes read.
-    pub read_bytes: u64,
-    /// Bytes written.
-    pub write_bytes: u64,
-    /// Flushes.
-    pub flushes: u64,
-}
+/// The device.
+pub struct QueueDisk(&'static Disk<StoreOwner>);
 
-/// The disk that holds the store.
-pub struct StoreDisk {
-    disk: &'static Disk<StoreOwner>,
-    read_bytes: AtomicU64,
-    write_bytes: AtomicU64,
-    flushes: AtomicU64,
-}
-
-impl StoreDisk {
+impl QueueDisk {
     /// Makes a device of a disk.
     pub fn new(disk: &'static Disk<StoreOwner>) -> Self {
-        let [read_bytes, write_bytes, flushes] = [const { AtomicU64::new(0) }; 3];
-        Self { disk, read_bytes, write_bytes, flushes }
-    }
-
-    /// What the disk is like.
-    pub fn info(&self) -> &DiskInfo {
-        self.disk.info()
-    }
-
-    /// What was transferred so far.
-    pub fn traffic(&self) -> Traffic {
-        Traffic {
-            read_bytes: self.read_bytes.load(Ordering::Relaxed),
-            write_bytes: self.write_bytes.load(Ordering::Relaxed),
-            flushes: self.flushes.load(Ordering::Relaxed),
-        }
-    }
-
-    fn count(&self, owner: &StoreOwner) {
-        let (counter, amount) = match owner {
-            StoreOwner::Flush(_) => (&self.flushes, 1),
-            StoreOwner::Transfer(request) => match request.kind() {
-                RequestKind::Read => (&self.read_bytes, request.len_bytes()),
-                _ => (&self.write_bytes, request.len_bytes()),
-            },
-        };
-        counter.fetch_add(amount, Ordering::Relaxed);
+        Self(disk)
     }
 }
 
@@ -97,9 +63,9 @@ fn device_error(error: DiskError) -> DeviceError {
     }
 }
 
-impl Device<'static> for StoreDisk {
+impl Device<'static> for QueueDisk {
     fn geometry(&self) -> DeviceGeometry {
-        let info = self.disk.info();
+        let info = self.0.info();
         DeviceGeometry {
             len_bytes: info.sectors * SECTOR_BYTES,
             logical_sector_len_bytes: info.logical_sector_bytes,
@@ -116,27 +82,66 @@ impl Device<'static> for StoreDisk {
     fn submit(&self, request: Request<'static>) -> Result<(), Request<'static>> {
         let sector = request.addr() / SECTOR_BYTES;
         let op = if request.kind() == RequestKind::Write { Op::Write(sector) } else { Op::Read(sector) };
-        match self.disk.submit(op, StoreOwner::Transfer(request)) {
+        match self.0.submit(op, StoreOwner::Transfer(request)) {
             Err(StoreOwner::Transfer(request)) => Err(request),
-            Err(StoreOwner::Flush(_)) => unreachable!("the driver gives back what it was given"),
+            Err(StoreOwner::Flush(_) | StoreOwner::Look(_)) => {
+                unreachable!("the driver gives back what it was given")
+            }
             Ok(()) => Ok(()),
         }
     }
 
     fn flush(&self, tag: FlushTag) -> Result<(), FlushTag> {
         // A tag that comes back is the one that was given.
-        self.disk.submit(Op::Flush, StoreOwner::Flush(tag)).map_err(|_| tag)
+        self.0.submit(Op::Flush, StoreOwner::Flush(tag)).map_err(|_| tag)
     }
 
     fn poll(&self) -> Option<Completion<'static>> {
-        let (owner, result) = self.disk.poll()?;
-        if result.is_ok() {
-            self.count(&owner);
-        }
+        let (owner, result) = self.0.poll()?;
         let result = result.map_err(device_error);
-        Some(match owner {
-            StoreOwner::Transfer(request) => Completion::Transfer(request, result),
-            StoreOwner::Flush(tag) => Completion::Flush(tag, result),
-        })
+        match owner {
+            StoreOwner::Transfer(request) => Some(Completion::Transfer(request, result)),
+            StoreOwner::Flush(tag) => Some(Completion::Flush(tag, result)),
+            // Looks are over before the store begins.
+            StoreOwner::Look(_) => None,
+        }
+    }
+}
+
+/// Reads single sectors and waits for each: while no store uses the disk.
+pub struct Looker<'d> {
+    disk: &'d QueueDisk,
+    buffer: Option<&'static mut [u8]>,
+}
+
+impl<'d> Looker<'d> {
+    /// Takes memory for a sector; `None` if there is none left.
+    pub fn new(disk: &'d QueueDisk) -> Option<Self> {
+        let len = disk.0.info().logical_sector_bytes as usize;
+        let (buffer, _) = memory::take_zeroed(len.div_ceil(PAGE_BYTES))?.split_at_mut_checked(len)?;
+        Some(Self { disk, buffer: Some(buffer) })
+    }
+}
+
+impl ReadSectors for Looker<'_> {
+    type Error = DeviceError;
+
+    fn sector_len_bytes(&self) -> u32 {
+        self.disk.0.info().logical_sector_bytes
+    }
+
+    fn sectors(&self) -> u64 {
+        self.disk.0.info().sectors * SECTOR_BYTES / u64::from(self.sector_len_bytes())
+    }
+
+    fn read_sector(&mut self, lba: u64, sector: &mut [u8]) -> Result<(), DeviceError> {
+        let first = lba.saturating_mul(u64::from(self.sector_len_bytes()) / SECTOR_BYTES);
+        let buffer = self.buffer.take().ok_or(DeviceError::Gone)?;
+        let (owner, result) = self.disk.0.run(Op::Read(first), StoreOwner::Look(buffer));
+        let StoreOwner::Look(buffer) = owner else { return Err(DeviceError::Gone) };
+        let read = buffer.get(..sector.len()).map(|bytes| sector.copy_from_slice(bytes));
+        self.buffer = Some(buffer);
+        result.map_err(device_error)?;
+        read.ok_or(DeviceError::Unsupported)
     }
 }

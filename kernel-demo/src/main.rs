@@ -20,11 +20,12 @@
 //! | `pci`,`mmio` | finding devices                                           | a trait method; registers     |
 //! | `blk`        | the disk driver: its `queue` and `owner`                 | buffers that a device writes  |
 //! | `device`     | the store's disk, over the driver                        | buffers that a device writes  |
+//! | `simple_disk`| the same over the driver of `virtio-drivers`             | buffers that a device writes  |
 //!
-//! The other half is the demonstration, without unsafe code: `phase` finds the disks, `volume` and `platform` are what
-//! the store needs and gets, `archive` reads the input, `import` and `verify` do the work on all CPUs under the rules of
-//! `team`, `fate` says what becomes of the files, `report` and `failure` tell the host. `probe` measures how much stack
-//! the store's calls take.
+//! The other half is the demonstration, without unsafe code: `phase` finds the disks, `store_disk` chooses driver and
+//! partition, `volume` and `platform` are what the store needs and gets, `archive` reads the input, `import` and `verify`
+//! do the work on all CPUs under the rules of `team`, `fate` says what becomes of the files, `report` and `failure` tell
+//! the host. `probe` measures how much stack the store's calls take.
 //!
 //! `acpi` counts the CPUs, and `interrupts` what their timers do. Everything else is safe code. Locks are leaves, taken
 //! while no other one is held, except that a disk's may be held when the console's is taken, and those of `team`, which
@@ -79,9 +80,12 @@ mod report;
 mod selftest;
 mod serial;
 #[allow(unsafe_code)]
+mod simple_disk;
+#[allow(unsafe_code)]
 mod stacks;
 #[allow(unsafe_code)]
 mod start_info;
+mod store_disk;
 mod team;
 mod time;
 #[allow(unsafe_code)]
@@ -124,7 +128,7 @@ extern "C" fn kernel_entry(start_info: u32) -> ! {
     exit::exit(Outcome::Success)
 }
 
-const OPTIONS: [&str; 13] = [
+const OPTIONS: [&str; 15] = [
     "selftest",
     "fault",
     "cpu",
@@ -138,6 +142,8 @@ const OPTIONS: [&str; 13] = [
     "resume",
     "commit_every",
     mmio::WORD,
+    "driver",
+    "partition",
 ];
 
 /// Does what the command line asks for.

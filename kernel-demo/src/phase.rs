@@ -10,10 +10,11 @@
 use alloc::vec::Vec;
 
 use crate::archive::Archive;
-use crate::blk::{Owner, ReadyDisk};
+use crate::blk::ReadyDisk;
 use crate::cmdline::CmdLine;
 use crate::failure::Failure;
 use crate::outcome::Outcome;
+use crate::store_disk::StoreDisk;
 use crate::volume::{Format, Volume};
 use crate::{import, probe, report, verify};
 
@@ -65,10 +66,10 @@ pub fn run(mut disks: Vec<ReadyDisk>, cmdline: &CmdLine) -> Result<(), Failure> 
     let format = match phase {
         Phase::Import(format, _) => format,
         Phase::Verify { .. } => Format::Never,
-        Phase::Stack => return probe::run(claim(&mut disks, "store")?),
+        Phase::Stack => return probe::run(StoreDisk::open(take(&mut disks, "store")?, cmdline)?),
     };
-    let store_disk = claim(&mut disks, "store")?;
-    let archive = Archive::open(claim(&mut disks, "input")?)?;
+    let store_disk = StoreDisk::open(take(&mut disks, "store")?, cmdline)?;
+    let archive = Archive::open(take(&mut disks, "input")?.claim())?;
     let volume = Volume::open(store_disk, format)?;
     let done = match phase {
         Phase::Import(_, options) => import::run(&volume, &archive, options),
@@ -80,9 +81,9 @@ pub fn run(mut disks: Vec<ReadyDisk>, cmdline: &CmdLine) -> Result<(), Failure> 
     report::cpus()
 }
 
-fn claim<O: Owner>(disks: &mut Vec<ReadyDisk>, serial: &str) -> Result<&'static crate::blk::Disk<O>, Failure> {
+fn take(disks: &mut Vec<ReadyDisk>, serial: &str) -> Result<ReadyDisk, Failure> {
     match disks.iter().position(|disk| disk.info().serial() == serial) {
-        Some(index) => Ok(disks.swap_remove(index).claim()),
+        Some(index) => Ok(disks.swap_remove(index)),
         None => Err(Failure::new(Outcome::NoDisk, format_args!("no disk with serial={serial}"))),
     }
 }

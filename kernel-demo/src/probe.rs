@@ -5,17 +5,15 @@
 //! of two boots. Of calls that are made often the largest figure counts. The last block of a boot becomes the root, which
 //! the next one reads from the disk. What is on the disk afterwards is of no use to the other phases.
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use arenite_core::{Allocate, Error as StoreError, Failed, MountOptions, Store};
 
-use crate::blk::Disk;
-use crate::device::{StoreDisk, StoreOwner};
 use crate::failure::Failure;
 use crate::platform::PLATFORM;
 use crate::println;
 use crate::stacks;
+use crate::store_disk::StoreDisk;
 use crate::volume::{format_options, take_memory};
 
 /// Blocks that are written, read and freed in a round between two commits.
@@ -41,8 +39,7 @@ impl Depths {
 ///
 /// # Errors
 /// The disk failed, or holds something else than a volume.
-pub fn run(disk: &'static Disk<StoreOwner>) -> Result<(), Failure> {
-    let device: &'static StoreDisk = Box::leak(Box::new(StoreDisk::new(disk)));
+pub fn run(device: &'static StoreDisk) -> Result<(), Failure> {
     let mut depths = Depths(Vec::new());
     let store = open(&mut depths, device)?;
     if let Some(ptr) = store.roots().root_ptr() {

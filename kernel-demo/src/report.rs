@@ -5,11 +5,11 @@ use core::fmt;
 use core::ops::AddAssign;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use crate::device::Traffic;
 use crate::failure::Failure;
 use crate::interrupts::Ticks;
 use crate::outcome::Outcome;
 use crate::stacks::{self, MAX_CPUS};
+use crate::store_disk::Traffic;
 use crate::volume::Volume;
 use crate::{crew, interrupts, println, time};
 

@@ -1,7 +1,6 @@
 #![forbid(unsafe_code)]
 //! The store on its disk: found, mounted or made, and what is to be said about it.
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use arenite_catalog::{Catalog, Error as CatalogError};
@@ -9,13 +8,13 @@ use arenite_core::format::BlockSize;
 use arenite_core::{CopyState, Device, Error as StoreError, Failed, FormatOptions, MountOptions, Resources, Store};
 use spin::Mutex;
 
-use crate::blk::{Disk, SECTOR_BYTES};
-use crate::device::{StoreDisk, StoreOwner};
+use crate::blk::SECTOR_BYTES;
 use crate::failure::Failure;
 use crate::outcome::Outcome;
 use crate::platform::PLATFORM;
 use crate::println;
 use crate::stacks::MAX_CPUS;
+use crate::store_disk::StoreDisk;
 
 /// Buffers of 16 KiB for the cache.
 const CACHE_BLOCKS: usize = if cfg!(feature = "static-256m") { 16384 } else { 512 };
@@ -66,8 +65,7 @@ impl Volume {
     ///
     /// # Errors
     /// The disk cannot be flushed or written, holds something else, or is damaged.
-    pub fn open(disk: &'static Disk<StoreOwner>, format: Format) -> Result<Self, Failure> {
-        let device: &'static StoreDisk = Box::leak(Box::new(StoreDisk::new(disk)));
+    pub fn open(device: &'static StoreDisk, format: Format) -> Result<Self, Failure> {
         if !device.info().flush {
             return Err(Failure::new(Outcome::NoFlush, format_args!("the store's disk cannot be flushed")));
         }

@@ -169,6 +169,15 @@ impl ReadyDisk {
         &self.info
     }
 
+    /// Lets go of the device, for another driver to set up anew.
+    ///
+    /// # Errors
+    /// The device does not reset; it keeps what it has for ever.
+    pub fn release(self) -> Result<FoundDisk, &'static str> {
+        let transport = ManuallyDrop::into_inner(self.queue).into_transport()?;
+        Ok(FoundDisk { place: self.info.place, transport })
+    }
+
     /// The disk for requests that are owned by values of type `O`. It lives for ever.
     pub fn claim<O: Owner>(self) -> &'static Disk<O> {
         let queue = ManuallyDrop::into_inner(self.queue).for_owners();

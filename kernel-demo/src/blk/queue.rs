@@ -20,6 +20,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::mem::ManuallyDrop;
 use core::sync::atomic::{fence, Ordering};
 
 use virtio_drivers::transport::{DeviceStatus, SomeTransport, Transport};
@@ -146,6 +147,18 @@ impl Queue<Nobody> {
             next_check_us: self.next_check_us,
             failed: self.failed,
         }
+    }
+}
+
+impl Queue<Nobody> {
+    /// Resets the device, frees the ring and returns the transport.
+    pub(super) fn into_transport(self) -> Result<SomeTransport<'static>, &'static str> {
+        let mut this = ManuallyDrop::new(self);
+        if !this.reset() {
+            return Err("it does not reset");
+        }
+        // Only now may what the device has used be freed.
+        Ok(ManuallyDrop::into_inner(this).transport)
     }
 }
 
@@ -358,24 +371,31 @@ impl<O> Queue<O> {
     fn give_up(&mut self, error: DiskError, reason: &str) {
         println!("disk {}: given up: {reason}", self.place);
         self.failed = Some(DiskError::Gone);
-        self.transport.set_status(DeviceStatus::empty());
-        let deadline = micros() + RESET_LIMIT_US;
-        loop {
-            let status = self.transport.get_status();
-            if status == DeviceStatus::empty() || is_absent(status) {
-                break;
-            }
-            if micros() > deadline {
-                println!("disk {}: it does not reset; {} requests are lost", self.place, self.in_flight);
-                return;
-            }
-            core::hint::spin_loop();
+        if !self.reset() {
+            println!("disk {}: it does not reset; {} requests are lost", self.place, self.in_flight);
+            return;
         }
         for slot in self.slots.iter_mut().filter(|slot| slot.state == State::InFlight) {
             slot.state = State::Ended(error);
         }
         self.ended += self.in_flight;
         self.in_flight = 0;
+    }
+
+    /// Resets the device; whether it has let go of everything.
+    fn reset(&mut self) -> bool {
+        self.transport.set_status(DeviceStatus::empty());
+        let deadline = micros() + RESET_LIMIT_US;
+        loop {
+            let status = self.transport.get_status();
+            if status == DeviceStatus::empty() || is_absent(status) {
+                return true;
+            }
+            if micros() > deadline {
+                return false;
+            }
+            core::hint::spin_loop();
+        }
     }
 
     /// Asks for the serial number and waits for it. For setting up, while nothing else is in flight.
