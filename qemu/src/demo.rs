@@ -11,7 +11,7 @@ use crate::pack::{self, Input, Packed};
 use crate::progress::Progress;
 use crate::report::Report;
 use crate::server::{self, BlockServer};
-use crate::vm::{Board, Cut, Disk, End, Limits, Machine, Manner, Run, Sight};
+use crate::vm::{Board, Cut, Disk, Driver, End, Limits, Machine, Manner, Run, Sight};
 use crate::work::{self, WorkDir};
 use crate::{kernel, setup, size, tools, BootArgs, DemoArgs};
 use anyhow::{bail, Context, Result};
@@ -42,6 +42,8 @@ pub struct Bench {
     pub accel: Accel,
     /// The machine.
     pub board: Board,
+    /// The driver of the store's disk.
+    pub driver: Driver,
     /// The number of the guest's processors.
     pub cpus: u32,
     /// When the kernel counts as hung.
@@ -63,8 +65,19 @@ impl Bench {
         let kernel = kernel::build(&root, &[])?;
         let silence = Duration::from_secs(args.timeout);
         let limits = Limits { silence, whole: silence * WHOLE_RUN_FACTOR };
-        let board = args.machine;
-        Ok(Self { root, qemu, kernel, accel, board, cpus: args.cpus, limits, verbose: args.verbose, keep: args.keep })
+        let (board, driver) = (args.machine, args.driver);
+        Ok(Self {
+            root,
+            qemu,
+            kernel,
+            accel,
+            board,
+            driver,
+            cpus: args.cpus,
+            limits,
+            verbose: args.verbose,
+            keep: args.keep,
+        })
     }
 }
 
@@ -237,6 +250,9 @@ impl<'a> Demo<'a> {
     /// What [`Demo::boot`] would start.
     pub fn plan_boot(&self, phase: Phase, words: &[&str]) -> Boot<'_> {
         let mut all = vec![format!("phase={}", phase.name())];
+        if self.bench.driver == Driver::Simple {
+            all.push("driver=simple".into());
+        }
         all.extend(words.iter().map(|word| word.to_string()));
         let (manner, sector_bytes) = (Manner::Sound, self.sector_bytes);
         let socket = self.server.as_ref().map(BlockServer::socket);

@@ -5,7 +5,7 @@ use crate::accel::Accel;
 use crate::demo::{demonstrate, Bench, Demo, Plan};
 use crate::scenarios;
 use crate::testing::TempDir;
-use crate::vm::{Board, Limits};
+use crate::vm::{Board, Driver, Limits};
 use std::path::Path;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ fn bench(root: &TempDir, kernel: &str) -> Bench {
         kernel: script,
         accel: Accel::Tcg,
         board: Board::Q35,
+        driver: Driver::Queue,
         cpus: 1,
         limits: Limits { silence, whole: silence },
         verbose: false,

@@ -12,6 +12,7 @@
 //! | `server`                            | a block server between QEMU and the disk                |
 //! | `demo`, `flip`, `host`, `report`    | the demonstration                                       |
 //! | `scenarios`, `refusals`, `platform`, `smp` | what else the kernel has to show                        |
+//! | `drives`                            | the same: about the store's disk                        |
 //! | `odd`                               | odd input, and very much of it                          |
 //! | `kills`                             | machines that are killed during the import              |
 //! | `verify`                            | all checks                                              |
@@ -25,6 +26,7 @@ extern crate alloc;
 
 mod accel;
 mod demo;
+mod drives;
 mod events;
 #[path = "../../kernel-demo/src/fate.rs"]
 mod fate;
@@ -142,6 +144,9 @@ pub struct BootArgs {
     /// The machine: q35 has its disks on PCI, microvm has neither PCI nor firmware tables
     #[arg(long, value_enum, default_value = "q35")]
     pub machine: vm::Board,
+    /// The driver of the store's disk
+    #[arg(long, value_enum, default_value = "queue")]
+    pub driver: vm::Driver,
     /// The number of the guest's processors, 1 to 8
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8))]
     pub cpus: u32,
@@ -156,7 +161,15 @@ pub struct BootArgs {
 impl Default for BootArgs {
     /// What the command line says when it says nothing.
     fn default() -> Self {
-        Self { keep: false, accel: accel::Wish::Auto, machine: vm::Board::Q35, cpus: 1, timeout: 90, verbose: false }
+        Self {
+            keep: false,
+            accel: accel::Wish::Auto,
+            machine: vm::Board::Q35,
+            driver: vm::Driver::Queue,
+            cpus: 1,
+            timeout: 90,
+            verbose: false,
+        }
     }
 }
 

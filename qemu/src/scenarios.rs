@@ -2,6 +2,7 @@
 //! full volume stays usable, a foreign disk stays untouched. Each scenario makes its own input and disks.
 
 use crate::demo::{demonstrate, require, results, Bench, Demo, Phase, Plan};
+use crate::drives;
 use crate::flip::Flip;
 use crate::generate;
 use crate::host::Expected;
@@ -13,7 +14,7 @@ use crate::refusals;
 use crate::smp;
 use crate::table::Table;
 use crate::tools::Usage;
-use crate::vm::{Board, Cut, End, Run};
+use crate::vm::{Cut, End, Run};
 use crate::work::WorkDir;
 use anyhow::{ensure, Context, Result};
 use std::path::Path;
@@ -48,7 +49,20 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario { name: "normal", about: "the demonstration on a small input", long: false, run: normal },
     Scenario { name: "sectors-4096", about: "the same on sectors of 4096 bytes", long: false, run: large_sectors },
-    Scenario { name: "microvm", about: "the same on a machine without PCI", long: false, run: microvm },
+    Scenario { name: "microvm", about: "the same on a machine without PCI", long: false, run: drives::microvm },
+    Scenario {
+        name: "simple-driver",
+        about: "the same with the plain driver of virtio-drivers",
+        long: false,
+        run: drives::simple_driver,
+    },
+    Scenario { name: "gpt", about: "the same on a partition of a disk", long: false, run: drives::partition },
+    Scenario {
+        name: "no-answer",
+        about: "a disk that does not answer: the kernel gives it up",
+        long: false,
+        run: drives::no_answer,
+    },
     Scenario { name: "smp", about: "four processors at work on one volume", long: false, run: smp::smp },
     Scenario { name: "stack", about: "what the store's calls take of the stack", long: false, run: smp::stack },
     Scenario {
@@ -214,14 +228,6 @@ fn normal(bench: &Bench) -> Result<String> {
 fn large_sectors(bench: &Bench) -> Result<String> {
     let plan = Plan { sector_bytes: 4096, ..PLAN };
     whole(prepare(bench, "sectors-4096", plan, |dir| generate::small(dir, SEED))?)
-}
-
-/// Both sizes of sectors, on a disk whose registers lie in memory.
-fn microvm(bench: &Bench) -> Result<String> {
-    let bench = &Bench { board: Board::Microvm, ..bench.clone() };
-    whole(prepare_small(bench, "microvm")?)?;
-    let plan = Plan { sector_bytes: 4096, ..PLAN };
-    whole(prepare(bench, "microvm", plan, |dir| generate::small(dir, SEED))?)
 }
 
 fn big_input(bench: &Bench) -> Result<String> {

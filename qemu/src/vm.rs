@@ -66,6 +66,15 @@ impl Board {
     }
 }
 
+/// A driver of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Driver {
+    /// Its own, with many requests at once.
+    Queue,
+    /// The one that comes with the crate `virtio-drivers`.
+    Simple,
+}
+
 /// How a disk behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
@@ -81,7 +90,12 @@ pub enum Manner {
     FailingRead(u64),
     /// Flushes fail.
     FailingFlush,
+    /// Writes do not end, but for the first.
+    Stalling,
 }
+
+/// What lets a byte a second through, for disks that stall.
+const BOTTLENECK: &str = "bottleneck";
 
 /// A disk of the machine.
 pub struct Disk<'a> {
@@ -118,18 +132,23 @@ impl Disk<'_> {
             json!({ "driver": "blkdebug", "image": file, "inject-error": [rule] })
         };
         let below = match self.manner {
-            Manner::Sound | Manner::Queue(_) | Manner::NoFlush => file,
+            Manner::Sound | Manner::Queue(_) | Manner::NoFlush | Manner::Stalling => file,
             Manner::FailingWrite(sector) => failing("write", Some(sector)),
             Manner::FailingRead(sector) => failing("read", Some(sector)),
             Manner::FailingFlush => failing("flush", None),
         };
-        json!({
+        let mut raw = json!({
             "driver": "raw",
-            "node-name": name,
             "read-only": self.read_only,
             "cache": { "direct": false, "no-flush": false },
             "file": below,
-        })
+        });
+        if self.manner == Manner::Stalling {
+            // On top of everything, where a reset of the device makes QEMU end what is held back.
+            raw = json!({ "driver": "throttle", "throttle-group": BOTTLENECK, "file": raw });
+        }
+        raw["node-name"] = name.into();
+        raw
     }
 
     fn device(&self, node: &str, board: Board) -> String {
@@ -235,6 +254,10 @@ impl Machine<'_> {
         command.args(["-smp", &self.cpus.to_string(), "-m", &format!("{}k", self.memory / 1024)]);
         command.args(["-chardev", "stdio,id=serial,signal=off", "-serial", "chardev:serial"]);
         command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
+        if self.disks.iter().any(|disk| disk.manner == Manner::Stalling) {
+            let limits = json!({ "qom-type": "throttle-group", "id": BOTTLENECK, "limits": { "bps-write": 1 } });
+            command.arg("-object").arg(limits.to_string());
+        }
         for (number, disk) in self.disks.iter().enumerate() {
             let node = format!("disk{number}");
             command.arg("-blockdev").arg(disk.block_node(&node).to_string());
