@@ -5,7 +5,7 @@
 //! cargo run --release --package arenite-core --example latency [seconds]
 //! ```
 //!
-//! All blocks are in one arena, whose free space is in as many pieces as can be, so the log is a hundred blocks and more, and
+//! All blocks are in one arena, whose free space is in as many pieces as can be, so the log is some fifty blocks, and
 //! each commit changes too much of it for appending. An allocation is measured from the call to its return, with the buffer
 //! cleared; it is given back at once. The disk is memory, so that what is seen is the store. A sample counts for the third line
 //! only if the commit was under way at its beginning and at its end. What is worth comparing is the lines of one run.
@@ -100,13 +100,14 @@ const NAMES: [&str; 3] = ["alone", "beside writes", "beside a log written anew"]
 fn work(store: &Volume, blocks: &mut [BlockPtr], phase: &AtomicU32) -> Result<(), Error> {
     let enter =
         |next| phase.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| (now != END).then_some(next)).is_ok();
-    for from in (0..blocks.len()).step_by(CHANGES).cycle() {
-        if !enter(WRITING) {
-            return Ok(());
-        }
-        for block in blocks.iter_mut().skip(from).take(CHANGES) {
-            store.free(*block)?;
-            *block = write(store)?;
+    let mut random = 1_u64;
+    while enter(WRITING) {
+        for _ in 0..CHANGES {
+            // Here and there, so that the free space stays in pieces.
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let at = (random >> 33) as usize % blocks.len();
+            store.free(blocks[at])?;
+            blocks[at] = write(store)?;
         }
         store.settle()?;
         // The height makes each commit differ from the last.
