@@ -1,6 +1,6 @@
 //! Memory for a store, as large as its volume needs.
 //!
-//! The store keeps three bits for each block of a volume, so up to 400 MiB for 16 TiB of 16 KiB blocks. How many blocks
+//! The store keeps four bits for each block of a volume, so up to 520 MiB for 16 TiB of 16 KiB blocks. How many blocks
 //! there are is known for certain only after mount; so a size is chosen by a guess, and the next larger one is taken
 //! when that was not enough. What is not needed is zeroed nevertheless, hence the narrow steps.
 

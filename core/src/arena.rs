@@ -18,18 +18,28 @@
 //! One arena's lock at a time; the cache's lock may be taken under it. See [`crate::sync`].
 
 use crate::error::Error;
-use crate::format::{ranges_per_block, BlockSize, LogSeal};
+use crate::format::{ranges_per_block, BlockSize, BlockType, LogSeal};
 use crate::freemap::{Counts, FreeMap, State};
 use crate::platform::Platform;
 use crate::sync::{const_new, AtomicU32, AtomicUsize, Lock, Ordering};
 
-/// Fewest blocks of an arena that this code makes: what its log needs at worst, the reserve of reclaim, and something to
-/// use.
+/// Fewest blocks of an arena that this code makes: what its log needs at worst, the reserve of reclaim, and something
+/// to use.
 pub(crate) const MIN_ARENA_BLOCKS: u64 = 16;
 /// Words of free map that one lock section visits at most when it works through many.
 pub(crate) const WORDS_PER_SECTION: usize = 64;
 /// Allocations after which the next arena gets its turn.
 const ROTATE_ALLOCATIONS: u32 = 2048;
+/// Looks at all arenas that one allocation takes at most while others keep giving blocks back.
+const LOOKS_MAX: u32 = 16;
+
+/// Where the search for a block of this type and hint begins, as a number of arenas behind the one whose turn it is.
+/// Nodes begin one arena further than data of the same hint, so that the blocks of an index, which are rewritten often
+/// and read together, are not strewn over the content that they lead to. Whoever wants both in one arena gives hints
+/// that differ by one.
+pub(crate) fn spread(block_type: BlockType, hint: u32) -> u32 {
+    hint.wrapping_add(u32::from(block_type != BlockType::Data))
+}
 
 /// What an allocation is for, and so how much of the volume it may use up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -175,6 +185,8 @@ pub(crate) struct Arenas<'m> {
     words: &'m [AtomicUsize],
     size: BlockSize,
     rotation: AtomicU32,
+    /// Changes with each lock section that made blocks available, while the lock is held.
+    given_back: AtomicU32,
     platform: &'m dyn Platform,
 }
 
@@ -187,7 +199,7 @@ impl<'m> Arenas<'m> {
         platform: &'m dyn Platform,
     ) -> Self {
         let count = AtomicUsize::new(count.min(slots.len()));
-        Self { slots, count, words, size, rotation: AtomicU32::new(0), platform }
+        Self { slots, count, words, size, rotation: AtomicU32::new(0), given_back: AtomicU32::new(0), platform }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -218,8 +230,9 @@ impl<'m> Arenas<'m> {
         })
     }
 
-    /// Adds arenas in which every block is free, behind the last one, as part of the commit of `generation`.
-    pub(crate) fn append(&self, arenas: usize, first_block: u32, blocks: u32, generation: u64) {
+    /// Gives arenas behind the last one their places, as part of the commit of `generation`. They are not counted yet,
+    /// so nobody else looks at them: next come [`Arenas::fill_some`] for each, and [`Arenas::add`].
+    pub(crate) fn announce(&self, arenas: usize, first_block: u32, blocks: u32, generation: u64) {
         let old = self.len();
         for index in 0..arenas {
             let arena = old + index;
@@ -227,18 +240,39 @@ impl<'m> Arenas<'m> {
             let base_block = first_block + index as u32 * (blocks + 2);
             self.note(arena, u64::from(base_block), 0);
             self.place(arena, base_block, blocks, words_at);
-            self.with(arena, |state, map| {
-                map.clear();
-                let loaded = map.load_range(0, blocks - 2, true);
-                debug_assert!(loaded.is_ok());
-                state.counts = map.load_done();
+            self.with(arena, |state, _| {
+                state.counts = Counts::default();
                 state.must_rewrite = true;
                 state.touched = true;
                 state.rolled = generation;
                 state.cursor = 0;
             });
         }
-        self.count.store(old + arenas, Ordering::Release);
+    }
+
+    /// Makes the blocks of a new arena free, a few words of its map from word `from` on; the word to go on with, if
+    /// there are more.
+    pub(crate) fn fill_some(&self, arena: usize, from: usize) -> Option<usize> {
+        self.with(arena, |state, map| map.load_free(&mut state.counts, from, WORDS_PER_SECTION))
+    }
+
+    /// Counts arenas that are announced and filled.
+    pub(crate) fn add(&self, arenas: usize) {
+        self.count.store(self.len() + arenas, Ordering::Release);
+        self.given_back.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Adds arenas in which every block is free, behind the last one, as part of the commit of `generation`.
+    pub(crate) fn append(&self, arenas: usize, first_block: u32, blocks: u32, generation: u64) {
+        let old = self.len();
+        self.announce(arenas, first_block, blocks, generation);
+        for arena in old..old + arenas {
+            let mut from = Some(0);
+            while let Some(word) = from {
+                from = self.fill_some(arena, word);
+            }
+        }
+        self.add(arenas);
     }
 
     /// See [`ArenaSlot::note`].
@@ -269,6 +303,12 @@ impl<'m> Arenas<'m> {
         self.slot(arena).blocks.load(Ordering::Relaxed)
     }
 
+    /// The free map of an arena that mount is loading: nobody else has it yet, and there is no need to hold the lock
+    /// for as long as that takes.
+    pub(crate) fn loading(&self, arena: usize) -> FreeMap<'m> {
+        self.map(arena)
+    }
+
     fn map(&self, arena: usize) -> FreeMap<'m> {
         let blocks = self.blocks(arena);
         let at = self.slot(arena).words_at.load(Ordering::Relaxed);
@@ -276,13 +316,28 @@ impl<'m> Arenas<'m> {
         FreeMap::new(self.words.get(at..end).unwrap_or(&[]), blocks)
     }
 
-    /// Runs a section with one arena locked.
+    /// Runs a section with one arena locked. Sections visit no more than a few words of the free map
+    /// ([`WORDS_PER_SECTION`] where they work through many).
     pub(crate) fn with<R>(&self, arena: usize, section: impl FnOnce(&mut ArenaState, &FreeMap<'m>) -> R) -> R {
-        self.slot(arena).state.with(self.platform, |state| section(state, &self.map(arena)))
+        self.slot(arena).state.with(self.platform, |state| self.section(arena, state, section))
     }
 
-    /// The same for a change to the free map, or for a look at what a commit that has begun includes: if a commit has just begun, first fixes what it includes. That takes as many
-    /// lock sections as it needs, each of them short.
+    fn section<R>(
+        &self,
+        arena: usize,
+        state: &mut ArenaState,
+        section: impl FnOnce(&mut ArenaState, &FreeMap<'m>) -> R,
+    ) -> R {
+        let before = state.counts.avail;
+        let result = section(state, &self.map(arena));
+        if state.counts.avail > before {
+            self.given_back.fetch_add(1, Ordering::AcqRel);
+        }
+        result
+    }
+
+    /// The same for a change to the free map, or for a look at what a commit that has begun includes: if a commit has
+    /// just begun, first fixes what it includes. That takes as many lock sections as it needs, each of them short.
     pub(crate) fn change<R>(&self, arena: usize, section: impl FnOnce(&mut ArenaState, &FreeMap<'m>) -> R) -> R {
         while !self.roll_some(arena) {}
         let mut section = Some(section);
@@ -312,7 +367,7 @@ impl<'m> Arenas<'m> {
     }
 
     fn try_with<R>(&self, arena: usize, section: impl FnOnce(&mut ArenaState, &FreeMap<'m>) -> R) -> Option<R> {
-        self.slot(arena).state.try_with(self.platform, |state| section(state, &self.map(arena)))
+        self.slot(arena).state.try_with(self.platform, |state| self.section(arena, state, section))
     }
 
     /// The block at a byte address that a caller named. Headers and superblocks are not among them.
@@ -350,8 +405,8 @@ impl<'m> Arenas<'m> {
         }
     }
 
-    /// Whether one more change leaves enough blocks for the log of the next commit. Always so while the log's reserve is
-    /// whole; volumes of the original may have less.
+    /// Whether one more change leaves enough blocks for the log of the next commit. Always so while the log's reserve
+    /// is whole; volumes of the original may have less.
     pub(crate) fn log_has_room(&self, arena: usize, state: &ArenaState) -> bool {
         if state.counts.avail >= self.log_reserve(arena) {
             return true;
@@ -386,9 +441,9 @@ impl<'m> Arenas<'m> {
         }
     }
 
-    /// Hands out a block: first round without waiting for a lock, second round with.
-    pub(crate) fn allocate(&self, class: Class, hint: u32) -> Result<Place, Error> {
-        self.allocate_leaving(|arena| self.reserve(arena, class), hint).map_err(|error| match error {
+    /// Hands out a block. `spread` is where to begin, see [`spread`].
+    pub(crate) fn allocate(&self, class: Class, spread: u32) -> Result<Place, Error> {
+        self.allocate_leaving(|arena| self.reserve(arena, class), spread).map_err(|error| match error {
             Error::Full { free_blocks, pending_blocks, .. } => {
                 Error::Full { room_blocks: self.room(class), free_blocks, pending_blocks }
             }
@@ -397,12 +452,31 @@ impl<'m> Arenas<'m> {
     }
 
     /// The same with an explicit number of blocks to be left in each arena.
-    pub(crate) fn allocate_leaving(&self, reserve: impl Fn(usize) -> u32, hint: u32) -> Result<Place, Error> {
-        let count = self.len();
+    ///
+    /// Arenas are looked at one after the other, so a block may come back where the search has been while another goes
+    /// where it has not: there was room at every moment, and none was seen. Whatever comes back is counted under the
+    /// arena's lock. If nothing did meanwhile, there was no room when the last arena was looked at; otherwise all are
+    /// looked at again.
+    pub(crate) fn allocate_leaving(&self, reserve: impl Fn(usize) -> u32, spread: u32) -> Result<Place, Error> {
         let turn = self.rotation.fetch_add(1, Ordering::Relaxed) / ROTATE_ALLOCATIONS;
-        let start = hint.wrapping_add(turn) as usize % count.max(1);
+        for _ in 0..LOOKS_MAX {
+            let before = self.given_back.load(Ordering::Acquire);
+            if let Some(place) = self.search(&reserve, spread.wrapping_add(turn) as usize) {
+                return Ok(place);
+            }
+            if self.given_back.load(Ordering::Acquire) == before {
+                break;
+            }
+        }
+        let space = self.space();
+        Err(Error::Full { room_blocks: 0, free_blocks: space.avail_blocks, pending_blocks: space.pending_blocks })
+    }
+
+    /// Looks at every arena: first round without waiting for a lock, second round with.
+    fn search(&self, reserve: &impl Fn(usize) -> u32, start: usize) -> Option<Place> {
+        let count = self.len();
         for attempt in 0..2 * count {
-            let arena = (start + attempt) % count;
+            let arena = (start % count + attempt) % count;
             let reserve = reserve(arena);
             let take = |state: &mut ArenaState, map: &FreeMap<'m>| {
                 let block = (state.counts.avail > reserve).then(|| map.reserve(&mut state.counts, state.cursor))??;
@@ -411,11 +485,10 @@ impl<'m> Arenas<'m> {
             };
             let taken = if attempt < count { self.try_with(arena, take).flatten() } else { self.with(arena, take) };
             if let Some(index) = taken {
-                return Ok(self.at(arena, index));
+                return Some(self.at(arena, index));
             }
         }
-        let space = self.space();
-        Err(Error::Full { room_blocks: 0, free_blocks: space.avail_blocks, pending_blocks: space.pending_blocks })
+        None
     }
 
     /// Takes back a block that never became part of a commit.

@@ -35,11 +35,22 @@ pub enum Damage {
     /// An arena lies outside the device, or over another arena, or out of order.
     ArenaExtent,
     /// A log entry allocates what is not free.
-    AllocTwice,
+    AllocTwice {
+        /// Where the entry begins, in bytes from the start of the log block.
+        offset: usize,
+    },
     /// A log entry frees what is free already.
-    FreeTwice,
+    FreeTwice {
+        /// Where the entry begins, in bytes from the start of the log block.
+        offset: usize,
+    },
     /// A log entry names blocks outside its arena.
-    ForeignRange,
+    ForeignRange {
+        /// Where the entry begins, in bytes from the start of the log block.
+        offset: usize,
+    },
+    /// A log leads to this block, which lies outside its arena.
+    ForeignLog,
     /// A log is longer than its arena has blocks, so its chain runs in a circle.
     ChainLoop,
     /// A log block is not among the blocks that the log says are in use.
@@ -58,7 +69,10 @@ pub enum Damage {
     /// A log does not end with the barrier that the arena header names.
     LogEnd,
     /// A barrier's generation does not ascend, or is above what its log may carry.
-    BarrierOrder,
+    BarrierOrder {
+        /// Where the barrier is, in bytes from the start of the log block.
+        offset: usize,
+    },
     /// The cache holds a block that the free map says nobody has: a bug, or memory that changed by itself.
     CacheConflict,
 }
@@ -184,9 +198,10 @@ impl fmt::Display for Damage {
             Self::Format(error) => error.fmt(f),
             Self::Header { expected } => write!(f, "no copy of the arena header has the hash {expected:016x}"),
             Self::ArenaExtent => f.write_str("arena outside the device, overlapping or out of order"),
-            Self::AllocTwice => f.write_str("log allocates a block that is not free"),
-            Self::FreeTwice => f.write_str("log frees a block that is free"),
-            Self::ForeignRange => f.write_str("log names blocks outside its arena"),
+            Self::AllocTwice { offset } => write!(f, "log entry at byte {offset} allocates a block that is not free"),
+            Self::FreeTwice { offset } => write!(f, "log entry at byte {offset} frees a block that is free"),
+            Self::ForeignRange { offset } => write!(f, "log entry at byte {offset} names blocks outside its arena"),
+            Self::ForeignLog => f.write_str("log leads to a block outside its arena"),
             Self::ChainLoop => f.write_str("log chain is longer than its arena"),
             Self::LogNotInUse => f.write_str("log block is not in use according to its log"),
             Self::LogDigest { expected, found } => {
@@ -195,7 +210,7 @@ impl fmt::Display for Damage {
             Self::ReplayWork => f.write_str("log frees and allocates large ranges over and over"),
             Self::RootFree => f.write_str("the superblock points to a block that is not in use"),
             Self::LogEnd => f.write_str("log does not end with the barrier that its arena header names"),
-            Self::BarrierOrder => f.write_str("log barriers do not ascend"),
+            Self::BarrierOrder { offset } => write!(f, "barrier at byte {offset} of a log block is out of order"),
             Self::CacheConflict => f.write_str("cache and free map contradict each other"),
         }
     }

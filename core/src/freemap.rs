@@ -33,8 +33,10 @@
 //! ```
 //!
 //! [`FreeMap::roll`] begins a commit, [`FreeMap::settle`] ends one. Both visit only words in which something changed:
-//! for each plane transition a summary has one bit a word (and one bit for each word of the first level), and so has
-//! the search for a free block.
+//! for each plane transition a summary has one bit a word, and so has the search for a free block. Whatever could visit
+//! many words takes a budget and goes on in another lock section.
+//!
+//! A fourth plane says which blocks hold the arena's log, so that no caller can free one.
 //!
 //! # Invariants
 //! - While no commit is in flight every block is in one of: free, reserved, new, in use, freed.
@@ -48,6 +50,13 @@ use crate::sabotage::{sabotaged, Switch};
 use crate::sync::{AtomicUsize, Ordering};
 
 type Word = usize;
+
+mod loading;
+mod runs;
+mod summary;
+
+pub(crate) use runs::{Run, Runs, Walk, Walked};
+use summary::Summary;
 
 /// The place of a block: word and bit.
 fn place(block: u32) -> (usize, Word) {
@@ -70,71 +79,16 @@ fn masks(first: u32, count: u32) -> impl Iterator<Item = (usize, Word)> {
 }
 
 fn load(words: &[AtomicUsize], at: usize) -> Word {
+    #[cfg(all(test, not(any(loom, feature = "shuttle"))))]
+    accesses::count();
     words.get(at).map_or(0, |word| word.load(Ordering::Relaxed))
 }
 
 fn store(words: &[AtomicUsize], at: usize, value: Word) {
+    #[cfg(all(test, not(any(loom, feature = "shuttle"))))]
+    accesses::count();
     if let Some(word) = words.get(at) {
         word.store(value, Ordering::Relaxed);
-    }
-}
-
-/// A set of word numbers that finds its next member in constant time for all practical sizes: two levels of bits.
-#[derive(Clone, Copy)]
-struct Summary<'a> {
-    low: &'a [AtomicUsize],
-    high: &'a [AtomicUsize],
-}
-
-impl<'a> Summary<'a> {
-    const fn low_len(words: usize) -> usize {
-        words.div_ceil(WORD_BITS)
-    }
-
-    const fn len(words: usize) -> usize {
-        Self::low_len(words) + Self::low_len(words).div_ceil(WORD_BITS)
-    }
-
-    fn new(memory: &'a [AtomicUsize], words: usize) -> Self {
-        let (low, high) = memory.split_at(Self::low_len(words).min(memory.len()));
-        Self { low, high }
-    }
-
-    fn set(&self, word: usize, on: bool) {
-        let (at, bit) = (word / WORD_BITS, 1 << (word % WORD_BITS));
-        let old = load(self.low, at);
-        let new = if on { old | bit } else { old & !bit };
-        if new == old {
-            return;
-        }
-        store(self.low, at, new);
-        let (high_at, high_bit) = (at / WORD_BITS, 1 << (at % WORD_BITS));
-        let high = load(self.high, high_at);
-        store(self.high, high_at, if new != 0 { high | high_bit } else { high & !high_bit });
-    }
-
-    /// The first member at or after `word`.
-    fn next(&self, word: usize) -> Option<usize> {
-        let at = word / WORD_BITS;
-        if at >= self.low.len() {
-            return None;
-        }
-        let here = load(self.low, at) & (Word::MAX << (word % WORD_BITS));
-        if here != 0 {
-            return Some(at * WORD_BITS + here.trailing_zeros() as usize);
-        }
-        let from = at + 1;
-        let mut mask = Word::MAX << (from % WORD_BITS);
-        for high_at in from / WORD_BITS..self.high.len() {
-            let high = load(self.high, high_at) & mask;
-            mask = Word::MAX;
-            if high != 0 {
-                let low_at = high_at * WORD_BITS + high.trailing_zeros() as usize;
-                let low = load(self.low, low_at);
-                return Some(low_at * WORD_BITS + low.trailing_zeros() as usize);
-            }
-        }
-        None
     }
 }
 
@@ -166,14 +120,6 @@ pub(crate) enum State {
     FreedInFlight,
 }
 
-/// A run of blocks that a commit allocates or frees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Move {
-    pub(crate) first: u32,
-    pub(crate) count: u32,
-    pub(crate) freed: bool,
-}
-
 /// The view of one arena's planes; made anew for each lock section.
 #[derive(Clone, Copy)]
 pub(crate) struct FreeMap<'a> {
@@ -181,6 +127,7 @@ pub(crate) struct FreeMap<'a> {
     durable: &'a [AtomicUsize],
     flight: &'a [AtomicUsize],
     next: &'a [AtomicUsize],
+    log: &'a [AtomicUsize],
     avail: Summary<'a>,
     changed: Summary<'a>,
     moved: Summary<'a>,
@@ -190,7 +137,7 @@ impl<'a> FreeMap<'a> {
     /// Words of memory for an arena of `blocks` blocks.
     pub(crate) const fn words_needed(blocks: u32) -> usize {
         let plane = (blocks as usize).div_ceil(WORD_BITS);
-        3 * plane + 3 * Summary::len(plane)
+        4 * plane + 3 * Summary::words_needed(plane)
     }
 
     /// The map in `memory`, which has [`FreeMap::words_needed`] words.
@@ -200,19 +147,12 @@ impl<'a> FreeMap<'a> {
         let (durable, rest) = split(memory, plane);
         let (flight, rest) = split(rest, plane);
         let (next, rest) = split(rest, plane);
-        let (avail, rest) = split(rest, Summary::len(plane));
-        let (changed, moved) = split(rest, Summary::len(plane));
+        let (log, rest) = split(rest, plane);
+        let (avail, rest) = split(rest, Summary::words_needed(plane));
+        let (changed, moved) = split(rest, Summary::words_needed(plane));
         let summary = |memory| Summary::new(memory, plane);
-        Self { blocks, durable, flight, next, avail: summary(avail), changed: summary(changed), moved: summary(moved) }
-    }
-
-    /// Makes every block in use and forgets all changes.
-    pub(crate) fn clear(&self) {
-        let summaries = [self.avail, self.changed, self.moved];
-        let words = summaries.iter().flat_map(|summary| [summary.low, summary.high]);
-        for word in words.chain([self.durable, self.flight, self.next]).flatten() {
-            word.store(0, Ordering::Relaxed);
-        }
+        let (avail, changed, moved) = (summary(avail), summary(changed), summary(moved));
+        Self { blocks, durable, flight, next, log, avail, changed, moved }
     }
 
     /// What the map says about a block. Blocks out of range are in use.
@@ -320,7 +260,7 @@ impl<'a> FreeMap<'a> {
             State::NewInFlight => State::NewInFlightFreed,
             other => return Err(other),
         };
-        if block >= self.blocks {
+        if block >= self.blocks || self.is_log(block) {
             return Err(from);
         }
         self.step(counts, block, from, to)?;
@@ -331,12 +271,18 @@ impl<'a> FreeMap<'a> {
     pub(crate) fn log_alloc(&self, counts: &mut Counts, from: u32) -> Option<u32> {
         let block = self.find(from)?;
         self.step(counts, block, State::Free, State::NewInFlight).ok()?;
+        self.mark_log(block, true);
         Some(block)
     }
 
     /// Frees a log block that the commit in flight replaces.
     pub(crate) fn log_free(&self, counts: &mut Counts, block: u32) -> Result<(), State> {
-        self.step(counts, block, State::InUse, State::FreedInFlight)
+        if !self.is_log(block) {
+            return Err(self.state(block));
+        }
+        self.step(counts, block, State::InUse, State::FreedInFlight)?;
+        self.mark_log(block, false);
+        Ok(())
     }
 
     /// Breaks the rule of this module for [`Switch::ReuseAtOnce`]: whatever the block is, it may be handed out.
@@ -351,56 +297,6 @@ impl<'a> FreeMap<'a> {
     pub(crate) fn is_free_in_flight(&self, block: u32) -> bool {
         let (at, bit) = place(block);
         load(self.flight, at) & bit != 0
-    }
-
-    /// While loading: notes that a block holds part of the log. `false` if that was noted before.
-    pub(crate) fn load_log_block(&self, block: u32) -> bool {
-        let (at, bit) = place(block);
-        let old = load(self.next, at);
-        store(self.next, at, old | bit);
-        old & bit == 0
-    }
-
-    /// While loading: whether a block was noted to hold part of the log.
-    pub(crate) fn is_load_log_block(&self, block: u32) -> bool {
-        let (at, bit) = place(block);
-        load(self.next, at) & bit != 0
-    }
-
-    /// While loading: notes that a run of blocks was freed, or is in use again, since the last barrier.
-    pub(crate) fn load_doubt(&self, first: u32, count: u32, doubtful: bool) {
-        for (at, mask) in masks(first, count) {
-            let old = load(self.durable, at);
-            store(self.durable, at, if doubtful { old | mask } else { old & !mask });
-            self.changed.set(at, true);
-        }
-    }
-
-    /// While loading: what was freed up to here is certain.
-    pub(crate) fn load_certain(&self) {
-        while let Some(at) = self.changed.next(0) {
-            store(self.durable, at, 0);
-            self.changed.set(at, false);
-        }
-    }
-
-    /// At the end of loading: makes what was freed since the last barrier be in use. Returns the number of blocks.
-    pub(crate) fn load_keep_doubtful(&self) -> u32 {
-        let mut kept = 0;
-        for (flight, doubt) in self.flight.iter().zip(self.durable) {
-            let doubt = doubt.load(Ordering::Relaxed) & flight.load(Ordering::Relaxed);
-            kept += doubt.count_ones();
-            flight.store(flight.load(Ordering::Relaxed) & !doubt, Ordering::Relaxed);
-        }
-        kept
-    }
-
-    /// At the end of loading: a block that holds part of the log and is free.
-    pub(crate) fn load_free_log_block(&self) -> Option<u32> {
-        self.flight.iter().zip(self.next).enumerate().find_map(|(at, (flight, log))| {
-            let both = flight.load(Ordering::Relaxed) & log.load(Ordering::Relaxed);
-            (both != 0).then(|| (at * WORD_BITS) as u32 + both.trailing_zeros())
-        })
     }
 
     /// Begins a commit: what `next` says becomes what is in flight. Only while no commit is in flight. Visits at most
@@ -433,97 +329,6 @@ impl<'a> FreeMap<'a> {
             self.replace(counts, at, Planes { durable: old.settled(), ..old });
         }
         !self.is_moved()
-    }
-
-    /// The first run of blocks at or after `from`, within one word, that the commit in flight changes in the same way.
-    pub(crate) fn next_move(&self, from: u32) -> Option<Move> {
-        let mut at = place(from).0;
-        let mut mask = !(place(from).1 - 1);
-        loop {
-            let word_no = self.moved.next(at)?;
-            if word_no != at {
-                mask = Word::MAX;
-            }
-            let planes = self.word(word_no);
-            let freed = planes.settled() & !planes.durable & mask;
-            let taken = planes.durable & !planes.settled() & mask;
-            if freed | taken != 0 {
-                let bit = (freed | taken).trailing_zeros();
-                let run = if (freed >> bit) & 1 != 0 { freed } else { taken } >> bit;
-                let first = (word_no * WORD_BITS) as u32 + bit;
-                return Some(Move { first, count: run.trailing_ones(), freed: (freed >> bit) & 1 != 0 });
-            }
-            at = word_no + 1;
-            mask = Word::MAX;
-        }
-    }
-
-    /// All changes of the commit in flight, in order.
-    pub(crate) fn moves(&self) -> impl Iterator<Item = Move> + '_ {
-        self.moves_from(0)
-    }
-
-    /// The same at or after a block.
-    pub(crate) fn moves_from(&self, mut from: u32) -> impl Iterator<Item = Move> + '_ {
-        core::iter::from_fn(move || {
-            let change = self.next_move(from)?;
-            from = change.first + change.count;
-            Some(change)
-        })
-    }
-
-    /// The first run of blocks at or after `from` that are free in the commit in flight: first block and length.
-    pub(crate) fn next_flight_range(&self, from: u32) -> Option<(u32, u32)> {
-        let first = self.scan_flight(from, false)?;
-        let end = self.scan_flight(first, true).unwrap_or(self.blocks);
-        Some((first, end - first))
-    }
-
-    /// The first block at or after `from` whose bit in the flight plane is 1 (0 with `inverted`).
-    fn scan_flight(&self, from: u32, inverted: bool) -> Option<u32> {
-        let flip = if inverted { Word::MAX } else { 0 };
-        let (from_at, bit) = place(from);
-        let mut mask = !(bit - 1);
-        for (at, word) in self.flight.iter().enumerate().skip(from_at) {
-            let hit = (word.load(Ordering::Relaxed) ^ flip) & mask;
-            mask = Word::MAX;
-            if hit != 0 {
-                let block = (at * WORD_BITS) as u32 + hit.trailing_zeros();
-                return (block < self.blocks).then_some(block);
-            }
-        }
-        None
-    }
-
-    /// While loading: marks a run of blocks free or in use. `Err` with the first block that is so already.
-    pub(crate) fn load_range(&self, first: u32, count: u32, free: bool) -> Result<(), u32> {
-        for (at, mask) in masks(first, count) {
-            let old = load(self.flight, at);
-            let conflict = if free { old & mask } else { !old & mask };
-            if conflict != 0 {
-                return Err((at * WORD_BITS) as u32 + conflict.trailing_zeros());
-            }
-            store(self.flight, at, if free { old | mask } else { old & !mask });
-        }
-        Ok(())
-    }
-
-    /// Ends loading: all three states are what was loaded. Returns the sums.
-    pub(crate) fn load_done(&self) -> Counts {
-        let mut counts = Counts::default();
-        let mut before = 0;
-        for (at, word) in self.flight.iter().enumerate() {
-            let flight = word.load(Ordering::Relaxed);
-            store(self.durable, at, flight);
-            store(self.next, at, flight);
-            self.avail.set(at, flight != 0);
-            self.changed.set(at, false);
-            counts.avail += flight.count_ones();
-            counts.ranges_flight += (flight & !((flight << 1) | before)).count_ones();
-            before = flight >> (WORD_BITS - 1);
-        }
-        counts.free_flight = counts.avail;
-        counts
     }
 }
 
@@ -579,5 +384,24 @@ impl State {
     }
 }
 
+/// Counts for tests how often a thread touches words of any map.
+#[cfg(all(test, not(any(loom, feature = "shuttle"))))]
+pub(crate) mod accesses {
+    use std::cell::Cell;
+
+    std::thread_local! {
+        static ACCESSES: Cell<u64> = const { Cell::new(0) };
+    }
+
+    pub(super) fn count() {
+        ACCESSES.set(ACCESSES.get() + 1);
+    }
+
+    /// Accesses of this thread so far.
+    pub(crate) fn so_far() -> u64 {
+        ACCESSES.get()
+    }
+}
+
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -36,14 +36,24 @@ const PROBE_SIZE: BlockSize = match BlockSize::new(PROBE_LEN_BYTES as u32) {
 /// Bits in one word of a free map.
 pub(crate) const WORD_BITS: usize = usize::BITS as usize;
 
-/// Words of free map that a volume of `blocks` blocks in `arenas` arenas needs: three planes of one bit a block, and
-/// three summaries of one bit a word in two levels (see `freemap`).
+/// Words of free map that a volume of `blocks` blocks in `arenas` arenas needs: four planes of one bit a block, and
+/// three summaries of one bit a word in levels, each of which has one bit for a word of the level below (see `freemap`).
 ///
-/// About `blocks * 3 * 65 / 64` bits; the remainder is rounding, which happens once an arena.
+/// About `blocks * 4 * 85 / 84` bits; the remainder is rounding, which happens once an arena and level.
 pub const fn map_words(blocks: usize, arenas: usize) -> usize {
     let plane = blocks / WORD_BITS + 2 * arenas;
-    let summary = plane / WORD_BITS + plane / WORD_BITS / WORD_BITS + 3 * arenas;
-    3 * plane + 3 * summary
+    let summary = plane / (WORD_BITS - 1) + summary_levels(blocks) * arenas;
+    4 * plane + 3 * summary
+}
+
+/// Levels of a summary of an arena of `blocks` blocks.
+const fn summary_levels(blocks: usize) -> usize {
+    let (mut level, mut levels) = (blocks / WORD_BITS + 2, 0);
+    while level > 1 {
+        level = level.div_ceil(WORD_BITS);
+        levels += 1;
+    }
+    levels
 }
 
 /// Pages that hold `blocks` buffers of `block_len_bytes` bytes each, rounded up.

@@ -7,10 +7,11 @@
 //!   E3  header copies B of the new arenas, superblock 1 at its new place                         flush
 //! ```
 //!
-//! What other callers have changed meanwhile stays with the next commit: their roots do not know of it yet. Only the
-//! generation moves on, so that their blocks are counted with the right one.
+//! The maps of the new arenas are filled first, a few words in each step; nobody else knows of these arenas until all
+//! are. What other callers have changed meanwhile stays with the next commit: their roots do not know of it yet. Only
+//! the generation moves on, so that their blocks are counted with the right one.
 
-use super::{Commit, CommitTicket};
+use super::{Action, Commit, CommitTicket, Phase};
 use crate::arena::{Arenas, MIN_ARENA_BLOCKS};
 use crate::error::{Error, MemoryPart};
 use crate::format::{max_sealed_arenas, MAX_GENERATION};
@@ -78,14 +79,29 @@ impl<'m> Commit<'m> {
                 state.touched = false;
             });
         }
-        engine.arenas.append(plan.arenas, plan.first_block, plan.blocks, generation);
+        engine.arenas.announce(plan.arenas, plan.first_block, plan.blocks, generation);
         if second_addr != self.second_superblock_addr {
             self.second_superblock_addr = second_addr;
             self.bad_superblocks |= 2;
         }
         self.epoch = engine.epochs.stamp();
         (self.generation, self.roots, self.repair_only) = (generation, self.durable_roots, false);
-        self.enter_first();
+        self.phase = Phase::Fill { arenas: plan.arenas, from: 0 };
+        self.arena = old;
         Ok(CommitTicket { generation, repairs: false })
+    }
+
+    /// Fills a part of the map of a new arena; counts the new arenas when all are filled.
+    pub(super) fn fill(&mut self, engine: &Engine<'m>, arenas: usize, from: usize) -> Action<'m> {
+        if let Some(from) = engine.arenas.fill_some(self.arena, from) {
+            self.phase = Phase::Fill { arenas, from };
+        } else if self.arena + 1 < engine.arenas.len() + arenas {
+            self.arena += 1;
+            self.phase = Phase::Fill { arenas, from: 0 };
+        } else {
+            engine.arenas.add(arenas);
+            self.enter_first();
+        }
+        Action::Worked
     }
 }

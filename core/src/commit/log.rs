@@ -6,15 +6,20 @@
 //!   several, and too long             fresh chain [ranges ...] -> [ranges, barrier n]        old log freed
 //! ```
 //!
+//! What a log lists is found a few words of the free map at a time, with the arena and the commit machine unlocked in
+//! between; `freemap::runs` says why that is sound. The block that is being filled is kept from step to step.
+//!
 //! Nothing is trusted that no hash covers: before an old log is freed, or its last block written back with a link, the
 //! way there is compared with the digest that mount or the last commit found.
 
 use super::{Action, Commit, Phase};
+use crate::arena::WORDS_PER_SECTION;
 use crate::error::{Damage, Error};
 use crate::format::{
     chain_digest, max_sealed_arenas, ranges_per_block, set_chain, FormatError, LogBlock, LogEntry, LogSeal, LogWriter,
     CHAIN_DIGEST_START, NONE,
 };
+use crate::freemap::{Runs, Walk, Walked};
 use crate::sabotage::{sabotaged, Switch};
 use crate::store::Engine;
 
@@ -22,6 +27,8 @@ use crate::store::Engine;
 pub(super) enum LogPhase {
     /// Look for the next arena that changed.
     Find,
+    /// Count what the commit changes there, to see whether it is little enough to be appended.
+    Count { walk: Walk, changes: u32 },
     /// Free the old log: its next block, and how many are left.
     FreeOld { addr: u64, left: u32, digest: u64 },
     /// The same, waiting for that block to be read.
@@ -44,8 +51,8 @@ pub(super) struct NewLog {
     digest: u64,
     /// The digest without the last block.
     before_tail: u64,
-    /// Everything in front of this block of the arena is encoded.
-    position: u32,
+    /// How far the runs that the log lists are encoded.
+    walk: Walk,
     content: Content,
 }
 
@@ -67,6 +74,7 @@ impl<'m> Commit<'m> {
     pub(super) fn log(&mut self, engine: &Engine<'m>, phase: LogPhase) -> Result<Action<'m>, Error> {
         match phase {
             LogPhase::Find => Ok(self.log_find(engine)),
+            LogPhase::Count { walk, changes } => Ok(self.log_count(engine, walk, changes)),
             LogPhase::FreeOld { addr, left, digest } => self.log_free_old(engine, addr, left, digest),
             LogPhase::Reading { addr, left, digest } => self.log_read(engine, addr, left, digest),
             LogPhase::Link { tail_addr } => self.log_link(engine, tail_addr),
@@ -85,10 +93,9 @@ impl<'m> Commit<'m> {
             Some(arena) => {
                 self.arena = arena;
                 self.spares_taken = 0;
-                let log = engine.arenas.with(arena, |state, _| state.log);
-                self.phase = Phase::Log(match self.tail_to_append_to(engine) {
-                    Some(tail_addr) => LogPhase::Link { tail_addr },
-                    None => LogPhase::FreeOld { addr: log.head_addr, left: log.blocks, digest: CHAIN_DIGEST_START },
+                self.phase = Phase::Log(match self.tail_to_append_to(engine, 0) {
+                    Some(_) => LogPhase::Count { walk: Walk::default(), changes: 0 },
+                    None => self.log_anew(engine),
                 });
             }
             None => self.enter(Phase::HeadersA),
@@ -96,18 +103,38 @@ impl<'m> Commit<'m> {
         Action::Worked
     }
 
-    /// The log's last block, if it is better to append to the log than to write it anew: it would take several blocks,
-    /// it is not too long yet, it is sealed, the change is smaller than the whole, and the blocks are not from what the
-    /// log keeps back.
-    pub(super) fn tail_to_append_to(&self, engine: &Engine<'m>) -> Option<u64> {
+    fn log_anew(&self, engine: &Engine<'m>) -> LogPhase {
+        let log = engine.arenas.with(self.arena, |state, _| state.log);
+        LogPhase::FreeOld { addr: log.head_addr, left: log.blocks, digest: CHAIN_DIGEST_START }
+    }
+
+    /// Counts some of the entries that an append would take; no further than it takes to see that there are too many.
+    fn log_count(&mut self, engine: &Engine<'m>, mut walk: Walk, mut changes: u32) -> Action<'m> {
+        let walked = engine.arenas.with(self.arena, |_, map| {
+            map.walk(Runs::Changes, &mut walk, WORDS_PER_SECTION, &mut |_| {
+                changes += 1;
+                true
+            })
+        });
+        self.phase = Phase::Log(match (self.tail_to_append_to(engine, changes), walked) {
+            (Some(tail_addr), Walked::All) => LogPhase::Link { tail_addr },
+            (Some(_), _) => LogPhase::Count { walk, changes },
+            (None, _) => self.log_anew(engine),
+        });
+        Action::Worked
+    }
+
+    /// The log's last block, if it is better to append so many changes to the log than to write it anew: it would take
+    /// several blocks, it is not too long yet, it is sealed, the change is smaller than the whole, and the blocks are not
+    /// from what the log keeps back.
+    pub(super) fn tail_to_append_to(&self, engine: &Engine<'m>, changes: u32) -> Option<u64> {
         let per_block = ranges_per_block(engine.size) as u32;
         let reserve = engine.arenas.log_reserve(self.arena);
-        engine.arenas.with(self.arena, |state, map| {
+        engine.arenas.with(self.arena, |state, _| {
             let seal = state.log.seal.filter(|_| !state.must_rewrite)?;
             let whole = state.counts.ranges_flight.div_ceil(per_block);
-            // Not more than a few blocks full are counted: beyond that the log is better written anew.
+            // Not more than a few blocks full: beyond that the log is better written anew.
             let most = state.counts.ranges_flight.min(CHANGE_BLOCKS_MAX * per_block);
-            let changes = map.moves().take(most as usize + 1).count() as u32;
             let fresh = changes.div_ceil(per_block) + 1;
             let append = whole > 1
                 && engine.arenas.len() as u32 <= max_sealed_arenas(engine.size)
@@ -125,7 +152,7 @@ impl<'m> Commit<'m> {
         let digest = old.seal.map_or(CHAIN_DIGEST_START, |seal| seal.digest);
         let content = Content::Changes { opened: false };
         let (head_addr, blocks, before_tail) = (old.head_addr, old.blocks, digest);
-        let log = NewLog { head_addr, addr, blocks, digest, before_tail, position: 0, content };
+        let log = NewLog { head_addr, addr, blocks, digest, before_tail, walk: Walk::default(), content };
         self.phase = Phase::Log(LogPhase::Linking { tail_addr, log });
         Ok(self.submit_read(engine, tail_addr, slot))
     }
@@ -174,7 +201,7 @@ impl<'m> Commit<'m> {
         let addr = if sabotaged(Switch::LogInPlace) { addr } else { fresh_addr };
         let content = Content::Ranges;
         let (digest, before_tail) = (CHAIN_DIGEST_START, CHAIN_DIGEST_START);
-        let log = NewLog { head_addr: addr, addr, blocks: 0, digest, before_tail, position: 0, content };
+        let log = NewLog { head_addr: addr, addr, blocks: 0, digest, before_tail, walk: Walk::default(), content };
         self.phase = Phase::Log(LogPhase::Encode(log));
         Ok(Action::Worked)
     }
@@ -226,35 +253,42 @@ impl<'m> Commit<'m> {
         Ok((addr_of(index), index))
     }
 
-    /// Writes one block of the new log: as many free ranges as fit, then the way on or the barrier.
+    /// Fills a part of one block of the new log, and hands it out when it is full or nothing is left.
     pub(super) fn log_encode(&mut self, engine: &Engine<'m>, mut log: NewLog) -> Result<Action<'m>, Error> {
-        let Some(mut slot) = self.buffer(engine) else { return Ok(Action::Wait) };
-        let fault = |error| Error::format(log.addr, error);
-        let mut writer = LogWriter::new(slot.bytes_mut(), engine.size).map_err(fault)?;
-        let whole = match &mut log.content {
-            Content::Ranges => self.push_ranges(engine, &mut writer, &mut log.position),
-            Content::Changes { opened } => {
-                if !core::mem::replace(opened, true) {
-                    // A reader by the bare rule, who passed the end of the old log, stops here.
-                    writer.push(LogEntry::Barrier { gen: self.durable }).map_err(fault)?;
-                }
-                self.push_changes(engine, &mut writer, &mut log.position)
+        let Some((mut slot, len)) = self.draft.take().or_else(|| Some((self.buffer(engine)?, 0))) else {
+            return Ok(Action::Wait);
+        };
+        let addr = log.addr;
+        let fault = |error| Error::format(addr, error);
+        let mut writer = LogWriter::resume(slot.bytes_mut(), engine.size, len).map_err(fault)?;
+        if let Content::Changes { opened } = &mut log.content {
+            if !core::mem::replace(opened, true) {
+                // A reader by the bare rule, who passed the end of the old log, stops here.
+                writer.push(LogEntry::Barrier { gen: self.durable }).map_err(fault)?;
             }
         }
-        .map_err(fault)?;
+        let whole = match self.push_runs(engine, &mut writer, &mut log).map_err(fault)? {
+            Walked::All => true,
+            Walked::Stopped => false,
+            Walked::Part => {
+                let len = writer.len_bytes();
+                self.draft = Some((slot, len));
+                self.phase = Phase::Log(LogPhase::Encode(log));
+                return Ok(Action::Worked);
+            }
+        };
         let next_addr = if whole {
             writer.push(LogEntry::Barrier { gen: self.generation }).map_err(fault)?;
             NONE
         } else {
-            let (addr, index) = self.alloc_log_block(engine)?;
-            if index < log.position {
+            let (next_addr, index) = self.alloc_log_block(engine)?;
+            if index < log.walk.position() {
                 // This block is in front of what is still to be listed.
-                writer.push_link(addr).map_err(fault)?;
+                writer.push_link(next_addr).map_err(fault)?;
             }
-            addr
+            next_addr
         };
         let sum = writer.finish(next_addr).map_err(fault)?;
-        let addr = log.addr;
         log.before_tail = log.digest;
         log.digest = chain_digest(log.digest, addr, sum.hash, sum.len_bytes);
         log.blocks += 1;
@@ -270,48 +304,34 @@ impl<'m> Commit<'m> {
         self.submit_write(engine, addr, slot)
     }
 
-    /// `true` when nothing is left behind `position`.
-    pub(super) fn push_ranges(
+    /// Lists some of the runs that the log is made of. Stops in front of the first one that finds no room.
+    fn push_runs(
         &self,
         engine: &Engine<'m>,
         writer: &mut LogWriter<'_>,
-        position: &mut u32,
-    ) -> Result<bool, FormatError> {
-        let arena = self.arena;
-        let first_addr = engine.arenas.addr(engine.arenas.at(arena, 0));
-        engine.arenas.with(arena, |_, map| loop {
-            let Some((first, count)) = map.next_flight_range(*position) else { return Ok(true) };
-            let addr = first_addr + (u64::from(first) << engine.size.shift());
-            match writer.push(LogEntry::Free { addr, len_bytes: u64::from(count) << engine.size.shift() }) {
-                Ok(()) => *position = first + count,
-                Err(FormatError::Full) => return Ok(false),
-                Err(error) => return Err(error),
-            }
-        })
-    }
-
-    /// The same for what the commit changes.
-    pub(super) fn push_changes(
-        &self,
-        engine: &Engine<'m>,
-        writer: &mut LogWriter<'_>,
-        position: &mut u32,
-    ) -> Result<bool, FormatError> {
+        log: &mut NewLog,
+    ) -> Result<Walked, FormatError> {
         let first_addr = engine.arenas.addr(engine.arenas.at(self.arena, 0));
-        engine.arenas.with(self.arena, |_, map| loop {
-            let Some(change) = map.next_move(*position) else { return Ok(true) };
-            let addr = first_addr + (u64::from(change.first) << engine.size.shift());
-            let len_bytes = u64::from(change.count) << engine.size.shift();
-            let entry = match change.freed {
-                true => LogEntry::Free { addr, len_bytes },
-                false => LogEntry::Alloc { addr, len_bytes },
-            };
-            match writer.push(entry) {
-                Ok(()) => *position = change.first + change.count,
-                Err(FormatError::Full) => return Ok(false),
-                Err(error) => return Err(error),
-            }
-        })
+        let runs = match log.content {
+            Content::Ranges => Runs::FreeInFlight,
+            Content::Changes { .. } => Runs::Changes,
+        };
+        let mut failed = Ok(());
+        let walked = engine.arenas.with(self.arena, |_, map| {
+            map.walk(runs, &mut log.walk, WORDS_PER_SECTION, &mut |run| {
+                let addr = first_addr + (u64::from(run.first) << engine.size.shift());
+                let len_bytes = u64::from(run.count) << engine.size.shift();
+                let pushed = writer.push(match run.freed {
+                    true => LogEntry::Free { addr, len_bytes },
+                    false => LogEntry::Alloc { addr, len_bytes },
+                });
+                if !matches!(pushed, Err(FormatError::Full)) {
+                    failed = pushed;
+                }
+                pushed.is_ok()
+            })
+        });
+        failed.map(|()| walked)
     }
 
     pub(super) fn log_complete(&self, engine: &Engine<'m>, log: &NewLog, tail_addr: u64) {

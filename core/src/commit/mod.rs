@@ -26,6 +26,11 @@
 //!
 //! # Lock order
 //! The machine's lock comes first; one arena's lock is taken under it.
+//!
+//! # How long a lock section lasts
+//! One call of [`Commit::next`] is one lock section. It encodes, decodes or hashes one block at most, and looks at no
+//! more than [`crate::arena::WORDS_PER_SECTION`] words of one free map; only with the number of arenas does it grow (a
+//! look at each to find the next one that is touched, and their hashes in a superblock).
 
 mod grow;
 mod log;
@@ -35,6 +40,7 @@ mod repair;
 use crate::device::{FlushTag, Purpose, Request};
 use crate::error::{Damage, Error};
 use crate::format::MAX_GENERATION;
+use crate::freemap::Walk;
 use crate::pool::{SharedChain, Slot, SlotChain};
 use crate::roots::Roots;
 use crate::sabotage::{sabotaged, Switch};
@@ -58,6 +64,11 @@ pub(crate) enum Action<'m> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
     Idle,
+    /// Fill the maps of arenas that are to be added: how many, and the word to go on with.
+    Fill {
+        arenas: usize,
+        from: usize,
+    },
     /// E0.
     Repair,
     RepairRead(Copy2),
@@ -75,9 +86,9 @@ enum Phase {
     Superblock1,
     /// Wait until nobody can be reading what the commit freed.
     Grace,
-    /// Tell the device what the commit freed; `from` that block of the arena on.
+    /// Tell the device what the commit freed.
     Discard {
-        from: u32,
+        walk: Walk,
     },
     Settle,
     /// A flush and what comes after it.
@@ -135,6 +146,8 @@ pub(crate) struct Commit<'m> {
     /// A request or flush that the device had no room for.
     unsent: Option<Request<'m>>,
     read: Option<Slot<'m>>,
+    /// The log block that is being filled, and bytes of entries in it.
+    draft: Option<(Slot<'m>, usize)>,
     /// Which of the arena's last two blocks the log being written took, a bit each.
     spares_taken: u8,
     /// The flush that the device has.
@@ -172,6 +185,7 @@ impl<'m> Commit<'m> {
             handed_out: false,
             unsent: None,
             read: None,
+            draft: None,
             spares_taken: 0,
             flush_tag: None,
             epoch: 0,
@@ -359,6 +373,7 @@ impl<'m> Commit<'m> {
     fn work(&mut self, engine: &Engine<'m>) -> Result<Action<'m>, Error> {
         match self.phase {
             Phase::Idle | Phase::Flushing(_) => Ok(Action::Wait),
+            Phase::Fill { arenas, from } => Ok(self.fill(engine, arenas, from)),
             Phase::Repair => self.repair(engine),
             Phase::RepairRead(copy) => self.repair_read(engine, copy),
             Phase::RepairWrite(copy) => self.repair_written(engine, copy),
@@ -378,7 +393,7 @@ impl<'m> Commit<'m> {
             Phase::Superblock1 if sabotaged(Switch::SuperblocksTogether) => self.superblock(engine, 1, Stage::E2),
             Phase::Superblock1 => self.superblock(engine, 1, Stage::E3),
             Phase::Grace => Ok(self.grace(engine)),
-            Phase::Discard { from } => Ok(self.discard(engine, from)),
+            Phase::Discard { walk } => Ok(self.discard(engine, walk)),
             Phase::Settle => Ok(self.settle(engine)),
             Phase::Flush(stage) => Ok(self.flush(engine, stage)),
         }

@@ -5,6 +5,7 @@ use crate::arena::WORDS_PER_SECTION;
 use crate::device::Request;
 use crate::error::Error;
 use crate::format::{encode_superblock, AddrHash, ArenaHeader, ArenaRef, SuperHead, NONE};
+use crate::freemap::{Run, Runs, Walk, Walked};
 use crate::hash::hash64;
 use crate::sabotage::{sabotaged, Switch};
 use crate::store::Engine;
@@ -87,29 +88,30 @@ impl<'m> Commit<'m> {
         if self.stalled_by.is_some() {
             return Action::Wait;
         }
-        self.enter(if engine.discards { Phase::Discard { from: 0 } } else { Phase::Settle });
+        self.enter(if engine.discards { Phase::Discard { walk: Walk::default() } } else { Phase::Settle });
         Action::Worked
     }
 
     /// No state that a crash could expose reaches what the commit freed, and nobody has been handed it yet.
-    pub(super) fn discard(&mut self, engine: &Engine<'m>, from: u32) -> Action<'m> {
-        let freed = engine.arenas.with(self.arena, |_, map| {
-            let mut change = map.moves_from(from).find(|change| change.freed)?;
-            // Runs end with a word of the free map; one request takes several.
-            for next in map.moves_from(change.first + change.count) {
-                if !next.freed || next.first != change.first + change.count {
-                    break;
-                }
-                change.count += next.count;
-            }
-            Some(change)
+    pub(super) fn discard(&mut self, engine: &Engine<'m>, mut walk: Walk) -> Action<'m> {
+        let mut freed: Option<Run> = None;
+        let walked = engine.arenas.with(self.arena, |_, map| {
+            map.walk(Runs::Changes, &mut walk, WORDS_PER_SECTION, &mut |run| {
+                // One request at a time: whatever comes behind it waits for the next step.
+                let more = freed.is_none();
+                freed = freed.or(Some(run).filter(|run| run.freed));
+                more
+            })
         });
+        self.phase = Phase::Discard { walk };
         let Some(change) = freed else {
-            return self.discard_next_arena(engine);
+            return match walked {
+                Walked::All => self.discard_next_arena(engine),
+                Walked::Part | Walked::Stopped => Action::Worked,
+            };
         };
         let addr = engine.arenas.addr(engine.arenas.at(self.arena, change.first));
         let len_bytes = u64::from(change.count) << engine.size.shift();
-        self.phase = Phase::Discard { from: change.first + change.count };
         self.outstanding += 1;
         self.counters.discarded_bytes += len_bytes;
         Action::Submit(Request::discard(addr, len_bytes, engine.pool))
@@ -118,7 +120,7 @@ impl<'m> Commit<'m> {
     fn discard_next_arena(&mut self, engine: &Engine<'m>) -> Action<'m> {
         if self.arena + 1 < engine.arenas.len() {
             self.arena += 1;
-            self.phase = Phase::Discard { from: 0 };
+            self.phase = Phase::Discard { walk: Walk::default() };
         } else if self.outstanding != 0 {
             return Action::Wait;
         } else {

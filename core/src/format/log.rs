@@ -222,6 +222,11 @@ impl<'a> LogWriter<'a> {
         Ok(Self { page, size, len: 0 })
     }
 
+    /// Goes on with a block that has `len` bytes of entries, as [`LogWriter::len_bytes`] told.
+    pub(crate) fn resume(page: &'a mut [u8], size: BlockSize, len: usize) -> Result<Self, FormatError> {
+        Ok(Self { len, ..Self::new(page, size)? })
+    }
+
     /// Bytes of entries so far.
     #[must_use]
     pub const fn len_bytes(&self) -> usize {

@@ -10,6 +10,7 @@ struct Reference {
     flight: BTreeSet<u32>,
     next: BTreeSet<u32>,
     reserved: BTreeSet<u32>,
+    log: BTreeSet<u32>,
     in_flight: bool,
 }
 
@@ -20,6 +21,18 @@ impl Reference {
             && self.next.contains(&block)
             && !self.reserved.contains(&block)
     }
+}
+
+/// All runs, looked at `budget` words at a time.
+pub(crate) fn all_runs(map: &FreeMap<'_>, runs: Runs, budget: usize) -> Vec<Run> {
+    let (mut all, mut walk) = (Vec::new(), Walk::default());
+    let mut see = |run| {
+        all.push(run);
+        true
+    };
+    while map.walk(runs, &mut walk, budget, &mut see) != Walked::All {}
+    assert_eq!(map.walk(runs, &mut walk, budget, &mut |run| panic!("{run:?} is shown twice")), Walked::All);
+    all
 }
 
 fn words(blocks: u32) -> Vec<AtomicUsize> {
@@ -44,8 +57,14 @@ fn compare(map: &FreeMap<'_>, counts: &Counts, reference: &Reference, blocks: u3
     assert_eq!(counts.pending, freed.count() as u32);
     assert_eq!(counts.free_flight, reference.flight.len() as u32);
     assert_eq!(counts.ranges_flight, ranges);
+    for budget in [1, 3, usize::MAX] {
+        let free = all_runs(map, Runs::FreeInFlight, budget);
+        assert_eq!(free.len() as u32, ranges, "in the longest runs there are");
+        let listed: BTreeSet<u32> = free.iter().flat_map(|run| run.first..run.first + run.count).collect();
+        assert_eq!(listed, reference.flight);
+    }
     let mut moved = BTreeSet::new();
-    for change in map.moves() {
+    for change in all_runs(map, Runs::Changes, 2) {
         for block in change.first..change.first + change.count {
             assert_eq!(reference.flight.contains(&block), change.freed);
             moved.insert(block);
@@ -77,6 +96,7 @@ fn random_walk_agrees_with_sets() {
             flight: all.clone(),
             next: all,
             reserved: BTreeSet::new(),
+            log: BTreeSet::new(),
             in_flight: false,
         };
         for step in 0..4000 {
@@ -101,7 +121,9 @@ fn random_walk_agrees_with_sets() {
                     assert_eq!(map.unreserve(&mut counts, block).is_ok(), known);
                 }
                 7 | 8 => {
-                    let used = !reference.next.contains(&block) && !reference.reserved.contains(&block);
+                    let used = !reference.next.contains(&block)
+                        && !reference.reserved.contains(&block)
+                        && !reference.log.contains(&block);
                     let result = map.free(&mut counts, block);
                     assert_eq!(result.is_ok(), used, "block {block}");
                     if used {
@@ -120,9 +142,20 @@ fn random_walk_agrees_with_sets() {
                     while !map.roll(&mut counts, 3) {}
                     reference.flight = reference.next.clone();
                     reference.in_flight = true;
-                    if let Some(log) = map.log_alloc(&mut counts, block) {
+                    if !reference.log.contains(&block) {
+                        assert!(map.log_free(&mut counts, block).is_err());
+                    }
+                    if let Some(old) = reference.log.first().copied().filter(|_| step % 3 != 0) {
+                        reference.log.remove(&old);
+                        map.log_free(&mut counts, old).unwrap();
+                        reference.flight.insert(old);
+                        reference.next.insert(old);
+                    }
+                    for _ in 0..2 {
+                        let Some(log) = map.log_alloc(&mut counts, block) else { break };
                         reference.flight.remove(&log);
                         reference.next.remove(&log);
+                        reference.log.insert(log);
                     }
                 }
             }
@@ -144,9 +177,10 @@ fn loading_refuses_double_entries_and_finds_ranges() {
     map.load_range(64, 64, false).unwrap();
     let counts = map.load_done();
     assert_eq!((counts.avail, counts.ranges_flight), (136, 2));
-    assert_eq!(map.next_flight_range(0), Some((10, 54)));
-    assert_eq!(map.next_flight_range(64), Some((128, 82)));
-    assert_eq!(map.next_flight_range(210), None);
+    let free = |first, count| Run { first, count, freed: true };
+    for budget in 1..5 {
+        assert_eq!(all_runs(&map, Runs::FreeInFlight, budget), [free(10, 54), free(128, 82)]);
+    }
 }
 
 #[test]
@@ -167,4 +201,122 @@ fn a_freed_block_waits_for_the_commit_that_frees_it() {
     assert_eq!(map.free(&mut counts, block), Err(State::FreedInFlight));
     while !map.settle(&mut counts, 3) {}
     assert_eq!(map.state(block), State::Free);
+}
+
+/// A run that reaches over the words of many sections is shown as one; and after the walk was stopped in front of it,
+/// as what is left of it.
+#[test]
+fn a_run_across_sections_is_one_run() {
+    let memory = words(10_000);
+    let map = FreeMap::new(&memory, 10_000);
+    map.clear();
+    map.load_range(3, 9990, true).unwrap();
+    let mut counts = map.load_done();
+    let free = |first, count| Run { first, count, freed: true };
+    for budget in [1, 2, 7, 64, 1000] {
+        assert_eq!(all_runs(&map, Runs::FreeInFlight, budget), [free(3, 9990)]);
+        let mut walk = Walk::default();
+        let mut refuse = |_| false;
+        while map.walk(Runs::FreeInFlight, &mut walk, budget, &mut refuse) != Walked::Stopped {}
+        assert_eq!(walk.position(), 3);
+    }
+    let mut walk = Walk::default();
+    while map.walk(Runs::FreeInFlight, &mut walk, 5, &mut |_| false) != Walked::Stopped {}
+    assert_eq!(map.log_alloc(&mut counts, 5000), Some(5000));
+    let mut rest = Vec::new();
+    let mut see = |run| {
+        rest.push(run);
+        true
+    };
+    while map.walk(Runs::FreeInFlight, &mut walk, 5, &mut see) != Walked::All {}
+    assert_eq!(rest, [free(3, 4997), free(5001, 4992)]);
+    assert_eq!(counts.ranges_flight, 2);
+    assert_eq!(all_runs(&map, Runs::Changes, 1), [Run { first: 5000, count: 1, freed: false }]);
+}
+
+/// What callers may do between two sections of a walk changes nothing that the walk sees.
+#[test]
+fn callers_do_not_change_what_is_walked() {
+    let blocks = 640;
+    let memory = words(blocks);
+    let map = FreeMap::new(&memory, blocks);
+    map.clear();
+    map.load_range(0, blocks, true).unwrap();
+    let mut counts = map.load_done();
+    let mut used = BTreeSet::new();
+    for round in 0..60 {
+        for step in 0..40 {
+            let block = map.reserve(&mut counts, (round * 37 + step * 19) % blocks).unwrap();
+            match step % 4 {
+                0 => map.unreserve(&mut counts, block).unwrap(),
+                _ => {
+                    map.enqueue(&mut counts, block).unwrap();
+                    used.insert(block);
+                }
+            }
+        }
+        while !map.roll(&mut counts, 3) {}
+        let before = [Runs::FreeInFlight, Runs::Changes].map(|runs| all_runs(&map, runs, 64));
+        let mut walks = [(Vec::new(), Walk::default()), (Vec::new(), Walk::default())];
+        for step in 0..500 {
+            for (runs, (seen, walk)) in [Runs::FreeInFlight, Runs::Changes].into_iter().zip(&mut walks) {
+                map.walk(runs, walk, 1, &mut |run| {
+                    seen.push(run);
+                    true
+                });
+            }
+            // Every transition that is open to callers, somewhere.
+            if let Some(block) = map.reserve(&mut counts, (step * 7) % blocks) {
+                match step % 3 {
+                    0 => map.unreserve(&mut counts, block).unwrap(),
+                    1 => {
+                        map.enqueue(&mut counts, block).unwrap();
+                        assert_eq!(map.free(&mut counts, block), Ok(State::Reserved));
+                        map.unreserve(&mut counts, block).unwrap();
+                    }
+                    _ => {
+                        map.enqueue(&mut counts, block).unwrap();
+                        used.insert(block);
+                    }
+                }
+            }
+            if used.len() > 100 {
+                let block = *used.iter().nth(step as usize % 90).unwrap();
+                used.remove(&block);
+                if map.free(&mut counts, block).unwrap() == State::Reserved {
+                    map.unreserve(&mut counts, block).unwrap();
+                }
+            }
+        }
+        assert_eq!(walks.map(|walk| walk.0), before);
+        while !map.settle(&mut counts, 3) {}
+    }
+}
+
+/// However many levels it has, a summary finds what was put in, and nothing else.
+#[test]
+fn a_summary_of_many_levels_agrees_with_a_set() {
+    let many = 5 * WORD_BITS.pow(2) + 7;
+    for len in [1, WORD_BITS, WORD_BITS + 1, many, many * 3] {
+        let memory: Vec<AtomicUsize> = (0..Summary::words_needed(len)).map(|_| AtomicUsize::new(0)).collect();
+        let (summary, mut set) = (Summary::new(&memory, len), BTreeSet::new());
+        assert_eq!(summary.next(0), None);
+        let mut random = 7_usize;
+        for _ in 0..2000 {
+            random = random.wrapping_mul(0x5851_f42d).wrapping_add(12345);
+            let word = (random >> 8) % len;
+            let on = random & 0x40 != 0;
+            summary.set(word, on);
+            if on {
+                set.insert(word);
+            } else {
+                set.remove(&word);
+            }
+            let from = (random >> 5) % len;
+            assert_eq!(summary.next(from), set.range(from..).next().copied(), "from {from} of {len}");
+        }
+        set.iter().for_each(|word| summary.set(*word, false));
+        assert_eq!(summary.next(0), None);
+        assert!(memory.iter().all(|word| word.load(Ordering::Relaxed) == 0));
+    }
 }

@@ -69,9 +69,11 @@ impl<'d, 'm> Mounting<'d, 'm> {
             engine.arenas.place(arena, (base >> engine.size.shift()) as u32, blocks, self.words_used);
             self.words_used += need;
         }
-        engine.arenas.with(arena, |state, map| {
-            map.clear();
-            state.counts = map.load_done();
+        let map = engine.arenas.loading(arena);
+        map.clear();
+        let counts = map.load_done();
+        engine.arenas.with(arena, |state, _| {
+            state.counts = counts;
             state.log.blocks = 0;
         });
         self.stage = match arena + 1 < engine.arenas.len() {
@@ -111,8 +113,8 @@ impl<'d, 'm> Mounting<'d, 'm> {
         self.words_used = need;
         engine.arenas.place(arena, (base >> engine.size.shift()) as u32, blocks, words_at);
         let sealed = self.sealed;
-        engine.arenas.with(arena, |state, map| {
-            map.clear();
+        engine.arenas.loading(arena).clear();
+        engine.arenas.with(arena, |state, _| {
             state.log.head_addr = header.log_head.addr;
             state.log.used_bytes = header.used_bytes;
             state.log.seal = header.seal.filter(|_| sealed);

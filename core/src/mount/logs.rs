@@ -52,8 +52,8 @@ impl<'d, 'm> Mounting<'d, 'm> {
             (None, Ok(())) => return Err(Error::NoBuffer),
         };
         let place = engine.arenas.locate(addr).ok().filter(|place| place.arena == arena);
-        let place = place.ok_or(Error::corrupt(addr, Damage::ForeignRange))?;
-        if !engine.arenas.with(arena, |_, map| map.load_log_block(place.index)) {
+        let place = place.ok_or(Error::corrupt(addr, Damage::ForeignLog))?;
+        if !engine.arenas.loading(arena).load_log_block(place.index) {
             return Err(Error::corrupt(addr, Damage::ChainLoop));
         }
         let seal = engine.arenas.with(arena, |state, _| state.log.seal);
@@ -110,37 +110,37 @@ impl<'d, 'm> Mounting<'d, 'm> {
 
     pub(super) fn end_log(&mut self, arena: usize, walk: &Walk) -> Result<(), Error> {
         let (Some(engine), Some(head)) = (&self.engine, &self.head) else { return Err(Error::NoBuffer) };
+        let map = engine.arenas.loading(arena);
         let in_log = |addr: u64| {
             let place = engine.arenas.locate(addr).ok().filter(|place| place.arena == arena);
-            place.is_some_and(|place| {
-                let noted = engine.arenas.with(arena, |_, map| map.is_load_log_block(place.index));
-                noted || engine.arenas.is_spare(place)
-            })
+            place.is_some_and(|place| map.is_log(place.index) || engine.arenas.is_spare(place))
         };
         self.root_in_log = self.root_in_log.or(head.points_into(in_log));
         let (sealed, read_only, mut doubtful_blocks) = (self.sealed, self.read_only(), 0);
-        engine.arenas.with(arena, |state, map| {
-            if let Some(index) = map.load_free_log_block() {
-                let addr = engine.arenas.addr(engine.arenas.at(arena, index));
-                return Err(Error::corrupt(addr, Damage::LogNotInUse));
-            }
-            // A log of the original without the committed barrier: it was killed while it wrote over it, and what it freed
-            // after the barrier before may still be part of the committed state. Lost space is better than lost data.
-            let torn = state.log.seal.is_none() && !sealed && (walk.last_barrier != head.qgen || head.qgen == 0);
+        if let Some(index) = map.load_free_log_block() {
+            let addr = engine.arenas.addr(engine.arenas.at(arena, index));
+            return Err(Error::corrupt(addr, Damage::LogNotInUse));
+        }
+        // A log of the original without the committed barrier: it was killed while it wrote over it, and what it freed
+        // after the barrier before may still be part of the committed state. Lost space is better than lost data.
+        let unsealed = engine.arenas.with(arena, |state, _| state.log.seal.is_none());
+        let torn = unsealed && !sealed && (walk.last_barrier != head.qgen || head.qgen == 0);
+        let keep = walk.doubtful && torn && !read_only;
+        if keep {
+            doubtful_blocks = map.load_keep_doubtful();
+        }
+        let counts = map.load_done();
+        engine.arenas.with(arena, |state, _| {
             state.in_doubt = walk.doubtful && torn && read_only;
-            if walk.doubtful && torn && !read_only {
-                doubtful_blocks = map.load_keep_doubtful();
-                state.must_rewrite = true;
-            }
-            state.counts = map.load_done();
+            state.must_rewrite |= keep;
+            state.counts = counts;
             state.log.blocks = walk.blocks;
             state.rolled = head.qgen;
             state.cursor = 0;
             if sabotaged(Switch::SkipLogRewrite) {
                 state.must_rewrite = false;
             }
-            Ok(())
-        })?;
+        });
         self.doubtful_blocks += doubtful_blocks;
         self.stage = match arena + 1 < engine.arenas.len() {
             true => Stage::Header { arena: arena + 1, copy: 0 },
@@ -171,19 +171,20 @@ fn replay(
     let addr = walk.addr;
     let mut out = Replayed { stopped: false, trailing: false, ends_with_barrier: false };
     let mut entries = block.entries();
-    while let Some(entry) = entries.next() {
+    loop {
+        let offset = entries.offset();
+        let Some(entry) = entries.next() else { return Ok(out) };
         let entry = entry.map_err(|error| Error::format(addr, error))?;
         out.ends_with_barrier = matches!(entry, LogEntry::Barrier { .. });
         match entry {
-            LogEntry::Alloc { addr: first, len_bytes } => apply(engine, arena, walk, first, len_bytes, false)?,
-            LogEntry::Free { addr: first, len_bytes } => apply(engine, arena, walk, first, len_bytes, true)?,
+            LogEntry::Alloc { .. } | LogEntry::Free { .. } => apply(engine, arena, walk, entry, offset)?,
             LogEntry::Barrier { gen } => {
                 // Logs that end at a stopping barrier belong to the original, which may write what it likes behind it.
                 if stop_at == u64::MAX && gen < walk.last_barrier {
-                    return Err(Error::corrupt(addr, Damage::BarrierOrder));
+                    return Err(Error::corrupt(addr, Damage::BarrierOrder { offset }));
                 }
                 if gen <= stop_at && core::mem::take(&mut walk.doubtful) {
-                    engine.arenas.with(arena, |_, map| map.load_certain());
+                    engine.arenas.loading(arena).load_certain();
                 }
                 walk.last_barrier = gen;
                 if gen >= stop_at {
@@ -194,19 +195,16 @@ fn replay(
             }
         }
     }
-    Ok(out)
 }
 
-/// Applies one range of a log entry. The last two blocks of an arena are never free.
-fn apply(
-    engine: &Engine<'_>,
-    arena: usize,
-    walk: &mut Walk,
-    first_addr: u64,
-    len_bytes: u64,
-    free: bool,
-) -> Result<(), Error> {
-    let foreign = Error::corrupt(walk.addr, Damage::ForeignRange);
+/// Applies the range of the log entry at byte `offset`. The last two blocks of an arena are never free.
+fn apply(engine: &Engine<'_>, arena: usize, walk: &mut Walk, entry: LogEntry, offset: usize) -> Result<(), Error> {
+    let (first_addr, len_bytes, free) = match entry {
+        LogEntry::Alloc { addr, len_bytes } => (addr, len_bytes, false),
+        LogEntry::Free { addr, len_bytes } => (addr, len_bytes, true),
+        LogEntry::Barrier { .. } => return Ok(()),
+    };
+    let foreign = Error::corrupt(walk.addr, Damage::ForeignRange { offset });
     let place = engine.arenas.locate(first_addr).map_err(|_| foreign)?;
     let count = u32::try_from(len_bytes >> engine.size.shift()).map_err(|_| foreign)?;
     let usable = engine.arenas.blocks(arena).saturating_sub(2);
@@ -218,19 +216,15 @@ fn apply(
     if walk.extra_words > u64::from(usable) {
         return Err(Error::corrupt(walk.addr, Damage::ReplayWork));
     }
-    let twice = if free { Damage::FreeTwice } else { Damage::AllocTwice };
+    let twice = if free { Damage::FreeTwice { offset } } else { Damage::AllocTwice { offset } };
     // Before its first barrier a log says what the arena began with; on a volume without any commit that is one entry.
     let begun = walk.last_barrier != 0 || (walk.unborn && walk.entries > 0);
     let doubt = begun && (free || walk.doubtful);
     walk.entries += 1;
     walk.doubtful |= doubt;
-    engine
-        .arenas
-        .with(arena, |_, map| {
-            if doubt {
-                map.load_doubt(place.index, count, free);
-            }
-            map.load_range(place.index, count, free)
-        })
-        .map_err(|_| Error::corrupt(walk.addr, twice))
+    let map = engine.arenas.loading(arena);
+    if doubt {
+        map.load_doubt(place.index, count, free);
+    }
+    map.load_range(place.index, count, free).map_err(|_| Error::corrupt(walk.addr, twice))
 }

@@ -121,6 +121,12 @@ pub struct ArenaInfo {
     pub free_bytes: u64,
     /// Pieces that these bytes are in.
     pub free_ranges: u32,
+    /// Bytes that can be handed out now to one class or another, what is kept back for the log included.
+    pub avail_bytes: u64,
+    /// What is kept back of these for the log and for [`crate::Class::Reclaim`]: new content gets none of it.
+    pub reserve_bytes: u64,
+    /// The part of that which is for the log alone.
+    pub log_reserve_bytes: u64,
     /// Byte address of the first log block.
     pub log_addr: u64,
     /// Blocks of its log.

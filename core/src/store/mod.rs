@@ -30,7 +30,7 @@ pub(crate) use settle::Settling;
 pub use settle::StillOwned;
 pub use worker::Worker;
 
-use crate::arena::{Arenas, Class, Place};
+use crate::arena::{spread, Arenas, Class, Place};
 use crate::block::{check_type, Block, BlockPtr, Filling};
 use crate::cache::{Cache, Content};
 use crate::commit::{Commit, CommitTicket};
@@ -96,7 +96,7 @@ pub struct Allocate {
     pub block_type: BlockType,
     /// What it is for, and so how much of the volume it may use up.
     pub class: Class,
-    /// Allocations with equal hints tend to share an arena.
+    /// Allocations with equal hints tend to share an arena, those of data another one than those of nodes.
     pub hint: u32,
 }
 
@@ -195,7 +195,7 @@ impl<'d, 'm> Store<'d, 'm> {
         if !matches!(what.block_type, BlockType::Data | BlockType::Pivot | BlockType::Leaf | BlockType::DeadList) {
             return Err(Error::BadParameter { name: "block type", found: what.block_type as u64 });
         }
-        let place = self.engine.arenas.allocate(what.class, what.hint)?;
+        let place = self.engine.arenas.allocate(what.class, spread(what.block_type, what.hint))?;
         // From here on the address goes back by itself if no buffer can be had.
         let mut filling = Filling {
             slot: None,
@@ -326,10 +326,10 @@ impl<'d, 'm> Store<'d, 'm> {
                 let free_blocks = u64::from(state.counts.avail);
                 return Err(Error::Full { room_blocks: 0, free_blocks, pending_blocks: 0 });
             }
-            let is_log =
-                addr == state.log.head_addr || addr == state.log.tail_addr || self.engine.arenas.is_spare(place);
-            let freed = if is_log { Err(State::InUse) } else { map.free(&mut state.counts, place.index) };
-            let freed = freed.map_err(|_| Error::NotAllocated { addr })?;
+            if self.engine.arenas.is_spare(place) {
+                return Err(Error::NotAllocated { addr });
+            }
+            let freed = map.free(&mut state.counts, place.index).map_err(|_| Error::NotAllocated { addr })?;
             state.changes += 1;
             if sabotaged(Switch::ReuseAtOnce) {
                 map.sabotage_free(&mut state.counts, place.index);

@@ -23,6 +23,8 @@ mod rows_locks;
 mod rows_log;
 #[cfg(not(any(loom, miri, feature = "shuttle")))]
 mod rows_named;
+#[cfg(not(any(loom, miri, feature = "shuttle")))]
+mod rows_sections;
 #[cfg(not(any(loom, feature = "shuttle")))]
 mod rows_space;
 #[cfg(all(feature = "shuttle", not(loom)))]

@@ -7,8 +7,8 @@ use super::store::{check_space, memory, options, write, BLOCK};
 use crate::memory::{map_words, pages_for};
 use crate::queue::{Entry, Queue};
 use crate::{
-    Allocate, BlockPtr, Class, Completion, CopyState, Device, DeviceGeometry, Error, Filling, FlushTag, Memory,
-    MountOptions, NoInterrupts, Request, RequestKind, Roots, Store,
+    Allocate, ArenaInfo, BlockPtr, Class, Completion, CopyState, Device, DeviceGeometry, Error, Filling, FlushTag,
+    Memory, MountOptions, NoInterrupts, Request, RequestKind, Roots, Store,
 };
 use std::boxed::Box;
 use std::collections::BTreeSet;
@@ -450,4 +450,25 @@ fn the_counters_tell_what_happened_at_any_time() {
     assert_eq!(arenas[0].free_bytes - arenas[1].free_bytes, 3 * UNIT);
     let free: u64 = arenas.iter().map(|arena| arena.free_bytes).sum();
     assert_eq!(free, store.space().free_blocks * UNIT);
+}
+
+/// What each arena keeps back, and from whom, is what an allocation finds.
+#[test]
+fn the_reserve_of_each_arena_is_shown() {
+    let memory = memory();
+    let disk = Disk::new(vec![0; LEN / 2]);
+    let store = Store::format(memory.take().unwrap(), &disk, &NoInterrupts, options(3)).unwrap();
+    let infos = || [0, 1, 2].map(|arena| store.arena(arena).unwrap());
+    let room = |kept: fn(&ArenaInfo) -> u64| -> u64 {
+        infos().iter().map(|arena| arena.avail_bytes.saturating_sub(kept(arena)) / UNIT).sum()
+    };
+    while write(&store, 1).is_ok() {
+        assert_eq!(room(|arena| arena.reserve_bytes), store.room_blocks(Class::Normal));
+        assert_eq!(room(|arena| arena.log_reserve_bytes), store.room_blocks(Class::Reclaim));
+        assert_eq!(room(|_| 0), store.space().avail_blocks);
+    }
+    for arena in infos() {
+        assert_eq!(arena.avail_bytes, arena.reserve_bytes, "new content has taken all that it may");
+        assert!(arena.log_reserve_bytes > 0 && arena.reserve_bytes > arena.log_reserve_bytes, "{arena:?}");
+    }
 }

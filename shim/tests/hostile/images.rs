@@ -268,8 +268,9 @@ fn data<'s>(store: &'s Store<'_, '_>, hint: u32) -> Result<Block<'s>, Error> {
     store.enqueue(block)
 }
 
+// Nodes begin one arena further than data of the same hint.
 fn dead_list<'s>(store: &'s Store<'_, '_>, hint: u32) -> Result<Block<'s>, Error> {
-    let mut block = store.allocate(Allocate::new(BlockType::DeadList).hint(hint))?;
+    let mut block = store.allocate(Allocate::new(BlockType::DeadList).hint(hint.wrapping_sub(1)))?;
     let empty = DeadListWriter::new(block.bytes_mut(), store.block_size()).and_then(|list| list.finish(NONE));
     empty.expect("an empty dead list");
     store.enqueue(block)

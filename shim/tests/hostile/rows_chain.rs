@@ -115,8 +115,8 @@ fn chains() -> Vec<Row> {
             malformed(i.arenas[0].log[0], field("chain pointer", 12, NONE - 1))
         }),
         row("chain to itself", OPEN, |i| i.astray(i.arenas[0].log[0], Damage::ChainLoop)),
-        row("chain to another arena's log", OPEN, |i| i.astray(i.arenas[1].log[0], Damage::ForeignRange)),
-        row("chain to another arena's data", OPEN, |i| i.astray(i.dead_head, Damage::ForeignRange)),
+        row("chain to another arena's log", OPEN, |i| i.astray(i.arenas[1].log[0], Damage::ForeignLog)),
+        row("chain to another arena's data", OPEN, |i| i.astray(i.dead_head, Damage::ForeignLog)),
         row("chain to data of the arena before", OPEN, |i| {
             let (log, addr) = (i.arenas[1].log[0], i.root);
             i.put(log + 12, 8, addr);
@@ -131,11 +131,11 @@ fn chains() -> Vec<Row> {
                 i.set_words(log, &words);
                 i.seal_logs();
             }
-            corrupt(addr, Damage::ForeignRange)
+            corrupt(addr, Damage::ForeignLog)
         }),
-        row("chain to a header", OPEN, |i| i.astray(i.arenas[0].addr + i.unit, Damage::ForeignRange)),
-        row("chain to the superblock", OPEN, |i| i.astray(0, Damage::ForeignRange)),
-        row("chain to the second superblock", OPEN, |i| i.astray(i.second(), Damage::ForeignRange)),
+        row("chain to a header", OPEN, |i| i.astray(i.arenas[0].addr + i.unit, Damage::ForeignLog)),
+        row("chain to the superblock", OPEN, |i| i.astray(0, Damage::ForeignLog)),
+        row("chain to the second superblock", OPEN, |i| i.astray(i.second(), Damage::ForeignLog)),
         row("chain to a block of data", OPEN, |i| i.astray(i.root, Damage::Format(not_a_log(0xabab)))),
         row("chain to a dead list", OPEN, |i| i.astray(i.dead_tail, Damage::Format(not_a_log(4)))),
         row("chain to an empty block", OPEN, |i| {
@@ -223,8 +223,9 @@ fn long_chains() -> Vec<Row> {
             }
             i.put_header(0, 2, 8, log[0]);
             i.seal_chains();
-            // The changes come before what they change.
-            corrupt(log[0], Damage::AllocTwice)
+            // The changes come before what they change: the first block that was taken was never freed.
+            let taken = i.words(log[0]).iter().position(|word| word & 0xff == 1).expect("an allocation");
+            corrupt(log[0], Damage::AllocTwice { offset: 36 + 8 * taken })
         }),
         row("all blocks of an arena in a circle of log blocks", BARE, all_log),
     ]

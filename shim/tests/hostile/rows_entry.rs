@@ -14,11 +14,22 @@ const BARRIER: u64 = 3;
 const ALLOC_RANGE: u64 = 4;
 const FREE_RANGE: u64 = 5;
 
+const FOREIGN: fn(usize) -> Damage = |offset| Damage::ForeignRange { offset };
+const ALLOC_TWICE: fn(usize) -> Damage = |offset| Damage::AllocTwice { offset };
+const FREE_TWICE: fn(usize) -> Damage = |offset| Damage::FreeTwice { offset };
+const BARRIER_ORDER: fn(usize) -> Damage = |offset| Damage::BarrierOrder { offset };
+
 impl Image {
-    /// Adds entries to the first arena's log, which that cannot hold for this reason.
-    fn bad_entry(&mut self, words: &[u64], damage: Damage) -> Error {
-        self.insert(0, words);
-        corrupt(self.log_end(0), damage)
+    /// Adds entries to the first arena's log, of which the first cannot be there for this reason.
+    fn bad_entry(&mut self, words: &[u64], damage: fn(usize) -> Damage) -> Error {
+        let offset = self.insert(0, words);
+        corrupt(self.log_end(0), damage(offset))
+    }
+
+    /// The same for what comes behind the first word.
+    fn bad_second(&mut self, words: &[u64], damage: fn(usize) -> Damage) -> Error {
+        let offset = self.insert(0, words);
+        corrupt(self.log_end(0), damage(offset + 8))
     }
 
     /// Adds an entry with a bad address.
@@ -130,7 +141,6 @@ fn lengths() -> Vec<Row> {
 }
 
 fn foreign() -> Vec<Row> {
-    const FOREIGN: Damage = Damage::ForeignRange;
     vec![
         row("the superblock freed", SHORT, |i| i.bad_entry(&[FREE], FOREIGN)),
         row("the second superblock freed", SHORT, |i| i.bad_entry(&[i.second() | FREE], FOREIGN)),
@@ -139,12 +149,12 @@ fn foreign() -> Vec<Row> {
         row("a block of another arena freed", SHORT, |i| i.bad_entry(&[i.dead_head | FREE], FOREIGN)),
         row("a block of another arena allocated", SHORT, |i| i.bad_entry(&[i.free_block(1, 0) | ALLOC], FOREIGN)),
         row("a block of the arena before freed", SHORT, |i| {
-            i.insert(1, &[i.root | FREE]);
-            corrupt(i.log_end(1), FOREIGN)
+            let offset = i.insert(1, &[i.root | FREE]);
+            corrupt(i.log_end(1), FOREIGN(offset))
         }),
         row("a block of the arena before allocated", SHORT, |i| {
-            i.insert(1, &[i.free_block(0, 0) | ALLOC]);
-            corrupt(i.log_end(1), FOREIGN)
+            let offset = i.insert(1, &[i.free_block(0, 0) | ALLOC]);
+            corrupt(i.log_end(1), FOREIGN(offset))
         }),
         row("a block at 2^40 freed", SHORT, |i| i.bad_entry(&[1 << 40 | FREE], FOREIGN)),
         row("a block at 2^60 freed", SHORT, |i| i.bad_entry(&[1 << 60 | FREE], FOREIGN)),
@@ -173,21 +183,21 @@ fn foreign() -> Vec<Row> {
 
 fn twice() -> Vec<Row> {
     vec![
-        row("a block allocated that is in use", SHORT, |i| i.bad_entry(&[i.root | ALLOC], Damage::AllocTwice)),
+        row("a block allocated that is in use", SHORT, |i| i.bad_entry(&[i.root | ALLOC], ALLOC_TWICE)),
         row("a block allocated twice", SHORT, |i| {
             let word = i.free_block(0, 0) | ALLOC;
-            i.bad_entry(&[word, word], Damage::AllocTwice)
+            i.bad_second(&[word, word], ALLOC_TWICE)
         }),
         row("a range allocated of which a part is in use", SHORT, |i| {
             let first = i.arenas[0].addr + 2 * i.unit;
-            i.bad_entry(&[first | ALLOC_RANGE, i.arenas[0].size - 2 * i.unit], Damage::AllocTwice)
+            i.bad_entry(&[first | ALLOC_RANGE, i.arenas[0].size - 2 * i.unit], ALLOC_TWICE)
         }),
-        row("the log allocated once more", SHORT, |i| i.bad_entry(&[i.arenas[0].log[0] | ALLOC], Damage::AllocTwice)),
-        row("a block freed that is free", SHORT, |i| i.bad_entry(&[i.free_block(0, 1) | FREE], Damage::FreeTwice)),
-        row("a block freed twice", SHORT, |i| i.bad_entry(&[i.root | FREE, i.root | FREE], Damage::FreeTwice)),
+        row("the log allocated once more", SHORT, |i| i.bad_entry(&[i.arenas[0].log[0] | ALLOC], ALLOC_TWICE)),
+        row("a block freed that is free", SHORT, |i| i.bad_entry(&[i.free_block(0, 1) | FREE], FREE_TWICE)),
+        row("a block freed twice", SHORT, |i| i.bad_second(&[i.root | FREE, i.root | FREE], FREE_TWICE)),
         row("a range freed of which a part is free", SHORT, |i| {
             let first = i.arenas[0].addr + 2 * i.unit;
-            i.bad_entry(&[first | FREE_RANGE, i.arenas[0].size - 2 * i.unit], Damage::FreeTwice)
+            i.bad_entry(&[first | FREE_RANGE, i.arenas[0].size - 2 * i.unit], FREE_TWICE)
         }),
     ]
 }
@@ -221,10 +231,8 @@ fn live() -> Vec<Row> {
 
 fn barriers() -> Vec<Row> {
     vec![
-        row("barriers that descend", SEALED, |i| i.bad_entry(&[(i.qgen + 1) << 8 | BARRIER], Damage::BarrierOrder)),
-        row("barriers that descend from the largest", SEALED, |i| {
-            i.bad_entry(&[!0xff | BARRIER], Damage::BarrierOrder)
-        }),
+        row("barriers that descend", SEALED, |i| i.bad_second(&[(i.qgen + 1) << 8 | BARRIER], BARRIER_ORDER)),
+        row("barriers that descend from the largest", SEALED, |i| i.bad_second(&[!0xff | BARRIER], BARRIER_ORDER)),
         row("no barrier", SEALED, |i| i.bad_end(&[], Damage::LogEnd)),
         row("no entry at all", SEALED, |i| {
             let addr = i.log_end(0);

@@ -1,0 +1,126 @@
+//! Loading: from the entries of a log to the planes, while nobody else has the map; no lock is held.
+//!
+//! Until [`FreeMap::load_done`], the plane `flight` is what the entries so far say, and `durable` with the summary
+//! `changed` are what was freed since the last barrier.
+
+use super::{load, masks, place, store, Counts, FreeMap, Word};
+use crate::memory::WORD_BITS;
+
+impl FreeMap<'_> {
+    /// Makes every block in use and forgets all changes.
+    pub(crate) fn clear(&self) {
+        for plane in [self.durable, self.flight, self.next, self.log] {
+            (0..plane.len()).for_each(|at| store(plane, at, 0));
+        }
+        [self.avail, self.changed, self.moved].iter().for_each(super::Summary::clear);
+    }
+
+    /// Makes all blocks free but the last two, in a map that nobody has used yet: `words` words from word `from` on.
+    /// The word to go on with, if there are more.
+    pub(crate) fn load_free(&self, counts: &mut Counts, from: usize, words: usize) -> Option<usize> {
+        let usable = self.blocks.saturating_sub(2) as usize;
+        let end = self.flight.len().min(from + words);
+        for at in from..end {
+            let free = match usable.saturating_sub(at * WORD_BITS) {
+                0 => 0,
+                count if count < WORD_BITS => (1 << count) - 1,
+                _ => Word::MAX,
+            };
+            for plane in [self.durable, self.flight, self.next] {
+                store(plane, at, free);
+            }
+            self.avail.set(at, free != 0);
+            counts.avail += free.count_ones();
+        }
+        counts.free_flight = counts.avail;
+        counts.ranges_flight = u32::from(counts.avail != 0);
+        (end < self.flight.len()).then_some(end)
+    }
+
+    /// Marks a run of blocks free or in use. `Err` with the first block that is so already.
+    pub(crate) fn load_range(&self, first: u32, count: u32, free: bool) -> Result<(), u32> {
+        for (at, mask) in masks(first, count) {
+            let old = load(self.flight, at);
+            let conflict = if free { old & mask } else { !old & mask };
+            if conflict != 0 {
+                return Err((at * WORD_BITS) as u32 + conflict.trailing_zeros());
+            }
+            store(self.flight, at, if free { old | mask } else { old & !mask });
+        }
+        Ok(())
+    }
+
+    /// Notes that a block holds part of the log. `false` if that was noted before.
+    pub(crate) fn load_log_block(&self, block: u32) -> bool {
+        let fresh = !self.is_log(block);
+        self.mark_log(block, true);
+        fresh
+    }
+
+    /// Notes that a run of blocks was freed, or is in use again, since the last barrier.
+    pub(crate) fn load_doubt(&self, first: u32, count: u32, doubtful: bool) {
+        for (at, mask) in masks(first, count) {
+            let old = load(self.durable, at);
+            store(self.durable, at, if doubtful { old | mask } else { old & !mask });
+            self.changed.set(at, true);
+        }
+    }
+
+    /// What was freed up to here is certain.
+    pub(crate) fn load_certain(&self) {
+        while let Some(at) = self.changed.next(0) {
+            store(self.durable, at, 0);
+            self.changed.set(at, false);
+        }
+    }
+
+    /// At the end of loading: makes what was freed since the last barrier be in use. Returns the number of blocks.
+    pub(crate) fn load_keep_doubtful(&self) -> u32 {
+        let mut kept = 0;
+        for at in 0..self.flight.len() {
+            let flight = load(self.flight, at);
+            let doubt = load(self.durable, at) & flight;
+            kept += doubt.count_ones();
+            store(self.flight, at, flight & !doubt);
+        }
+        kept
+    }
+
+    /// At the end of loading: a block that holds part of the log and is free.
+    pub(crate) fn load_free_log_block(&self) -> Option<u32> {
+        (0..self.flight.len()).find_map(|at| {
+            let both = load(self.flight, at) & load(self.log, at);
+            (both != 0).then(|| (at * WORD_BITS) as u32 + both.trailing_zeros())
+        })
+    }
+
+    /// Ends loading: all three states are what was loaded. Returns the sums.
+    pub(crate) fn load_done(&self) -> Counts {
+        let mut counts = Counts::default();
+        let mut before = 0;
+        for at in 0..self.flight.len() {
+            let flight = load(self.flight, at);
+            store(self.durable, at, flight);
+            store(self.next, at, flight);
+            self.avail.set(at, flight != 0);
+            self.changed.set(at, false);
+            counts.avail += flight.count_ones();
+            counts.ranges_flight += (flight & !((flight << 1) | before)).count_ones();
+            before = flight >> (WORD_BITS - 1);
+        }
+        counts.free_flight = counts.avail;
+        counts
+    }
+
+    /// Whether a block holds part of the log.
+    pub(crate) fn is_log(&self, block: u32) -> bool {
+        let (at, bit) = place(block);
+        load(self.log, at) & bit != 0
+    }
+
+    pub(super) fn mark_log(&self, block: u32, on: bool) {
+        let (at, bit) = place(block);
+        let old = load(self.log, at);
+        store(self.log, at, if on { old | bit } else { old & !bit });
+    }
+}

@@ -1,0 +1,148 @@
+//! Walks over runs of blocks that stop after a bounded amount of work and go on later, in another lock section.
+//!
+//! ```text
+//!   section 1   |....####|########|      budget spent: `open` is the run so far, `next` is behind it
+//!   section 2   |##......|               the run ends here, and is shown as one
+//! ```
+//!
+//! # What may change between two sections
+//! Other callers go on between them, and change the planes `next` and `durable` of blocks that no commit has. What is
+//! walked does not change by that. For each transition that is open to callers, in bits (durable flight next):
+//!
+//! | transition | from | to | flight | moved |
+//! |---|---|---|---|---|
+//! | reserve, unreserve | 1 1 1 | 0 1 0 | stays 1 | no, no |
+//! | enqueue, free of what is new | 0 1 0 | 1 1 0 | stays 1 | no, no |
+//! | free of what is in use | 0 0 0 | 0 0 1 | stays 0 | no, no |
+//! | free of what is new in flight | 1 0 0 | 1 0 1 | stays 0 | taken, taken |
+//!
+//! So from the end of `roll` to the beginning of `settle` the plane `flight`, and which blocks the commit moves and
+//! how, are changed by the commit itself alone: by `log_free`, which it does before it walks, and by `log_alloc`,
+//! which it does only when a run found no room in a log block. A walk that is stopped in front of a run forgets that
+//! it had seen the run, and looks at its words again, so that what `log_alloc` took out of it is not in it.
+
+use super::{place, FreeMap, Word};
+use crate::memory::WORD_BITS;
+
+/// Which runs a walk shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Runs {
+    /// What is free in the commit in flight (in the durable one, when there is none).
+    FreeInFlight,
+    /// What the commit in flight allocates and frees.
+    Changes,
+}
+
+/// A run of blocks that are alike: free, or allocated or freed by a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) first: u32,
+    pub(crate) count: u32,
+    /// Free, or freed.
+    pub(crate) freed: bool,
+}
+
+impl Run {
+    fn end(&self) -> u32 {
+        self.first + self.count
+    }
+}
+
+/// How far a walk got.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Walk {
+    /// Every block in front of this one was looked at.
+    next: u32,
+    /// A run that ends here as far as is known, and was not shown yet.
+    open: Option<Run>,
+}
+
+impl Walk {
+    /// Every run in front of this block was shown, if the walk was stopped.
+    pub(crate) fn position(&self) -> u32 {
+        self.next
+    }
+}
+
+/// Why a part of a walk ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Walked {
+    /// Its budget is spent.
+    Part,
+    /// The caller stopped it.
+    Stopped,
+    /// There is nothing more.
+    All,
+}
+
+/// What one word says.
+enum Piece {
+    Run(Run),
+    /// Nothing in front of this block.
+    Nothing {
+        until: u32,
+    },
+    End,
+}
+
+impl FreeMap<'_> {
+    /// Goes on with a walk over the longest runs there are, in ascending order. Looks at no more than `budget` words
+    /// and pieces of runs within a word. `see` is shown each run, once; if it returns `false` the walk stops in front
+    /// of that run.
+    pub(crate) fn walk(&self, runs: Runs, walk: &mut Walk, budget: usize, see: &mut dyn FnMut(Run) -> bool) -> Walked {
+        for _ in 0..budget {
+            let run = match self.piece(runs, walk.next) {
+                Piece::Nothing { until } => {
+                    walk.next = until;
+                    continue;
+                }
+                Piece::Run(run) => Some(run),
+                Piece::End => None,
+            };
+            if let (Some(open), Some(run)) = (&mut walk.open, run) {
+                if open.end() == run.first && open.freed == run.freed {
+                    open.count += run.count;
+                    walk.next = open.end();
+                    continue;
+                }
+            }
+            if let Some(open) = core::mem::replace(&mut walk.open, run) {
+                if !see(open) {
+                    *walk = Walk { next: open.first, open: None };
+                    return Walked::Stopped;
+                }
+            }
+            match run {
+                Some(run) => walk.next = run.end(),
+                None => return Walked::All,
+            }
+        }
+        Walked::Part
+    }
+
+    /// What one word says about the blocks from `from` on.
+    fn piece(&self, runs: Runs, from: u32) -> Piece {
+        let (from_at, bit) = place(from);
+        let at = match runs {
+            Runs::FreeInFlight => Some(from_at),
+            Runs::Changes => self.moved.next(from_at),
+        };
+        let Some(at) = at.filter(|at| *at < self.flight.len()) else { return Piece::End };
+        let mask = if at == from_at { !(bit - 1) } else { Word::MAX };
+        let planes = self.word(at);
+        let (freed, taken) = match runs {
+            Runs::FreeInFlight => (planes.flight & mask, 0),
+            Runs::Changes => (planes.settled() & !planes.durable & mask, planes.durable & !planes.settled() & mask),
+        };
+        if freed | taken != 0 {
+            let shift = (freed | taken).trailing_zeros();
+            let is_freed = (freed >> shift) & 1 != 0;
+            let count = (if is_freed { freed } else { taken } >> shift).trailing_ones();
+            return Piece::Run(Run { first: (at * WORD_BITS) as u32 + shift, count, freed: is_freed });
+        }
+        if at + 1 == self.flight.len() {
+            return Piece::End;
+        }
+        Piece::Nothing { until: ((at + 1) * WORD_BITS) as u32 }
+    }
+}
