@@ -49,7 +49,7 @@ pub enum Damage {
         /// Where the entry begins, in bytes from the start of the log block.
         offset: usize,
     },
-    /// A log leads to this block, which lies outside its arena.
+    /// A log leads to a block outside its arena: to this one, or from this one.
     ForeignLog,
     /// A log is longer than its arena has blocks, so its chain runs in a circle.
     ChainLoop,
