@@ -25,7 +25,7 @@
 //! The other half is the demonstration, without unsafe code: `phase` finds the disks, `store_disk` chooses driver and
 //! partition, `volume` and `platform` are what the store needs and gets, `archive` reads the input, `import` and `verify`
 //! do the work on all CPUs under the rules of `team`, `fate` says what becomes of the files, `report` and `failure` tell
-//! the host. `probe` measures how much stack the store's calls take.
+//! the host. `probe` measures how much stack the store's calls take. `shell` lets a person do all of this.
 //!
 //! `acpi` counts the CPUs, and `interrupts` what their timers do. Everything else is safe code. Locks are leaves, taken
 //! while no other one is held, except that a disk's may be held when the console's is taken, and those of `team`, which
@@ -79,6 +79,7 @@ mod probe;
 mod report;
 mod selftest;
 mod serial;
+mod shell;
 #[allow(unsafe_code)]
 mod simple_disk;
 #[allow(unsafe_code)]
@@ -128,7 +129,7 @@ extern "C" fn kernel_entry(start_info: u32) -> ! {
     exit::exit(Outcome::Success)
 }
 
-const OPTIONS: [&str; 15] = [
+const OPTIONS: &[&str] = &[
     "selftest",
     "fault",
     "cpu",
@@ -144,11 +145,13 @@ const OPTIONS: [&str; 15] = [
     mmio::WORD,
     "driver",
     "partition",
+    "shell",
+    "columns",
 ];
 
 /// Does what the command line asks for.
 fn run(cmdline: &cmdline::CmdLine, disks: Vec<blk::ReadyDisk>) {
-    if let Some(word) = cmdline.first_unknown(&OPTIONS) {
+    if let Some(word) = cmdline.first_unknown(OPTIONS) {
         exit::fail(Outcome::BadOption, format_args!("unknown option: {word}"));
     }
     if let Some(fault) = cmdline.get("fault") {
@@ -156,6 +159,10 @@ fn run(cmdline: &cmdline::CmdLine, disks: Vec<blk::ReadyDisk>) {
     }
     if cmdline.has("selftest") {
         selftest::run(disks, cmdline);
+    } else if cmdline.has("shell") {
+        if let Err(failure) = shell::run(disks, cmdline) {
+            exit::fail(failure.outcome, format_args!("{}", failure.reason));
+        }
     } else if cmdline.has("phase") {
         if let Err(failure) = phase::run(disks, cmdline) {
             exit::fail(failure.outcome, format_args!("{}", failure.reason));

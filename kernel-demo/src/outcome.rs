@@ -40,11 +40,15 @@ pub enum Outcome {
     BadInput = 30,
     /// A limit of the kernel was reached: memory, table entries. 63.
     Limit = 31,
+    /// The user of the shell wants the machine to be started anew. Everything is committed. 65.
+    Restart = 32,
+    /// The user of the shell has stopped the machine in the middle of things. 67.
+    Crash = 33,
 }
 
 impl Outcome {
     /// All outcomes, in the order of their codes.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Success,
         Self::Panic,
         Self::Exception,
@@ -61,6 +65,8 @@ impl Outcome {
         Self::Mismatch,
         Self::BadInput,
         Self::Limit,
+        Self::Restart,
+        Self::Crash,
     ];
 
     /// The value that the kernel writes to isa-debug-exit.
@@ -97,6 +103,8 @@ impl Outcome {
             Self::Mismatch => "data mismatch",
             Self::BadInput => "bad input",
             Self::Limit => "limit reached",
+            Self::Restart => "restart",
+            Self::Crash => "crash on request",
         }
     }
 }

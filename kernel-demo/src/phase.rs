@@ -29,11 +29,7 @@ enum Phase {
 impl Phase {
     fn of(cmdline: &CmdLine) -> Result<Self, Failure> {
         let bad = |what| Failure::new(Outcome::BadOption, format_args!("{what}"));
-        let format = match (cmdline.has("format"), cmdline.get("format")) {
-            (false, _) => Format::IfBlank,
-            (true, Some("force")) => Format::Always,
-            (true, _) => return Err(bad("format= can only be force")),
-        };
+        let format = format(cmdline)?;
         let yes = |key: &str| match (cmdline.has(key), cmdline.get(key)) {
             (false, _) => Ok(false),
             (true, Some("yes")) => Ok(true),
@@ -54,6 +50,18 @@ impl Phase {
             }
             _ => Err(bad("phase= is import, verify or stack")),
         }
+    }
+}
+
+/// The word `format=`: what may be done with a disk that holds no volume.
+///
+/// # Errors
+/// It makes no sense.
+pub fn format(cmdline: &CmdLine) -> Result<Format, Failure> {
+    match (cmdline.has("format"), cmdline.get("format")) {
+        (false, _) => Ok(Format::IfBlank),
+        (true, Some("force")) => Ok(Format::Always),
+        (true, _) => Err(Failure::new(Outcome::BadOption, format_args!("format= can only be force"))),
     }
 }
 
@@ -81,7 +89,11 @@ pub fn run(mut disks: Vec<ReadyDisk>, cmdline: &CmdLine) -> Result<(), Failure> 
     report::cpus()
 }
 
-fn take(disks: &mut Vec<ReadyDisk>, serial: &str) -> Result<ReadyDisk, Failure> {
+/// Takes the disk with this serial number.
+///
+/// # Errors
+/// There is none.
+pub fn take(disks: &mut Vec<ReadyDisk>, serial: &str) -> Result<ReadyDisk, Failure> {
     match disks.iter().position(|disk| disk.info().serial() == serial) {
         Some(index) => Ok(disks.swap_remove(index)),
         None => Err(Failure::new(Outcome::NoDisk, format_args!("no disk with serial={serial}"))),

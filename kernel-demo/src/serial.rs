@@ -1,5 +1,5 @@
 #![forbid(unsafe_code)]
-//! Text out of the first serial port, a 16550 with a 16-byte FIFO.
+//! Text out of the first serial port, a 16550 with a 16-byte FIFO, and bytes in.
 //!
 //! [`print!`](crate::print) and [`println!`](crate::println) take one lock for a whole message, so that lines of
 //! several CPUs do not mix. The lock is never taken by anything that already holds another lock of this kernel and
@@ -12,6 +12,7 @@ use spin::Mutex;
 
 use crate::port;
 
+const RECEIVED: u8 = 1 << 0;
 const TRANSMITTER_EMPTY: u8 = 1 << 5;
 const FIFO_BYTES: u8 = 16;
 /// Turns that an emergency message waits for the lock.
@@ -54,6 +55,11 @@ pub fn init() {
     port::SERIAL_LINE.write(0x03);
     port::SERIAL_FIFO.write(0x07);
     port::SERIAL_MODEM.write(0x03);
+}
+
+/// A byte that has come in, if there is one. Nothing is lost: the other end waits while the FIFO is full. For one CPU.
+pub fn read_byte() -> Option<u8> {
+    (port::SERIAL_STATUS.read() & RECEIVED != 0).then(|| port::SERIAL_DATA.read())
 }
 
 /// Prints a message; the macros call this.

@@ -24,7 +24,7 @@ use std::time::Duration;
 const TAIL_LINES: usize = 40;
 
 /// What a line begins with in which the kernel says why it gives up.
-const KERNEL_ERROR: &str = "kernel-demo: error: ";
+pub const KERNEL_ERROR: &str = "kernel-demo: error: ";
 
 /// A whole run may last this many times the limit on silence.
 const WHOLE_RUN_FACTOR: u32 = 20;
@@ -84,20 +84,9 @@ impl Bench {
 impl Bench {
     /// Runs the kernel to its end, and shows how far it has come.
     pub fn start(&self, boot: Boot<'_>) -> Result<Run> {
-        let Boot { label, memory, words, disks, total_bytes, cut } = boot;
-        println!("boot: {label} ({}, {} of memory)", self.accel.name(), size::show(memory));
-        let machine = Machine {
-            qemu: &self.qemu,
-            kernel: &self.kernel,
-            accel: self.accel,
-            board: self.board,
-            memory,
-            cpus: self.cpus,
-            words,
-            disks,
-            limits: self.limits,
-            cut,
-        };
+        let (label, total_bytes) = (boot.label, boot.total_bytes);
+        println!("boot: {label} ({}, {} of memory)", self.accel.name(), size::show(boot.memory));
+        let machine = self.machine(boot);
         let mut progress = Progress::bytes(label, total_bytes);
         let run = machine.run(|sight| match sight {
             Sight::Progress(done, total) => {
@@ -111,6 +100,25 @@ impl Bench {
         println!("boot: {label} took {:.1} s; {}", run.elapsed.as_secs_f64(), run.end);
         run.events.iter().filter_map(remark).for_each(|text| println!("kernel: {text}"));
         Ok(run)
+    }
+}
+
+impl<'a> Bench {
+    /// The machine for a boot.
+    pub fn machine(&'a self, boot: Boot<'a>) -> Machine<'a> {
+        let Boot { memory, words, disks, cut, .. } = boot;
+        Machine {
+            qemu: &self.qemu,
+            kernel: &self.kernel,
+            accel: self.accel,
+            board: self.board,
+            memory,
+            cpus: self.cpus,
+            words,
+            disks,
+            limits: self.limits,
+            cut,
+        }
     }
 }
 
@@ -378,6 +386,9 @@ pub fn run(args: &DemoArgs) -> Result<bool> {
     }
     if let Some(name) = &args.scenario {
         crate::scenarios::named(name)?;
+    }
+    if args.shell {
+        return crate::shell::run(args);
     }
     let script = server::script(args.server.as_ref().and_then(Option::as_deref))?;
     let bench = Bench::set_up(&tools::repository_root()?, &args.boot)?;

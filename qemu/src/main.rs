@@ -14,6 +14,7 @@
 //! | `scenarios`, `refusals`, `platform`, `smp` | what else the kernel has to show                        |
 //! | `drives`                            | the same: about the store's disk                        |
 //! | `odd`                               | odd input, and very much of it                          |
+//! | `shell`, `terminal`, `talk`         | a person at the kernel's serial port, and one made up   |
 //! | `kills`                             | machines that are killed during the import              |
 //! | `verify`                            | all checks                                              |
 //! | `progress`, `table`, `size`         | what the user sees                                      |
@@ -38,6 +39,8 @@ mod judged;
 mod kernel;
 #[cfg(test)]
 mod kernel_parts;
+#[cfg(test)]
+mod kernel_shell;
 mod kills;
 mod odd;
 #[path = "../../kernel-demo/src/outcome.rs"]
@@ -52,9 +55,12 @@ mod report;
 mod scenarios;
 mod server;
 mod setup;
+mod shell;
 mod size;
 mod smp;
 mod table;
+mod talk;
+mod terminal;
 #[cfg(test)]
 mod testing;
 mod tools;
@@ -88,6 +94,7 @@ enum Cli {
   cargo demo --flip superblock:1                  damage one copy of the superblock between the boots
   cargo demo --kill-after 100 --kill-after 150    kill two machines; the third finds what was committed, and goes on
   cargo demo --server --keep                      record every write and flush, keep the trace
+  cargo demo --shell                              talk to the kernel: put, ls, crash, and again
   cargo demo --scenario all                       everything that can go wrong")]
 pub struct DemoArgs {
     /// The directory whose files are imported [default: the files that git tracks here]
@@ -118,6 +125,10 @@ pub struct DemoArgs {
     /// the SCRIPT says, if there is one (its language: `arenite serve --help`)
     #[arg(long, value_name = "SCRIPT", num_args = 0..=1, conflicts_with = "flip")]
     pub server: Option<Option<PathBuf>>,
+    /// Type commands to the kernel: put files, crash the machine, see what is there afterwards. Uses the disk
+    /// .arenite/shell.img, unless --disk names another
+    #[arg(long, conflicts_with_all = ["input", "flip", "kill_after", "scenario", "server"])]
+    pub shell: bool,
     /// Run a scenario on input of its own instead: a name, `all` or `long`
     #[arg(
         long,

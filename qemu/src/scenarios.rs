@@ -13,6 +13,7 @@ use crate::platform;
 use crate::refusals;
 use crate::smp;
 use crate::table::Table;
+use crate::talk;
 use crate::tools::Usage;
 use crate::vm::{Cut, End, Run};
 use crate::work::WorkDir;
@@ -99,6 +100,12 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "foreign", about: "a disk with another file system is left alone", long: false, run: foreign },
     Scenario { name: "again", about: "other files on a disk that holds a store", long: false, run: again },
     Scenario { name: "cut", about: "the machine is switched off during the import", long: false, run: cut },
+    Scenario {
+        name: "shell",
+        about: "commands to the kernel through a terminal: crash, and see what is left",
+        long: false,
+        run: talk::shell,
+    },
     Scenario {
         name: "odd",
         about: "odd names and kinds of files: imported, or named and skipped",

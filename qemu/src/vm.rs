@@ -278,7 +278,7 @@ impl Machine<'_> {
 }
 
 /// Kills the process if it is still there.
-struct Guard(Child);
+pub struct Guard(pub Child);
 
 impl Drop for Guard {
     fn drop(&mut self) {
@@ -382,7 +382,7 @@ fn keep(log: &mut VecDeque<String>, line: String) {
 }
 
 /// Reads QEMU's exit status; its errors in the log say why it would not start.
-fn end_of(status: ExitStatus, log: &VecDeque<String>) -> End {
+pub fn end_of(status: ExitStatus, log: &VecDeque<String>) -> End {
     if let Some(outcome) = status.code().and_then(Outcome::from_exit_status) {
         return End::Verdict(outcome);
     }
