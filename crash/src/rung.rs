@@ -39,6 +39,8 @@ pub fn all() -> Vec<Box<dyn Rung>> {
         Box::new(rungs::small::Small::new()),
         Box::new(rungs::production::Production::new()),
         Box::new(rungs::errors::Errors::new()),
+        Box::new(rungs::threads::Threads::new()),
+        Box::new(rungs::sabotage::Sabotage),
     ]
 }
 

@@ -43,6 +43,7 @@ pub mod rng;
 pub mod room;
 pub mod runner;
 pub mod sequences;
+pub mod steps;
 pub mod threads;
 pub mod trace;
 pub mod tree;

@@ -89,6 +89,8 @@ pub enum RunError {
     Store(Error),
     /// A mounted volume does not hold what the last commit did.
     Content,
+    /// The structure could not be opened, which may be the device's doing.
+    Unreadable,
 }
 
 impl From<Error> for RunError {

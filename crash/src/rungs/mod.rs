@@ -2,4 +2,6 @@
 
 pub mod errors;
 pub mod production;
+pub mod sabotage;
 pub mod small;
+pub mod threads;

@@ -1,0 +1,97 @@
+//! Rung 9: the tests, tested. Every guarantee of the core that has a switch to break it is broken in turn, in a program
+//! built with these switches; some rung must notice, and the table says which.
+
+use crate::rung::{Context, Rung};
+use arenite_shim::explore::Failure;
+use arenite_shim::ladder::{parallel, Row, Setup};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+
+/// The rung.
+pub struct Sabotage;
+
+/// Builds the program with the switches, beside this one.
+fn build() -> Result<PathBuf, String> {
+    let this = std::env::current_exe().map_err(|error| error.to_string())?;
+    let target = this.ancestors().nth(2).ok_or("this program lies in no target directory")?;
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--quiet", "--profile", "crash", "--package", "arenite-crash", "--features", "sabotage"]);
+    cargo.args(["--bin", "arenite-sabotage", "--target-dir"]).arg(target);
+    cargo.arg("--manifest-path").arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"));
+    let status = cargo.status().map_err(|error| format!("cargo: {error}"))?;
+    if !status.success() {
+        return Err("the program with the switches cannot be built".into());
+    }
+    Ok(target.join("crash").join("arenite-sabotage"))
+}
+
+/// What the program says for these arguments, line by line.
+fn ask(program: &PathBuf, argument: &str) -> Result<Vec<String>, String> {
+    let output = Command::new(program).arg(argument).output().map_err(|error| error.to_string())?;
+    if !output.status.success() {
+        return Err(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr)));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).lines().map(String::from).collect())
+}
+
+/// Numbers of the rungs that noticed a switch, and what the first one saw.
+fn caught(program: &PathBuf, switch: &str) -> Result<(String, String), String> {
+    let lines = ask(program, switch)?;
+    let split =
+        |line: &String| line.strip_prefix("rung ")?.split_once(": ").map(|(a, b)| (a.to_string(), b.to_string()));
+    let seen: Vec<_> = lines.iter().filter_map(split).collect();
+    let first = seen.first().ok_or("no rung notices it")?;
+    let numbers: Vec<_> = seen.iter().map(|(number, _)| number.as_str()).collect();
+    Ok((numbers.join(", "), first.1.clone()))
+}
+
+impl Rung for Sabotage {
+    fn number(&self) -> u32 {
+        9
+    }
+
+    fn what(&self) -> &'static str {
+        "the tests tested: broken on purpose"
+    }
+
+    fn parts(&self) -> Vec<String> {
+        vec!["every switch in core/src/sabotage.rs".into()]
+    }
+
+    fn run(&self, context: &Context) -> Row {
+        let fail = |replay: &str, what| Failure { replay: format!("0:sabotage:{replay}"), what };
+        let program = match build() {
+            Ok(program) => program,
+            Err(what) => return Row { failures: vec![fail("", what)], ..Row::default() },
+        };
+        let switches = match ask(&program, "list") {
+            Ok(switches) => switches,
+            Err(what) => return Row { failures: vec![fail("", what)], ..Row::default() },
+        };
+        let row = Mutex::new(Row::default());
+        // The switches are few: none is left out because time is short.
+        let setup = Setup { deadline: None, ..context.setup };
+        parallel(&switches, &setup, |switch| {
+            let result = caught(&program, switch);
+            let mut row = row.lock().unwrap_or_else(PoisonError::into_inner);
+            row.cases += 1;
+            match result {
+                Ok((rungs, what)) => {
+                    let what: String = what.chars().take(70).collect();
+                    row.notes.push(format!("{switch:<24} caught by {rungs:<14} {what}"));
+                }
+                Err(what) => row.failures.push(fail(switch, what)),
+            }
+            true
+        });
+        let mut row = row.into_inner().unwrap_or_else(PoisonError::into_inner);
+        row.notes.sort();
+        row
+    }
+
+    fn replay(&self, _seed: u64, trace: &str, name: &str, _setup: &Setup) -> Option<Result<String, String>> {
+        let again = || caught(&build()?, name).map(|(rungs, what)| format!("caught by {rungs}: {what}"));
+        (trace == "sabotage").then(again)
+    }
+}
