@@ -5,10 +5,14 @@ use core::fmt;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::outcome::Outcome;
-use crate::{apic, cpu, port, println, serial, stacks};
+use crate::{apic, cpu, crew, port, println, serial, stacks};
 
 /// The CPU that ends the run, plus one; 0 while it goes on.
 static ENDING: AtomicUsize = AtomicUsize::new(0);
+/// CPUs that have stopped because another one ends the run.
+static STOPPED: AtomicUsize = AtomicUsize::new(0);
+/// Turns that the CPU which ends the run waits for the others to stop.
+const STOP_TURNS: u32 = 10_000_000;
 
 /// Makes this CPU the one that ends the run, and stops the others. `false` if it is that already, and something has gone
 /// wrong again. If another one is, this does not return.
@@ -20,11 +24,29 @@ pub fn seize() -> bool {
             if apic::is_there() {
                 apic::interrupt_others();
             }
+            wait_for_others();
             true
         }
         Err(other) if other == me => false,
-        Err(_) => cpu::halt_forever(),
+        Err(_) => stop(),
     }
+}
+
+/// Gives the others time to stop. One that does not is no reason not to say what happened.
+fn wait_for_others() {
+    let others = crew::size() - 1;
+    for _ in 0..STOP_TURNS {
+        if STOPPED.load(Ordering::Acquire) >= others {
+            return;
+        }
+        core::hint::spin_loop();
+    }
+}
+
+/// Stops this CPU, as another one ends the run.
+pub fn stop() -> ! {
+    STOPPED.fetch_add(1, Ordering::AcqRel);
+    cpu::halt_forever()
 }
 
 /// Whether some CPU is ending the run.
@@ -46,6 +68,8 @@ pub fn fail(outcome: Outcome, reason: fmt::Arguments<'_>) -> ! {
 
 /// Ends the run from a panic or a trap, where locks may be held by nobody.
 pub fn exit_emergency(outcome: Outcome) -> ! {
+    let (stopped, others) = (STOPPED.load(Ordering::Acquire), crew::size() - 1);
+    serial::print_emergency(format_args!("kernel-demo: {stopped} of {others} other CPUs have stopped\n"));
     serial::print_emergency(format_args!("kernel-demo: outcome {} ({})\n", outcome.code(), outcome.name()));
     power_off(outcome)
 }

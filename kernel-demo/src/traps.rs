@@ -221,7 +221,7 @@ extern "C" fn dispatch(frame: &Frame) {
         TIMER => interrupts::on_timer(),
         // Nothing was delivered, so there is nothing to acknowledge.
         SPURIOUS => {}
-        NON_MASKABLE if exit::is_ending() => cpu::halt_forever(),
+        NON_MASKABLE if exit::is_ending() => exit::stop(),
         _ => report(frame),
     }
 }

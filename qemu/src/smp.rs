@@ -115,6 +115,8 @@ fn faults(bench: &Bench) -> Result<()> {
         require(&run, outcome, bench.verbose).with_context(|| format!("fault={fault} on CPU {cpu}"))?;
         let name = format!("kernel-demo: CPU {cpu}: ");
         ensure!(run.log.iter().any(|line| line.starts_with(&name)), "fault={fault}: CPU {cpu} was not named");
+        let stopped = format!("kernel-demo: {others} of {others} other CPUs have stopped", others = CPUS - 1);
+        ensure!(run.log.contains(&stopped), "fault={fault}: the others go on");
     }
     Ok(())
 }
