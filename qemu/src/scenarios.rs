@@ -119,6 +119,7 @@ pub const ALL: &[Scenario] = &[
         run: odd::many_files,
     },
     Scenario { name: "kills", about: "three kills of QEMU during one import", long: false, run: kills::kills },
+    Scenario { name: "smp-kills", about: "the same with four processors", long: false, run: smp::kills },
     Scenario { name: "kills-long", about: "fifty kills of QEMU during imports", long: true, run: kills::kills_long },
     Scenario {
         name: "refusals",

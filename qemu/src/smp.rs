@@ -4,6 +4,7 @@
 use crate::demo::{require, results, Bench, Phase};
 use crate::generate;
 use crate::host::Expected;
+use crate::kills;
 use crate::outcome::Outcome;
 use crate::platform;
 use crate::scenarios::{boot, prepare, PLAN, SEED};
@@ -38,6 +39,11 @@ pub fn smp(bench: &Bench) -> Result<String> {
     demo.finish(true);
     faults(bench)?;
     Ok(note)
+}
+
+/// Kills of QEMU while four processors import: no commit has come between the blocks of a file and its entry.
+pub fn kills(bench: &Bench) -> Result<String> {
+    kills::kills(&Bench { cpus: CPUS, ..bench.clone() })
 }
 
 /// Every processor has worked, and its timer was heard outside critical sections alone.
