@@ -59,7 +59,7 @@ pub(crate) type BlockNo = u32;
 pub(crate) struct LogState {
     /// Byte address of the first log block.
     pub(crate) head_addr: u64,
-    /// Number of log blocks.
+    /// Number of log blocks. 0 only after a mount that could not replay the log and went on nevertheless.
     pub(crate) blocks: u32,
     /// The seal in the header, if the header has one and it is current.
     pub(crate) seal: Option<LogSeal>,
@@ -67,7 +67,8 @@ pub(crate) struct LogState {
     pub(crate) header_hash: u64,
     /// `used` in the header.
     pub(crate) used_bytes: u64,
-    /// Byte address of the last log block, and the digest of the chain in front of it.
+    /// Byte address of the last log block (of a log that could not be replayed: where it is damaged), and the digest of the
+    /// chain in front of it.
     pub(crate) tail_addr: u64,
     pub(crate) before_tail: u64,
     /// Which of the arena's last two blocks the log is in, a bit each.

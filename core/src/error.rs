@@ -68,6 +68,9 @@ pub enum Damage {
     RootFree,
     /// A log does not end with the barrier that the arena header names.
     LogEnd,
+    /// The volume was mounted although this log, or the header that leads to it, is damaged: all of its arena counts as in
+    /// use.
+    LogNotReplayed,
     /// A barrier's generation does not ascend, or is above what its log may carry.
     BarrierOrder {
         /// Where the barrier is, in bytes from the start of the log block.
@@ -210,6 +213,7 @@ impl fmt::Display for Damage {
             Self::ReplayWork => f.write_str("log frees and allocates large ranges over and over"),
             Self::RootFree => f.write_str("the superblock points to a block that is not in use"),
             Self::LogEnd => f.write_str("log does not end with the barrier that its arena header names"),
+            Self::LogNotReplayed => f.write_str("the log could not be replayed; all of its arena counts as in use"),
             Self::BarrierOrder { offset } => write!(f, "barrier at byte {offset} of a log block is out of order"),
             Self::CacheConflict => f.write_str("cache and free map contradict each other"),
         }

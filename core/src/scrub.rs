@@ -42,9 +42,23 @@ pub enum ScrubStep {
 /// What is being read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Part {
-    Superblock { copy: u8 },
-    Header { arena: usize, copy: u8 },
-    Log { arena: usize, addr: u64, left: u32, digest: u64 },
+    Superblock {
+        copy: u8,
+    },
+    Header {
+        arena: usize,
+        copy: u8,
+    },
+    Log {
+        arena: usize,
+        addr: u64,
+        left: u32,
+        digest: u64,
+    },
+    /// An arena that mount gave up. There is nothing to compare its blocks with.
+    Lost {
+        arena: usize,
+    },
     Done,
 }
 
@@ -52,7 +66,7 @@ impl Part {
     /// What is read as one: an arena, or both superblocks.
     fn arena(self) -> Option<usize> {
         match self {
-            Self::Header { arena, .. } | Self::Log { arena, .. } => Some(arena),
+            Self::Header { arena, .. } | Self::Log { arena, .. } | Self::Lost { arena } => Some(arena),
             Self::Superblock { .. } | Self::Done => None,
         }
     }
@@ -86,6 +100,10 @@ impl<'s, 'd, 'm> Scrub<'s, 'd, 'm> {
 
     /// The same; `log_block` is told of each block that is found to be part of a log.
     pub(crate) fn step_with(&mut self, log_block: &mut dyn FnMut(u64)) -> Result<ScrubStep, Error> {
+        if let Part::Lost { arena } = self.part {
+            let addr = self.store.engine.arenas.with(arena, |state, _| state.log.tail_addr);
+            return Ok(self.found(Error::corrupt(addr, Damage::LogNotReplayed)));
+        }
         let Some(addr) = self.addr() else { return Ok(ScrubStep::Done(self.report)) };
         let Some(ticket) = &self.reading else {
             if self.store.settled_generation() != Some(self.generation) {
@@ -113,15 +131,18 @@ impl<'s, 'd, 'm> Scrub<'s, 'd, 'm> {
                 }
                 self.go_to(next);
             }
-            Err(error) => {
-                self.report.damaged += 1;
-                self.note_bad_copy();
-                let next = self.behind();
-                self.go_to(next);
-                return Ok(ScrubStep::Found(error));
-            }
+            Err(error) => return Ok(self.found(error)),
         }
         Ok(ScrubStep::Working)
+    }
+
+    /// Counts a finding, and goes on behind it.
+    fn found(&mut self, error: Error) -> ScrubStep {
+        self.report.damaged += 1;
+        self.note_bad_copy();
+        let next = self.behind();
+        self.go_to(next);
+        ScrubStep::Found(error)
     }
 
     /// The arena whose header or log comes next.
@@ -129,9 +150,9 @@ impl<'s, 'd, 'm> Scrub<'s, 'd, 'm> {
         self.part.arena()
     }
 
-    /// Whether a log block comes next.
+    /// Whether a log block comes next, or would if the log were known.
     pub(crate) fn is_in_log(&self) -> bool {
-        matches!(self.part, Part::Log { .. })
+        matches!(self.part, Part::Log { .. } | Part::Lost { .. })
     }
 
     /// Whether a block is on its way.
@@ -147,7 +168,7 @@ impl<'s, 'd, 'm> Scrub<'s, 'd, 'm> {
                 Some(engine.arenas.base_addr(arena) + u64::from(copy) * engine.size.len_u64())
             }
             Part::Log { addr, .. } => Some(addr),
-            Part::Done => None,
+            Part::Lost { .. } | Part::Done => None,
         }
     }
 
@@ -184,7 +205,7 @@ impl<'s, 'd, 'm> Scrub<'s, 'd, 'm> {
                     }
                 }
             }
-            Part::Done => {}
+            Part::Lost { .. } | Part::Done => {}
         }
         Ok(self.behind())
     }
@@ -205,16 +226,19 @@ impl<'s, 'd, 'm> Scrub<'s, 'd, 'm> {
             Part::Superblock { .. } => self.arena_part(0),
             Part::Header { arena, copy: 0 } => Part::Header { arena, copy: 1 },
             Part::Header { arena, .. } => first_log(arena),
-            Part::Log { arena, .. } => self.arena_part(arena + 1),
+            Part::Log { arena, .. } | Part::Lost { arena } => self.arena_part(arena + 1),
             Part::Done => Part::Done,
         }
     }
 
     fn arena_part(&self, arena: usize) -> Part {
-        if arena < self.store.engine.arenas.len() {
-            Part::Header { arena, copy: 0 }
-        } else {
+        let arenas = &self.store.engine.arenas;
+        if arena >= arenas.len() {
             Part::Done
+        } else if arenas.with(arena, |state, _| state.log.blocks == 0) {
+            Part::Lost { arena }
+        } else {
+            Part::Header { arena, copy: 0 }
         }
     }
 
@@ -233,7 +257,7 @@ impl<'s, 'd, 'm> Scrub<'s, 'd, 'm> {
         self.part = match self.part {
             Part::Superblock { .. } if self.tries < TRIES_MAX => Part::Superblock { copy: 0 },
             Part::Header { arena, .. } | Part::Log { arena, .. } if self.tries < TRIES_MAX => self.arena_part(arena),
-            Part::Done => Part::Done,
+            Part::Lost { .. } | Part::Done => self.part,
             left_out => {
                 self.report.left_out += 1;
                 self.tries = 0;
@@ -261,7 +285,8 @@ impl<'s, 'd, 'm> Scrub<'s, 'd, 'm> {
                     state.unclean |= anew;
                 });
             }
-            Part::Done => {}
+            // The volume is mounted for reading only.
+            Part::Lost { .. } | Part::Done => {}
         }
     }
 }

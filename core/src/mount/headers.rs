@@ -54,8 +54,8 @@ impl<'d, 'm> Mounting<'d, 'm> {
         Ok(())
     }
 
-    /// Counts all of a damaged arena as in use. If its header is lost, it reaches up to the next one.
-    pub(super) fn give_up(&mut self, arena: usize) -> Result<(), Error> {
+    /// Counts all of an arena as in use that is damaged at a byte address. If its header is lost, it reaches up to the next.
+    pub(super) fn give_up(&mut self, arena: usize, addr: u64) -> Result<(), Error> {
         let Some(engine) = &self.engine else { return Err(Error::NoBuffer) };
         let base = engine.arenas.base_addr(arena);
         if engine.arenas.blocks(arena) == 0 {
@@ -75,6 +75,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
         engine.arenas.with(arena, |state, _| {
             state.counts = counts;
             state.log.blocks = 0;
+            state.log.tail_addr = addr;
         });
         self.stage = match arena + 1 < engine.arenas.len() {
             true => Stage::Header { arena: arena + 1, copy: 0 },

@@ -349,13 +349,13 @@ impl<'d, 'm> Mounting<'d, 'm> {
 
     /// Goes on behind a damaged arena if that is wanted: everything in it counts as in use.
     fn tolerate(&mut self, arena: usize, taken: Result<(), Error>) -> Result<(), Error> {
-        let Err(error @ (Error::Corrupt { .. } | Error::Device { .. })) = taken else { return taken };
+        let Err(error @ (Error::Corrupt { addr, .. } | Error::Device { addr, .. })) = taken else { return taken };
         if !(self.options.damaged && self.options.read_only) {
             return Err(error);
         }
         self.damaged_arenas += 1;
         self.damage.get_or_insert(error);
-        self.give_up(arena)
+        self.give_up(arena, addr)
     }
 }
 

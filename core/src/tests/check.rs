@@ -3,8 +3,8 @@
 use super::disk::Disk;
 use super::store::{memory, options, write, BLOCK};
 use crate::{
-    Allocate, BlockPtr, CheckReport, CheckStep, Error, Finding, MemoryPart, MountOptions, NoInterrupts, ScrubReport,
-    Store,
+    Allocate, BlockPtr, CheckReport, CheckStep, Damage, Error, Finding, MemoryPart, MountOptions, NoInterrupts,
+    ScrubReport, Store,
 };
 use std::vec;
 use std::vec::Vec;
@@ -125,6 +125,27 @@ fn damage_to_superblocks_headers_and_logs_is_told_apart() {
     let (found, report) = check(&store, &ptrs[1..]);
     assert!(matches!(found[..], [Finding::BadLog(Error::Corrupt { addr, .. })] if addr == log), "{found:?}");
     assert_eq!((report.left_out, report.unreachable_blocks), (1, 0), "nobody knows where that log was");
+}
+
+/// Mounted for what can still be read: nobody knows what such an arena has in use, and it is said once.
+#[test]
+fn an_arena_that_mount_gave_up_is_one_finding() {
+    let memories = [memory(), memory()];
+    let disk = Disk::new(vec![0; 1 << 20]);
+    let (store, ptrs) = volume(memories[0].take().unwrap(), &disk);
+    let (log, header) = (store.arena(0).unwrap().log_addr, store.arena(1).unwrap().addr);
+    store.unmount().unwrap();
+    for addr in [log, header, header + BLOCK as u64] {
+        disk.edit(|bytes| bytes[addr as usize + 40] ^= 8);
+    }
+    let options = MountOptions { read_only: true, damaged: true, ..MountOptions::default() };
+    let store = Store::mount(memories[1].take().unwrap(), &disk, &NoInterrupts, options).unwrap();
+    assert_eq!(store.report().damaged_arenas, 2);
+    let (found, report) = check(&store, &ptrs[..3]);
+    let finding = |addr| Finding::BadLog(Error::Corrupt { addr, damage: Damage::LogNotReplayed });
+    assert_eq!(found, [finding(log), finding(header)]);
+    let scrub = ScrubReport { blocks: 2, damaged: 2, left_out: 0 };
+    assert_eq!((report.left_out, report.unreachable_blocks, report.log_blocks, report.scrub), (2, 0, 0, scrub));
 }
 
 #[test]
