@@ -1,9 +1,9 @@
-//! Which block was met on the way, and how; in the end, whether that agrees with the free space.
+//! Which block was met on the way, and how. Whether that agrees with the free space is for the check of `arenite-core` to say.
 
-use super::report::{Blocks, Report};
+use super::report::{finding as finding_of, Blocks, Report};
 use crate::progress::Progress;
 use arenite_core::format::BlockSize;
-use arenite_core::{ArenaInfo, BlockPtr, Store};
+use arenite_core::{BlockPtr, Check, Error, Finding, Store};
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
@@ -41,13 +41,14 @@ pub(super) enum Next {
 /// All blocks that were met, by address.
 pub(super) struct Ledger<'s, 'd, 'm> {
     store: &'s Store<'d, 'm>,
+    check: Check<'s, 'd, 'm, 's>,
     met: HashMap<u64, Met>,
     progress: &'s Progress,
 }
 
 impl<'s, 'd, 'm> Ledger<'s, 'd, 'm> {
-    pub(super) fn new(store: &'s Store<'d, 'm>, progress: &'s Progress) -> Self {
-        Self { store, met: HashMap::new(), progress }
+    pub(super) fn new(store: &'s Store<'d, 'm>, check: Check<'s, 'd, 'm, 's>, progress: &'s Progress) -> Self {
+        Self { store, check, met: HashMap::new(), progress }
     }
 
     pub(super) fn block_size(&self) -> BlockSize {
@@ -57,13 +58,16 @@ impl<'s, 'd, 'm> Ledger<'s, 'd, 'm> {
     /// Notes that a pointer leads to a block. Within one tree there is only one way to each block; trees share blocks.
     pub(super) fn meet(&mut self, ptr: BlockPtr, role: Role, tree: u32, report: &mut Report) -> Next {
         let BlockPtr { addr, hash, .. } = ptr;
-        match self.store.is_free(addr) {
-            Err(_) => {
-                report.find(addr, "reachable, but no block of any arena".to_owned());
+        let visited = match self.met.get(&addr) {
+            None => self.check.visit(ptr),
+            Some(Met::Waiting { .. }) => self.visit_waiting(addr),
+            Some(Met::Live { .. }) => Ok(()),
+        };
+        if let Err(finding) = visited {
+            report.find(addr, finding.to_string());
+            if matches!(finding, Finding::Outside { .. }) {
                 return Next::Stop;
             }
-            Ok(true) => report.find(addr, "reachable, but free".to_owned()),
-            Ok(false) => {}
         }
         let now = Met::Live { role, hash, tree };
         match self.met.entry(addr) {
@@ -99,7 +103,7 @@ impl<'s, 'd, 'm> Ledger<'s, 'd, 'm> {
 
     /// Notes a block that a message has replaced, and that is freed when the message is applied.
     pub(super) fn replaced(&mut self, addr: u64) {
-        self.met.entry(addr).or_insert(Met::Waiting { dead: false });
+        self.wait(addr, Met::Waiting { dead: false });
     }
 
     /// Notes a block that a dead list names. To be called after all trees were walked.
@@ -112,89 +116,59 @@ impl<'s, 'd, 'm> Ledger<'s, 'd, 'm> {
         if !lists.insert(addr) {
             report.find(addr, "on two dead lists".to_owned());
         }
-        self.met.entry(addr).or_insert(Met::Waiting { dead: true });
+        self.wait(addr, Met::Waiting { dead: true });
     }
 
-    /// Compares what was met with the free space, and counts.
-    pub(super) fn settle(&self, logs: &HashSet<u64>, report: &mut Report) {
-        let unit = self.store.block_size().len_u64();
-        let mut arenas: Vec<Extent> =
-            (0..).map_while(|index| self.store.arena(index)).map(|arena| Extent::new(&arena, unit)).collect();
-        let mut blocks = Blocks { log: logs.len() as u64, ..Blocks::default() };
-        for addr in logs {
-            if let Some(arena) = Extent::of(&mut arenas, *addr) {
-                // The log may be in one of the last two.
-                arena.explained += u64::from(*addr < arena.spares);
-            }
+    /// The same questions for a block that the check was told of already, for another reason.
+    fn visit_waiting(&self, addr: u64) -> Result<(), Finding> {
+        match self.store.is_free(addr) {
+            Ok(false) => Ok(()),
+            Ok(true) => Err(Finding::ReachableButFree { addr }),
+            Err(_) => Err(Finding::Outside { addr }),
         }
-        for (addr, met) in &self.met {
+    }
+
+    /// Notes a block that is in use for a reason that will pass, unless it was met before.
+    fn wait(&mut self, addr: u64, met: Met) {
+        self.check.explain(addr);
+        self.met.entry(addr).or_insert(met);
+    }
+
+    /// Compares what was met with logs and free space, and counts.
+    pub(super) fn settle(self, report: &mut Report) -> Result<(), Error> {
+        let mut blocks = Blocks::default();
+        for met in self.met.values() {
             match met {
                 Met::Live { .. } => blocks.reachable += 1,
                 Met::Waiting { dead: true } => blocks.dead += 1,
                 Met::Waiting { dead: false } => blocks.replaced += 1,
             }
-            let live = matches!(met, Met::Live { .. });
-            let Some(arena) = Extent::of(&mut arenas, *addr) else { continue };
-            match (logs.contains(addr), *addr >= arena.spares) {
-                (true, _) if live => report.find(*addr, "reachable, but a block of a log".to_owned()),
-                (_, true) if live => report.find(*addr, "reachable, but one of the two at the arena's end".to_owned()),
-                (false, false) => arena.explained += u64::from(self.store.is_free(*addr) == Ok(false)),
-                _ => {}
-            }
         }
-        let in_spares = |addr: &u64| Extent::of(&mut arenas, *addr).is_some_and(|arena| *addr >= arena.spares);
-        let spare_logs = logs.iter().copied().filter(in_spares).count();
-        blocks.spare = (2 * arenas.len() - spare_logs) as u64;
+        let replaced = |addr| self.met.get(&addr) == Some(&Met::Waiting { dead: false });
         let mut lost = Vec::new();
-        for arena in &arenas {
-            blocks.total += arena.count;
-            blocks.free += arena.free;
-            let used = arena.count.saturating_sub(arena.free + 2);
-            let unreachable = used.saturating_sub(arena.explained);
-            if unreachable > 0 && report.complete {
-                blocks.unreachable += unreachable;
-                self.find_lost(arena, unit, logs, &mut lost);
+        let checked = self.check.finish(&mut |finding| match finding {
+            Finding::UsedButUnreachable { addr, blocks } => lost.push((addr, u64::from(blocks))),
+            // There is a note of it since the volume was mounted.
+            Finding::BadCopy(_) => {}
+            // A message may name what was freed, and used for something else, since.
+            Finding::ReachableLog { addr } if replaced(addr) => {}
+            // Mount may have met the same.
+            Finding::BadLog(error) => {
+                let found = finding_of(error, finding.addr());
+                if !report.has_found(found.addr) {
+                    report.push(found);
+                }
             }
+            other => report.find(other.addr(), other.to_string()),
+        })?;
+        let space = self.store.space();
+        (blocks.total, blocks.free) = (space.total_blocks, space.free_blocks);
+        (blocks.log, blocks.spare) = (checked.log_blocks, checked.spare_blocks);
+        if report.complete {
+            blocks.unreachable = checked.unreachable_blocks;
+            report.unreachable(&lost, blocks.unreachable, self.store.block_size().len_u64());
         }
-        report.unreachable(&lost, blocks.unreachable, unit);
         report.blocks = Some(blocks);
-    }
-
-    /// Looks at every block of an arena for those that are in use without a reason: runs of (address, number).
-    fn find_lost(&self, arena: &Extent, unit: u64, logs: &HashSet<u64>, lost: &mut Vec<(u64, u64)>) {
-        for addr in (arena.first..arena.spares).step_by(unit as usize) {
-            if self.store.is_free(addr) == Ok(true) || self.met.contains_key(&addr) || logs.contains(&addr) {
-                continue;
-            }
-            match lost.last_mut() {
-                Some((start, len)) if *start + *len * unit == addr => *len += 1,
-                _ => lost.push((addr, 1)),
-            }
-        }
-    }
-}
-
-/// The blocks of one arena.
-struct Extent {
-    /// Byte address of its first block.
-    first: u64,
-    /// Byte address of the two that are never handed out.
-    spares: u64,
-    count: u64,
-    free: u64,
-    /// Blocks in use, without the last two, of which it is known why.
-    explained: u64,
-}
-
-impl Extent {
-    fn new(arena: &ArenaInfo, unit: u64) -> Self {
-        let first = arena.addr + 2 * unit;
-        let (count, free) = (arena.size_bytes / unit, arena.free_bytes / unit);
-        Self { first, spares: first + count.saturating_sub(2) * unit, count, free, explained: 0 }
-    }
-
-    fn of(arenas: &mut [Self], addr: u64) -> Option<&mut Self> {
-        let behind = arenas.partition_point(|arena| arena.first <= addr);
-        arenas.get_mut(behind.checked_sub(1)?)
+        Ok(())
     }
 }

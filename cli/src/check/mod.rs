@@ -7,8 +7,9 @@
 //! ```
 //!
 //! Mounting checks superblocks, headers and logs, and gives the free space. A walk from the root then meets every block
-//! that the structure on top uses, and verifies its hash. What that structure is shows in its first leaf; one that is
-//! not known is followed only as far as pivots lead, and the report says so.
+//! that the structure on top uses, verifies its hash, and tells the check of `arenite-core` of it, which compares
+//! that with logs and free space. What that structure is shows in its first leaf; one that is not known is followed only as
+//! far as pivots lead, and the report says so.
 //!
 //! A second copy that is bad or behind is no damage: the next commit repairs it. Nor are blocks that a volume of the
 //! original has in use without reaching them: it loses some whenever it is stopped.
@@ -26,11 +27,10 @@ use crate::image::{Image, ImageDevice};
 use crate::memory::{with_memory, Job};
 use crate::progress::{Progress, Unit};
 use crate::volume::long_enough;
-use arenite_core::format::{Leaf, LogBlock, Pivot, RawPtr, NONE};
+use arenite_core::format::{Leaf, Pivot, RawPtr, NONE};
 use arenite_core::{BlockPtr, CopyState, Error, MountOptions, NoInterrupts, Resources, Store};
 use ledger::{Ledger, Role};
 use report::Tree;
-use std::collections::HashSet;
 use std::path::Path;
 
 /// Levels of a tree, beyond which a height is not believed.
@@ -93,12 +93,12 @@ impl Job for Checking<'_> {
         let space = store.space();
         // What is in use and no log: about as many blocks as will be met.
         self.progress.set_total(space.total_blocks.saturating_sub(space.free_blocks + space.log_blocks));
-        let mut ledger = Ledger::new(&store, self.progress);
+        let mut words = vec![0; store.check_words()];
+        let mut ledger = Ledger::new(&store, store.check(&mut words)?, self.progress);
         report.tree = walk(self.image, &store, &mut ledger, &mut report);
         // All of a damaged arena counts as in use.
         report.complete &= report.damaged_arenas == 0;
-        let logs = log_blocks(self.image, &store, &mut report);
-        ledger.settle(&logs, &mut report);
+        ledger.settle(&mut report)?;
         report.findings.sort_by_key(|finding| finding.addr);
         Ok(report)
     }
@@ -131,28 +131,6 @@ fn copies(store: &Store<'_, '_>, report: &mut Report) {
             store.report().doubtful_blocks
         ));
     }
-}
-
-/// Byte addresses of all blocks of the logs. Mount has found these to be whole.
-fn log_blocks(image: &Image, store: &Store<'_, '_>, report: &mut Report) -> HashSet<u64> {
-    let size = store.block_size();
-    let mut page = vec![0; size.len_bytes()];
-    let mut logs = HashSet::new();
-    for arena in (0..).map_while(|index| store.arena(index)) {
-        let mut addr = arena.log_addr;
-        for _ in 0..arena.log_blocks {
-            let read = image.read(&mut page, addr);
-            let next = read.ok().and_then(|()| LogBlock::decode(&page, size).ok()).map(|block| block.chain());
-            let Some(next) = next else {
-                // Mount has read it a moment ago.
-                report.find(addr, "log block that cannot be read any more".to_owned());
-                break;
-            };
-            logs.insert(addr);
-            addr = next;
-        }
-    }
-    logs
 }
 
 /// Goes through everything that the superblock leads to.

@@ -139,6 +139,10 @@ impl Report {
         self.push(Finding { addr, what });
     }
 
+    pub(super) fn has_found(&self, addr: u64) -> bool {
+        self.findings.iter().any(|finding| finding.addr == addr)
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.findings.len() >= MOST_FINDINGS
     }
