@@ -2,6 +2,9 @@
 //!
 //! What the allocation logs say is compared with what the caller can reach: every block of an arena must be either free
 //! or exactly one of reachable, part of a log, or one of the two at the arena's end that are never handed out.
+//!
+//! The core has a check of its own. That there are two on purpose is what makes either a test of the other: where a store is
+//! mounted, its check must find nothing that this one does not.
 #![forbid(unsafe_code)]
 
 use crate::image::ReadAt;
@@ -10,7 +13,7 @@ use arenite_core::format::{
     Superblock, CHAIN_DIGEST_START, NONE,
 };
 use arenite_core::hash::hash64;
-use arenite_core::{DeviceError, Store};
+use arenite_core::{BlockPtr, DeviceError, Error, Finding, Store};
 use std::collections::BTreeSet;
 
 /// How the end of a log is found.
@@ -264,11 +267,17 @@ pub enum Problem {
     TailFree(u64),
     /// The store has the block in another state than its log.
     StoreDiffers(u64),
+    /// Here nothing is wrong, but the check of the store finds something.
+    StoreFinds(Finding),
+    /// Here nothing is wrong, but the check of the store does not come to an end.
+    StoreFails(Error),
 }
 
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (addr, what) = match self {
+            Self::StoreFinds(finding) => return write!(f, "{:#x}: {finding}", finding.addr()),
+            Self::StoreFails(error) => return write!(f, "the check of the store: {error}"),
             Self::ReachableButFree(addr) => (addr, "reachable but free"),
             Self::UsedButUnreachable(addr) => (addr, "in use but unreachable"),
             Self::ReachedTwice(addr) => (addr, "reachable twice"),
@@ -326,8 +335,9 @@ pub fn check_volume(
         stale_headers: raw.arenas.iter().flat_map(|arena| arena.copies_good).filter(|good| !good).count(),
         ..CheckReport::default()
     };
+    let reachable: Vec<u64> = reachable.into_iter().collect();
     let mut reached = BTreeSet::new();
-    for addr in reachable {
+    for addr in reachable.iter().copied() {
         report.reachable_blocks += 1;
         match raw.locate(addr) {
             None => report.problems.push(Problem::Outside(addr)),
@@ -338,7 +348,26 @@ pub fn check_volume(
     for arena in &raw.arenas {
         check_arena(&raw, arena, store, &reached, &mut report);
     }
+    if let Some(store) = store.filter(|_| report.is_clean()) {
+        match store_findings(store, &reachable) {
+            Ok(findings) => report.problems.extend(findings.into_iter().map(Problem::StoreFinds)),
+            Err(error) => report.problems.push(Problem::StoreFails(error)),
+        }
+    }
     Ok(report)
+}
+
+/// What the check of the store finds. Second copies that wait for repair are not wrong.
+fn store_findings(store: &Store<'_, '_>, reachable: &[u64]) -> Result<Vec<Finding>, Error> {
+    // Where a commit has yet to write its second copies.
+    store.settle()?;
+    let mut words = vec![0; store.check_words()];
+    let mut check = store.check(&mut words)?;
+    let ptr = |addr: &u64| BlockPtr { addr: *addr, hash: NONE, gen: NONE };
+    let mut findings: Vec<Finding> = reachable.iter().filter_map(|addr| check.visit(ptr(addr)).err()).collect();
+    check.finish(&mut |finding| findings.push(finding))?;
+    findings.retain(|finding| !matches!(finding, Finding::BadCopy(_)));
+    Ok(findings)
 }
 
 fn check_arena(
