@@ -1,0 +1,133 @@
+//! A disk that waits, as a device that does not.
+//!
+//! ```text
+//!   submit, flush        put one job into the mailbox; a full one gives it back
+//!   poll                 takes disk and job out, carries the job out without the lock, puts the disk back
+//! ```
+//!
+//! Invariants: the disk is in the mailbox or in the hands of one `poll`, so it is used by one CPU at a time. A flush is
+//! carried out only when no transfer waits, so it covers all that was delivered before it was asked for.
+//!
+//! Lock order: the mailbox is a leaf, held for a few moves, never while the disk works.
+#![forbid(unsafe_code)]
+
+use crate::FlushDisk;
+use arenite_core::{Completion, Device, DeviceError, DeviceGeometry, FlushTag, Request, RequestKind};
+use core::fmt;
+use spin::Mutex;
+
+struct Mailbox<'m, D> {
+    /// Gone while a `poll` works with it.
+    disk: Option<D>,
+    request: Option<Request<'m>>,
+    flush: Option<FlushTag>,
+}
+
+enum Job<'m> {
+    Transfer(Request<'m>),
+    Flush(FlushTag),
+}
+
+/// A [`FlushDisk`] as the device of a store. See the head of the crate for what that costs.
+pub struct Blocking<'m, D> {
+    geometry: DeviceGeometry,
+    mailbox: Mutex<Mailbox<'m, D>>,
+}
+
+impl<D: FlushDisk> Blocking<'_, D> {
+    /// A device that uses `disk` whenever it is polled.
+    pub fn new(disk: D) -> Self {
+        let geometry = DeviceGeometry { queue_depth: 1, discard: false, ..disk.geometry() };
+        Self { geometry, mailbox: Mutex::new(Mailbox { disk: Some(disk), request: None, flush: None }) }
+    }
+
+    /// The disk back, if no request is under way.
+    pub fn into_disk(self) -> Option<D> {
+        let mailbox = self.mailbox.into_inner();
+        mailbox.disk.filter(|_| mailbox.request.is_none() && mailbox.flush.is_none())
+    }
+
+    /// Carries a transfer out, buffer by buffer.
+    fn transfer(&self, disk: &mut D, request: &mut Request<'_>) -> Result<(), DeviceError> {
+        let mut addr = request.addr();
+        let end = addr.checked_add(request.len_bytes());
+        if end.is_none_or(|end| end > self.geometry.len_bytes) {
+            return Err(DeviceError::Unsupported);
+        }
+        match request.kind() {
+            RequestKind::Read => {
+                for buffer in request.buffers_mut().into_iter().flatten() {
+                    disk.read(addr, buffer)?;
+                    addr += buffer.len() as u64;
+                }
+                Ok(())
+            }
+            RequestKind::Write if !self.geometry.read_only => {
+                for buffer in request.buffers().into_iter().flatten() {
+                    disk.write(addr, buffer)?;
+                    addr += buffer.len() as u64;
+                }
+                Ok(())
+            }
+            _ => Err(DeviceError::Unsupported),
+        }
+    }
+}
+
+impl<'m, D> Mailbox<'m, D> {
+    /// Takes the disk and what is to be done with it.
+    fn take(&mut self) -> Option<(D, Job<'m>)> {
+        if self.request.is_none() && self.flush.is_none() {
+            return None;
+        }
+        let disk = self.disk.take()?;
+        match self.request.take() {
+            Some(request) => Some((disk, Job::Transfer(request))),
+            None => self.flush.take().map(|tag| (disk, Job::Flush(tag))),
+        }
+    }
+}
+
+impl<'m, D: FlushDisk> Device<'m> for Blocking<'m, D> {
+    fn geometry(&self) -> DeviceGeometry {
+        self.geometry
+    }
+
+    fn submit(&self, request: Request<'m>) -> Result<(), Request<'m>> {
+        let mut mailbox = self.mailbox.lock();
+        if mailbox.request.is_some() {
+            return Err(request);
+        }
+        mailbox.request = Some(request);
+        Ok(())
+    }
+
+    fn flush(&self, tag: FlushTag) -> Result<(), FlushTag> {
+        let mut mailbox = self.mailbox.lock();
+        if mailbox.flush.is_some() {
+            return Err(tag);
+        }
+        mailbox.flush = Some(tag);
+        Ok(())
+    }
+
+    fn poll(&self) -> Option<Completion<'m>> {
+        let taken = self.mailbox.lock().take();
+        let (mut disk, job) = taken?;
+        let done = match job {
+            Job::Transfer(mut request) => {
+                let result = self.transfer(&mut disk, &mut request);
+                Completion::Transfer(request, result)
+            }
+            Job::Flush(tag) => Completion::Flush(tag, disk.flush()),
+        };
+        self.mailbox.lock().disk = Some(disk);
+        Some(done)
+    }
+}
+
+impl<D> fmt::Debug for Blocking<'_, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Blocking").field("geometry", &self.geometry).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,102 @@
+//! A driver with the trait of `block-device-driver` as a disk.
+//!
+//! That trait is asynchronous, and its buffers are borrowed, so that a future cannot outlive them. This adapter is the
+//! blocking kind: it polls each future to its end where it stands, without a waker. It suits drivers whose futures look at
+//! the hardware when they are polled. One that only an interrupt and its waker move along works as well, as long as that
+//! interrupt can come while the store is stepped. There is no limit in time: that is the driver's business.
+//!
+//! The trait knows no flush: see [`crate::AssumeWriteThrough`] and [`crate::FlushWith`].
+#![forbid(unsafe_code)]
+
+use crate::Disk;
+use aligned::Aligned;
+use arenite_core::{DeviceError, DeviceGeometry};
+use block_device_driver::{slice_to_blocks, slice_to_blocks_mut, BlockDevice};
+use core::future::Future;
+use core::pin::pin;
+use core::task::{Context, Poll, Waker};
+use core::{fmt, mem};
+
+/// A disk over a driver of blocks of `SIZE` bytes: 512, or any larger power of two that the store's blocks are multiples of.
+pub struct BlockDriverDisk<D, const SIZE: usize> {
+    driver: D,
+    len_bytes: u64,
+}
+
+/// Polls a future until it is ready.
+fn wait<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    let mut context = Context::from_waker(Waker::noop());
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => core::hint::spin_loop(),
+        }
+    }
+}
+
+impl<D: BlockDevice<SIZE>, const SIZE: usize> BlockDriverDisk<D, SIZE> {
+    const ALIGN: usize = mem::align_of::<Aligned<D::Align, ()>>();
+
+    /// A disk over `driver`, whose size is asked for once.
+    ///
+    /// # Errors
+    /// The driver does not tell its size.
+    pub fn new(mut driver: D) -> Result<Self, D::Error> {
+        const { assert!(SIZE >= 512 && SIZE.is_power_of_two(), "blocks of 512 bytes or more") };
+        const { assert!(SIZE.is_multiple_of(Self::ALIGN), "an array of blocks must not have gaps") };
+        let len_bytes = wait(driver.size())?;
+        Ok(Self { driver, len_bytes: len_bytes - len_bytes % SIZE as u64 })
+    }
+
+    /// The driver, for what its trait does not know, such as a flush.
+    pub fn driver_mut(&mut self) -> &mut D {
+        &mut self.driver
+    }
+
+    /// The driver back.
+    pub fn into_inner(self) -> D {
+        self.driver
+    }
+
+    /// The number of the block at `addr`, if blocks can be made of these bytes.
+    fn first_block(addr: u64, bytes: &[u8]) -> Result<u32, DeviceError> {
+        let whole = addr.is_multiple_of(SIZE as u64) && bytes.len().is_multiple_of(SIZE);
+        if !whole || !bytes.as_ptr().addr().is_multiple_of(Self::ALIGN) {
+            return Err(DeviceError::Unsupported);
+        }
+        u32::try_from(addr / SIZE as u64).map_err(|_| DeviceError::Unsupported)
+    }
+}
+
+impl<D: BlockDevice<SIZE> + Send, const SIZE: usize> Disk for BlockDriverDisk<D, SIZE> {
+    fn geometry(&self) -> DeviceGeometry {
+        DeviceGeometry {
+            len_bytes: self.len_bytes,
+            logical_sector_len_bytes: SIZE as u32,
+            physical_sector_len_bytes: SIZE as u32,
+            max_transfer_len_bytes: 1 << 20,
+            max_segments: 64,
+            queue_depth: 1,
+            read_only: false,
+            volatile_cache: true,
+            discard: false,
+        }
+    }
+
+    fn read(&mut self, addr: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
+        let first = Self::first_block(addr, bytes)?;
+        wait(self.driver.read(first, slice_to_blocks_mut(bytes))).map_err(|_| DeviceError::Io)
+    }
+
+    fn write(&mut self, addr: u64, bytes: &[u8]) -> Result<(), DeviceError> {
+        let first = Self::first_block(addr, bytes)?;
+        wait(self.driver.write(first, slice_to_blocks(bytes))).map_err(|_| DeviceError::Io)
+    }
+}
+
+impl<D, const SIZE: usize> fmt::Debug for BlockDriverDisk<D, SIZE> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BlockDriverDisk").field("len_bytes", &self.len_bytes).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,126 @@
+//! Stores on disks that wait.
+
+mod common;
+
+use arenite_adapters::{AssumeWriteThrough, Blocking, Disk, FlushWith};
+use arenite_core::{Device, DeviceError, DeviceGeometry, DeviceOp, Error};
+use arenite_shim::boxed_memory;
+use common::{check, fill, round_trip, VecDisk};
+
+#[test]
+fn a_store_lives_on_a_disk_that_flushes_by_a_function() {
+    let disk = round_trip(FlushWith::new(VecDisk::new(), VecDisk::sync));
+    assert!(disk.geometry().volatile_cache);
+}
+
+#[test]
+fn what_is_acknowledged_is_on_the_medium() {
+    let mut disk = VecDisk::new();
+    {
+        let memory = boxed_memory();
+        let device = Blocking::new(FlushWith::new(Borrowed(&mut disk), |disk: &mut Borrowed<'_>| disk.0.sync()));
+        fill(&memory, &device).unwrap();
+    }
+    assert!(disk.flushes >= 3);
+    // Power fails: only what was flushed remains.
+    let VecDisk { cache, medium, .. } = &mut disk;
+    cache.copy_from_slice(medium);
+    let memory = boxed_memory();
+    let device = Blocking::new(AssumeWriteThrough(disk));
+    check(&memory, &device).unwrap();
+}
+
+struct Borrowed<'a>(&'a mut VecDisk);
+
+impl Disk for Borrowed<'_> {
+    fn geometry(&self) -> DeviceGeometry {
+        self.0.geometry()
+    }
+
+    fn read(&mut self, addr: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
+        self.0.read(addr, bytes)
+    }
+
+    fn write(&mut self, addr: u64, bytes: &[u8]) -> Result<(), DeviceError> {
+        self.0.write(addr, bytes)
+    }
+}
+
+#[test]
+fn a_disk_that_cannot_flush_makes_no_commit() {
+    let memory = boxed_memory();
+    let device = Blocking::new(FlushWith::new(VecDisk::new(), |_: &mut VecDisk| Err(DeviceError::Unsupported)));
+    let error = fill(&memory, &device).unwrap_err();
+    assert!(matches!(error, Error::Device { op: DeviceOp::Flush, cause: DeviceError::Unsupported, .. }), "{error:?}");
+}
+
+#[test]
+fn who_says_that_media_need_no_flush_gets_no_volatile_cache() {
+    let disk = round_trip(AssumeWriteThrough(VecDisk::new()));
+    assert!(!disk.geometry().volatile_cache);
+    assert_eq!(disk.0.flushes, 0);
+}
+
+#[test]
+fn one_request_is_taken_and_discard_is_not_claimed() {
+    let device: Blocking<'_, _> = Blocking::new(AssumeWriteThrough(VecDisk::new()));
+    let DeviceGeometry { queue_depth, discard, len_bytes, .. } = device.geometry();
+    assert_eq!((queue_depth, discard, len_bytes), (1, false, common::LEN_BYTES as u64));
+    assert!(device.poll().is_none());
+    assert!(format!("{device:?}").contains("len_bytes"));
+}
+
+#[test]
+fn a_disk_for_reading_is_not_written() {
+    let mut disk = VecDisk::new();
+    disk.geometry.read_only = true;
+    let memory = boxed_memory();
+    let device = Blocking::new(AssumeWriteThrough(disk));
+    let error = fill(&memory, &device).unwrap_err();
+    assert!(matches!(error, Error::ReadOnly), "{error:?}");
+    assert!(device.into_disk().unwrap().0.cache.iter().all(|byte| *byte == 0));
+}
+
+/// A disk whose `fail_after`th transfer and all later ones fail.
+struct Failing {
+    disk: VecDisk,
+    left: u32,
+}
+
+impl Failing {
+    fn count(&mut self) -> Result<(), DeviceError> {
+        self.left = self.left.checked_sub(1).ok_or(DeviceError::Io)?;
+        Ok(())
+    }
+}
+
+impl Disk for Failing {
+    fn geometry(&self) -> DeviceGeometry {
+        self.disk.geometry()
+    }
+
+    fn read(&mut self, addr: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
+        self.count()?;
+        self.disk.read(addr, bytes)
+    }
+
+    fn write(&mut self, addr: u64, bytes: &[u8]) -> Result<(), DeviceError> {
+        self.count()?;
+        self.disk.write(addr, bytes)
+    }
+}
+
+#[test]
+fn errors_of_the_disk_arrive_at_the_caller() {
+    let mut ended = false;
+    for left in (0..400).step_by(7) {
+        let memory = boxed_memory();
+        let device = Blocking::new(AssumeWriteThrough(Failing { disk: VecDisk::new(), left }));
+        match fill(&memory, &device) {
+            Err(Error::Device { cause: DeviceError::Io, .. } | Error::ReadOnly) => {}
+            Ok(_) => ended = true,
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    assert!(ended, "no run was long enough to succeed");
+}
