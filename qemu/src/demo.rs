@@ -60,9 +60,9 @@ impl Bench {
         let root = root.to_path_buf();
         let accel = accel::choose(args.accel)?;
         let qemu = setup::qemu()?;
-        setup::target(&root, setup::KERNEL_TARGET)?;
+        let builder = setup::kernel_builder(&root, args.build_std)?;
         println!("demo: building the kernel");
-        let kernel = kernel::build(&root, &[])?;
+        let kernel = kernel::build(&root, &builder, &[])?;
         let silence = Duration::from_secs(args.timeout);
         let limits = Limits { silence, whole: silence * WHOLE_RUN_FACTOR };
         let (board, driver) = (args.machine, args.driver);

@@ -1,19 +1,45 @@
 //! Builds the demo kernel and looks into its image.
 
+use crate::build_std::Compiler;
 use crate::setup::KERNEL_TARGET;
 use crate::tools::cargo;
 use anyhow::{bail, Context, Result};
 use object::{Object, ObjectSection, SectionKind};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 /// The package of the kernel.
 pub const PACKAGE: &str = "kernel-demo";
 
+/// By what the kernel is built.
+#[derive(Clone, Debug)]
+pub enum Builder {
+    /// The active toolchain, which has the target.
+    Toolchain,
+    /// A compiler that builds Rust's library along.
+    WithLibrary(Compiler),
+}
+
+impl Builder {
+    fn command(&self, root: &Path) -> Command {
+        match self {
+            Self::Toolchain => {
+                let mut command = cargo(root);
+                command.args(["build", "--target", KERNEL_TARGET]);
+                command
+            }
+            Self::WithLibrary(compiler) => compiler.cargo_build(root, KERNEL_TARGET),
+        }
+    }
+}
+
 /// Builds the kernel, with these cargo features, and returns the path of its ELF image.
-pub fn build(root: &Path, features: &[&str]) -> Result<PathBuf> {
-    let mut command = cargo(root);
-    command.args(["build", "--quiet", "--release", "--package", PACKAGE, "--target", KERNEL_TARGET]);
+pub fn build(root: &Path, builder: &Builder, features: &[&str]) -> Result<PathBuf> {
+    if let Builder::WithLibrary(compiler) = builder {
+        println!("demo: by {compiler}");
+    }
+    let mut command = builder.command(root);
+    command.args(["--quiet", "--release", "--package", PACKAGE]);
     if !features.is_empty() {
         command.arg("--features").arg(features.join(","));
     }

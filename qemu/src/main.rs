@@ -6,7 +6,7 @@
 //!
 //! | module                              | what                                                    |
 //! |-------------------------------------|---------------------------------------------------------|
-//! | `setup`, `tools`, `kernel`          | what is installed and built before anything runs        |
+//! | `setup`, `tools`, `kernel`, `build_std` | what is installed and built before anything runs        |
 //! | `pack`, `generate`, `work`          | input, archive, disks, the work directory and its locks |
 //! | `vm`, `events`, `accel`             | one run of QEMU                                         |
 //! | `server`                            | a block server between QEMU and the disk                |
@@ -27,6 +27,7 @@ extern crate alloc;
 
 mod accel;
 mod demo;
+mod build_std;
 mod drives;
 mod events;
 #[path = "../../kernel-demo/src/fate.rs"]
@@ -166,6 +167,10 @@ pub struct BootArgs {
     pub timeout: u64,
     /// Show the kernel's output
     #[arg(long, short)]
+    /// Build the kernel as it is done where rustup lacks the target: by a compiler of the system that has the sources of
+    /// Rust's library (Debian's is installed if need be). ARENITE_BUILD_STD=1 does the same
+    #[arg(long)]
+    pub build_std: bool,
     pub verbose: bool,
 }
 
@@ -181,6 +186,7 @@ impl Default for BootArgs {
             timeout: 90,
             verbose: false,
         }
+            build_std: false,
     }
 }
 

@@ -229,7 +229,8 @@ pub fn judged(demo: &mut Demo<'_>) -> Result<String> {
     Ok(format!("{} files, {} bytes", demo.packed.files, demo.packed.bytes))
 }
 
-fn normal(bench: &Bench) -> Result<String> {
+/// The demonstration on a few dozen files.
+pub fn normal(bench: &Bench) -> Result<String> {
     whole(prepare_small(bench, "normal")?)
 }
 

@@ -2,10 +2,13 @@
 //! package manager where that is allowed (as root, or with a sudo that asks nothing). What cannot be installed ends in
 //! [`Missing`], which carries the exact command to type.
 
+use crate::build_std::Compiler;
+use crate::kernel::Builder;
 use crate::tools::{find_program, run, show, Missing};
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 /// The target of the demo kernel.
 pub const KERNEL_TARGET: &str = "x86_64-unknown-none";
@@ -54,7 +57,7 @@ const MANAGERS: [Manager; 6] = [
 
 /// How a command that needs root may be run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Rights {
+pub enum Rights {
     /// We are root, or root is not needed.
     Direct,
     /// `sudo -n` works.
@@ -97,7 +100,8 @@ fn by_hand(manager: &Manager, rights: Rights) -> String {
     format!("{refresh}{sudo}{}", manager.install.join(" "))
 }
 
-fn rights() -> Rights {
+/// How we may run what needs root.
+pub fn rights() -> Rights {
     let output = Command::new("id").arg("-u").output();
     if output.is_ok_and(|output| output.stdout.trim_ascii() == b"0") {
         return Rights::Direct;
@@ -110,7 +114,8 @@ fn rights() -> Rights {
     }
 }
 
-fn privileged(words: &[&str], rights: Rights) -> Command {
+/// A command that needs root.
+pub fn privileged(words: &[&str], rights: Rights) -> Command {
     let mut command = match rights {
         Rights::Sudo => {
             let mut command = Command::new("sudo");
@@ -144,6 +149,35 @@ pub fn target(root: &Path, triple: &str) -> Result<()> {
         }
     }
     Err(Missing { what: format!("the Rust target {triple}"), remedy }.into())
+}
+
+/// The environment variable that is `1` where the kernel is to be built without the target that rustup has.
+const BUILD_STD: &str = "ARENITE_BUILD_STD";
+
+/// By what the kernel is built: by the active toolchain, unless it lacks the target, or another compiler is wanted.
+pub fn kernel_builder(root: &Path, build_std: bool) -> Result<Builder> {
+    /// Once is enough to find out that there is no target.
+    static FOUND: OnceLock<Builder> = OnceLock::new();
+    if build_std || std::env::var_os(BUILD_STD).is_some_and(|value| value == "1") {
+        return Ok(Builder::WithLibrary(Compiler::set_up()?));
+    }
+    if let Some(builder) = FOUND.get() {
+        return Ok(builder.clone());
+    }
+    let builder = match target(root, KERNEL_TARGET) {
+        Ok(()) => Builder::Toolchain,
+        Err(lacks) => {
+            eprintln!("setup: the Rust target {KERNEL_TARGET} is missing, looking for {}", crate::build_std::WHAT);
+            Builder::WithLibrary(Compiler::set_up().map_err(|too| neither(&lacks, &too))?)
+        }
+    };
+    Ok(FOUND.get_or_init(|| builder).clone())
+}
+
+/// Neither the target nor a compiler that does without it.
+fn neither(target: &anyhow::Error, compiler: &Missing) -> Missing {
+    let Missing { what, remedy } = compiler;
+    Missing { what: format!("{target}; to do without it: {what}"), remedy: remedy.clone() }
 }
 
 /// Makes sure that `cargo NAME` (fmt, clippy) works; `component` is what rustup calls it.

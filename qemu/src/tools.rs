@@ -59,8 +59,13 @@ pub fn cargo(root: &Path) -> Command {
 
 /// Where a program is on the PATH.
 pub fn find_program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| is_executable(file))
+    find_programs(name).into_iter().next()
+}
+
+/// All the places where a program is on the PATH, in their order.
+pub fn find_programs(name: &str) -> Vec<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).map(|dir| dir.join(name)).filter(|file| is_executable(file)).collect()
 }
 
 #[cfg(unix)]

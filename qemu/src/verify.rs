@@ -11,7 +11,7 @@ use anyhow::{bail, Context, Result};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// The bare-metal targets for which the core has to build; only the kernel's own must be there.
+/// The bare-metal targets for which the core has to build, those that are there or can be installed.
 const CORE_TARGETS: [&str; 3] = [KERNEL_TARGET, "thumbv7em-none-eabihf", "riscv32imac-unknown-none-elf"];
 
 /// A 32-bit target whose tests an x86-64 host can run.
@@ -53,6 +53,12 @@ impl Step {
             Ok(Outcome::Pass(String::new()))
         })
     }
+
+    /// The same, for a command that needs the kernel's target of the active toolchain.
+    fn cargo_for_kernel(name: &str, words: &'static str) -> Self {
+        let Self { name, run } = Self::cargo(name, words);
+        Self { name, run: Box::new(move |root| with_target(root, KERNEL_TARGET, || run(root))) }
+    }
 }
 
 /// The steps in their order.
@@ -60,7 +66,7 @@ fn steps() -> Vec<Step> {
     let mut steps = vec![
         Step::cargo("fmt", "fmt --all -- --check"),
         Step::cargo("clippy", "clippy --workspace --exclude kernel-demo --all-targets -- -D warnings"),
-        Step::cargo(
+        Step::cargo_for_kernel(
             "clippy-kernel",
             "clippy --package kernel-demo --release --target x86_64-unknown-none -- -D warnings",
         ),
@@ -79,7 +85,9 @@ fn steps() -> Vec<Step> {
         steps.push(Step::new(&format!("core-{target}"), move |root| build_core(root, target)));
     }
     steps.push(Step::new("panics", |root| {
-        crate::panics::check(root).map(|calls| Outcome::Pass(format!("none in mount, {calls} elsewhere")))
+        with_target(root, KERNEL_TARGET, || {
+            crate::panics::check(root).map(|calls| Outcome::Pass(format!("none in mount, {calls} elsewhere")))
+        })
     }));
     steps.push(Step::new("image", check_image));
     for scenario in scenarios::ALL.iter().filter(|scenario| !scenario.long) {
@@ -87,6 +95,7 @@ fn steps() -> Vec<Step> {
             (scenario.run)(&Bench::set_up(root, &BootArgs::default())?).map(Outcome::Pass)
         }));
     }
+    steps.push(Step::new("boot-build-std", boot_build_std));
     steps
 }
 
@@ -138,7 +147,7 @@ pub fn run(args: &VerifyArgs) -> Result<bool> {
 fn set_up(root: &Path) -> Result<()> {
     setup::component(root, "fmt", "rustfmt")?;
     setup::component(root, "clippy", "clippy")?;
-    setup::target(root, KERNEL_TARGET)?;
+    setup::kernel_builder(root, false)?;
     setup::qemu()?;
     Ok(())
 }
@@ -147,15 +156,28 @@ fn seconds(time: Duration) -> String {
     format!("{:.1}", time.as_secs_f64())
 }
 
-fn build_core(root: &Path, target: &str) -> Result<Outcome> {
-    if let Err(missing) = setup::target(root, target) {
-        if target == KERNEL_TARGET {
-            return Err(missing);
-        }
-        return Ok(Outcome::Unavailable(missing.to_string()));
+/// Runs a step if the active toolchain has this target, or can get it.
+fn with_target(root: &Path, target: &str, run: impl FnOnce() -> Result<Outcome>) -> Result<Outcome> {
+    match setup::target(root, target) {
+        Ok(()) => run(),
+        Err(missing) => Ok(Outcome::Unavailable(missing.to_string())),
     }
-    tools::run(cargo(root).args(["build", "--package", "arenite-core", "--target", target]))?;
-    Ok(Outcome::Pass(String::new()))
+}
+
+fn build_core(root: &Path, target: &str) -> Result<Outcome> {
+    with_target(root, target, || {
+        tools::run(cargo(root).args(["build", "--package", "arenite-core", "--target", target]))?;
+        Ok(Outcome::Pass(String::new()))
+    })
+}
+
+/// The demonstration with a kernel that was built as it is done where rustup lacks the target.
+fn boot_build_std(root: &Path) -> Result<Outcome> {
+    match Bench::set_up(root, &BootArgs { build_std: true, ..BootArgs::default() }) {
+        Ok(bench) => scenarios::normal(&bench).map(Outcome::Pass),
+        Err(error) if error.is::<tools::Missing>() => Ok(Outcome::Unavailable(error.to_string())),
+        Err(error) => Err(error),
+    }
 }
 
 /// The core's hand-out of buffers and its epochs under the model checker loom. Its flag gets a target folder of its own, so
@@ -170,19 +192,19 @@ fn check_loom(root: &Path) -> Result<Outcome> {
 
 /// The core's unit tests on a target without 64-bit pointers. It brings its own libc and linker, so it runs on any x86 host.
 fn check_32_bit(root: &Path) -> Result<Outcome> {
-    if let Err(missing) = setup::target(root, TARGET_32_BIT) {
-        return Ok(Outcome::Unavailable(missing.to_string()));
-    }
-    let mut command = cargo(root);
-    command.args(["test", "--package", "arenite-core", "--lib", "--target", TARGET_32_BIT]);
-    tools::run(command.env("CARGO_TARGET_I686_UNKNOWN_LINUX_MUSL_LINKER", "rust-lld"))?;
-    Ok(Outcome::Pass(String::new()))
+    with_target(root, TARGET_32_BIT, || {
+        let mut command = cargo(root);
+        command.args(["test", "--package", "arenite-core", "--lib", "--target", TARGET_32_BIT]);
+        tools::run(command.env("CARGO_TARGET_I686_UNKNOWN_LINUX_MUSL_LINKER", "rust-lld"))?;
+        Ok(Outcome::Pass(String::new()))
+    })
 }
 
 /// A kernel with a store of 256 MiB in a static must not carry those bytes in its image.
 fn check_image(root: &Path) -> Result<Outcome> {
+    let builder = setup::kernel_builder(root, false)?;
     let check = |features: &[&str]| {
-        let found = kernel::footprint(&kernel::build(root, features)?)?;
+        let found = kernel::footprint(&kernel::build(root, &builder, features)?)?;
         if found.data >= DATA_LIMIT_BYTES {
             bail!("the image has {} bytes of .data, the limit is {DATA_LIMIT_BYTES}", found.data);
         }

@@ -121,3 +121,109 @@ fn with_an_installer_that_fails_the_user_is_told_its_command() {
 fn unknown_names_are_refused() {
     fails(&["--scenario", "none"], 2, "there is no scenario `none` (cargo demo --list-scenarios names them)");
 }
+
+/// Programs that stand in for those of a machine without the kernel's target: rustup cannot get it.
+struct Machine(TempDir);
+
+impl Machine {
+    fn without_target(name: &str) -> Self {
+        let machine = Self(TempDir::new(name));
+        machine.program("qemu-system-x86_64", "exit 1");
+        machine.program("rustup", "exit 1");
+        machine.program("id", "echo 0");
+        machine
+    }
+
+    fn program(&self, name: &str, script: &str) {
+        use std::os::unix::fs::PermissionsExt;
+        let path = self.0.path(name);
+        std::fs::create_dir_all(std::path::Path::new(&path).parent().unwrap()).unwrap();
+        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// A compiler of this version, with the sources of its library, and a cargo that writes down what it is asked for.
+    fn compiler(&self, version: &str) {
+        let library = self.0.path("lib/rustlib/src/rust/library/core");
+        std::fs::create_dir_all(&library).unwrap();
+        std::fs::write(format!("{library}/Cargo.toml"), "").unwrap();
+        let (root, asked) = (self.0.path(""), self.0.path("asked"));
+        let answers =
+            format!("case \"$*\" in *sysroot) echo {root} ;; --version) echo rustc {version} ;; *) exit 1 ;; esac");
+        self.program("rustc", &answers);
+        self.program("cargo", &format!("echo \"$RUSTC_BOOTSTRAP $RUSTC $*\" > {asked}; exit 1"));
+    }
+
+    /// The status of `cargo demo` on it, and the last line.
+    fn demo(&self, option: &str) -> (Option<i32>, String) {
+        let (code, said) = demo(Some(&self.0.path("")), &["--input", env!("CARGO_MANIFEST_DIR"), option]);
+        (code, said.lines().last().unwrap_or_default().into())
+    }
+}
+
+const NO_TARGET: &str = "error: the Rust target x86_64-unknown-none is missing; install it with: rustup target add \
+                         x86_64-unknown-none (in the repository); to do without it: ";
+const NO_COMPILER: &str = "a Rust compiler with the sources of its library is missing; ";
+
+#[test]
+fn without_the_target_the_kernel_is_built_by_a_compiler_with_sources() {
+    let machine = Machine::without_target("sources");
+    machine.compiler("1.96.0");
+    machine.program("ld", "");
+    machine.program("ld.lld", "");
+    assert_eq!(machine.demo("--keep"), (Some(1), "error: the demo kernel does not build".into()));
+    let asked = std::fs::read_to_string(machine.0.path("asked")).unwrap();
+    assert!(asked.starts_with(&format!("1 {} build -Zbuild-std=core,alloc", machine.0.path("rustc"))), "{asked}");
+    let linker = format!("--config target.x86_64-unknown-none.linker='{}'", machine.0.path("ld.lld"));
+    assert!(asked.contains(&linker), "{asked}");
+    machine.program("ld.lld-19", "");
+    machine.demo("--build-std");
+    assert!(std::fs::read_to_string(machine.0.path("asked")).unwrap().contains("ld.lld-19"));
+}
+
+#[test]
+fn a_compiler_that_is_too_old_is_named() {
+    let machine = Machine::without_target("old");
+    machine.compiler("1.85.0");
+    machine.program("ld", "");
+    let why = format!(
+        "{} is 1.85.0, and 1.95 is needed, and there is no apt-get to install another",
+        machine.0.path("rustc")
+    );
+    assert_eq!(machine.demo("--keep"), (Some(2), format!("{NO_TARGET}{NO_COMPILER}{why}")));
+    assert_eq!(machine.demo("--build-std"), (Some(2), format!("error: {NO_COMPILER}{why}")));
+}
+
+#[test]
+fn packages_that_are_too_old_are_not_installed() {
+    let machine = Machine::without_target("packages");
+    let installed = machine.0.path("installed");
+    machine.program("apt-get", &format!("[ $1 != install ] || echo > {installed}"));
+    machine
+        .program("apt-cache", "[ $2 = rustc-web ] && echo '  Candidate: 1.85.0+dfsg3-1' || echo '  Candidate: (none)'");
+    let why = "apt-get has rustc-web 1.85.0+dfsg3-1 only, and 1.95 is needed";
+    assert_eq!(machine.demo("--build-std"), (Some(2), format!("error: {NO_COMPILER}{why}")));
+    assert!(!std::path::Path::new(&installed).exists());
+}
+
+#[test]
+fn a_compiler_that_cannot_be_installed_is_a_line_to_type() {
+    let machine = Machine::without_target("refused");
+    machine.program("apt-get", "exit 100");
+    machine.program("apt-cache", "echo '  Candidate: 1.96.0+dfsg1-1~deb12u2'");
+    let command =
+        "apt-get update; apt-get install -y --no-install-recommends --no-remove rustc-web cargo-web rust-web-src \
+                   lld-19";
+    let line = format!("{NO_TARGET}{NO_COMPILER}install it with: {command}");
+    assert_eq!(machine.demo("--keep"), (Some(2), line));
+    machine.program("id", "echo 1000");
+    let (code, line) = machine.demo("--build-std");
+    assert_eq!(code, Some(2));
+    assert!(
+        line.ends_with(
+            "install it with: sudo apt-get update; sudo apt-get install -y --no-install-recommends \
+                            --no-remove rustc-web cargo-web rust-web-src lld-19"
+        ),
+        "{line}"
+    );
+}
