@@ -15,9 +15,11 @@ use crate::vm::{Board, Cut, Disk, Driver, End, Limits, Machine, Manner, Run, Sig
 use crate::work::{self, WorkDir};
 use crate::{kernel, setup, size, tools, BootArgs, DemoArgs};
 use anyhow::{bail, Context, Result};
-use arenite_shim::nbd::Script;
+use arenite_shim::nbd::{Counts, Script};
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How many lines of the kernel's output a failure shows.
@@ -84,6 +86,11 @@ impl Bench {
 impl Bench {
     /// Runs the kernel to its end, and shows how far it has come.
     pub fn start(&self, boot: Boot<'_>) -> Result<Run> {
+        self.start_watched(boot, |_| {})
+    }
+
+    /// The same, and each line of the kernel's output is shown to `watch` as it comes.
+    pub fn start_watched(&self, boot: Boot<'_>, mut watch: impl FnMut(&str)) -> Result<Run> {
         let (label, total_bytes) = (boot.label, boot.total_bytes);
         println!("boot: {label} ({}, {} of memory)", self.accel.name(), size::show(boot.memory));
         let machine = self.machine(boot);
@@ -93,8 +100,12 @@ impl Bench {
                 progress.set_total(total);
                 progress.set(done);
             }
-            Sight::Line(line) if self.verbose => progress.say(&format!("  | {line}")),
-            Sight::Line(_) => {}
+            Sight::Line(line) => {
+                watch(line);
+                if self.verbose {
+                    progress.say(&format!("  | {line}"));
+                }
+            }
         })?;
         progress.finish();
         println!("boot: {label} took {:.1} s; {}", run.elapsed.as_secs_f64(), run.end);
@@ -248,6 +259,16 @@ impl<'a> Demo<'a> {
     /// Ends the block server, if there is one.
     pub fn end_server(&mut self) -> Result<()> {
         self.server.take().map_or(Ok(()), BlockServer::end)
+    }
+
+    /// What ends the block server when it is set, if there is one.
+    pub fn server_stop(&self) -> Option<Arc<AtomicBool>> {
+        self.server.as_ref().map(BlockServer::stop)
+    }
+
+    /// Ends the block server, whatever has come through.
+    pub fn stop_server(&mut self) -> Result<Counts> {
+        self.server.take().map_or(Ok(Counts::default()), BlockServer::finish)
     }
 
     /// Boots a new machine on the disk. `words` are added to the kernel's command line.

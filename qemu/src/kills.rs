@@ -56,9 +56,10 @@ impl std::fmt::Display for Moment {
 
 /// What a commit holds, as the kernel says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Held {
+pub struct Held {
     generation: u64,
-    files: u64,
+    /// Files.
+    pub files: u64,
     bytes: u64,
 }
 
@@ -69,14 +70,19 @@ impl Held {
     }
 
     /// What a run has found, and the last commit that it has acknowledged.
-    fn both(run: &Run) -> Result<(Self, Self)> {
+    pub fn both(run: &Run) -> Result<(Self, Self)> {
         let begin = run.events.iter().find(|event| event.name == "import").context("the import did not begin")?;
         let last = run.events.iter().rev().find(|event| event.name == "commit").unwrap_or(begin);
         Ok((Self::of(begin)?, Self::of(last)?))
     }
 
+    /// Whether it holds so many files and bytes.
+    pub fn is_all_of(self, files: u64, bytes: u64) -> bool {
+        (self.files, self.bytes) == (files, bytes)
+    }
+
     /// Demands that `found` is this commit or the one after it.
-    fn demand(self, found: Self) -> Result<()> {
+    pub fn demand(self, found: Self) -> Result<()> {
         let next = found.generation == self.generation + 1 && found.files >= self.files && found.bytes >= self.bytes;
         ensure!(found == self || next, "acknowledged: {self}; found after the kill: {found}");
         Ok(())

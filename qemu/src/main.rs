@@ -16,6 +16,7 @@
 //! | `odd`                               | odd input, and very much of it                          |
 //! | `shell`, `terminal`, `talk`         | a person at the kernel's serial port, and one made up   |
 //! | `kills`                             | machines that are killed during the import              |
+//! | `server_errors`                     | disks that fail on the way                              |
 //! | `verify`                            | all checks                                              |
 //! | `progress`, `table`, `size`         | what the user sees                                      |
 
@@ -26,8 +27,8 @@
 extern crate alloc;
 
 mod accel;
-mod demo;
 mod build_std;
+mod demo;
 mod drives;
 mod events;
 #[path = "../../kernel-demo/src/fate.rs"]
@@ -55,6 +56,7 @@ mod refusals;
 mod report;
 mod scenarios;
 mod server;
+mod server_errors;
 mod setup;
 mod shell;
 mod size;
@@ -165,12 +167,12 @@ pub struct BootArgs {
     /// Seconds of silence after which the kernel counts as hung
     #[arg(long, value_name = "SECONDS", default_value_t = 90, value_parser = clap::value_parser!(u64).range(1..=86400))]
     pub timeout: u64,
-    /// Show the kernel's output
-    #[arg(long, short)]
     /// Build the kernel as it is done where rustup lacks the target: by a compiler of the system that has the sources of
     /// Rust's library (Debian's is installed if need be). ARENITE_BUILD_STD=1 does the same
     #[arg(long)]
     pub build_std: bool,
+    /// Show the kernel's output
+    #[arg(long, short)]
     pub verbose: bool,
 }
 
@@ -184,9 +186,9 @@ impl Default for BootArgs {
             driver: vm::Driver::Queue,
             cpus: 1,
             timeout: 90,
+            build_std: false,
             verbose: false,
         }
-            build_std: false,
     }
 }
 

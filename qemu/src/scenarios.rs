@@ -11,6 +11,7 @@ use crate::odd;
 use crate::outcome::Outcome;
 use crate::platform;
 use crate::refusals;
+use crate::server_errors;
 use crate::smp;
 use crate::table::Table;
 use crate::talk;
@@ -132,6 +133,18 @@ pub const ALL: &[Scenario] = &[
         about: "failing reads, writes and flushes: an error, and no harm done",
         long: false,
         run: refusals::io_errors,
+    },
+    Scenario {
+        name: "server-errors",
+        about: "disks that fail on the way, break off or lie: one reason, and the last commit is kept",
+        long: false,
+        run: server_errors::server_errors,
+    },
+    Scenario {
+        name: "server-errors-long",
+        about: "the same with the plain driver, and with four processors",
+        long: true,
+        run: server_errors::server_errors_long,
     },
     Scenario { name: "big-input", about: "300 MB of input, 64 MiB of guest memory", long: true, run: big_input },
 ];

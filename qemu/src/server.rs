@@ -62,10 +62,21 @@ impl BlockServer {
         &self.socket
     }
 
-    /// Ends it, and says what it has seen. Fails if the record is not whole, or no flush has come through.
-    pub fn end(mut self) -> Result<()> {
+    /// What makes it end when it is set: requests that are not answered by then never will be.
+    pub fn stop(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stop)
+    }
+
+    /// Ends it, and says what it has seen. Fails if the record is not whole.
+    pub fn finish(mut self) -> Result<Counts> {
         let counts = self.stop_and_wait().unwrap_or(Ok(Counts::default()))?;
         println!("server: {counts}");
+        Ok(counts)
+    }
+
+    /// The same; fails if no flush has come through, too.
+    pub fn end(self) -> Result<()> {
+        let counts = self.finish()?;
         anyhow::ensure!(counts.flushes > 0, "no flush has reached the block server");
         Ok(())
     }

@@ -160,7 +160,9 @@ impl Disk<'_> {
             _ => "write-cache=on".to_string(),
         };
         let sectors = format!("logical_block_size={sector},physical_block_size={sector}");
-        format!("{driver},drive={node},serial={serial},{cache},{sectors}")
+        // Otherwise QEMU stops the machine for a person to make room if a disk's image cannot grow.
+        let errors = "werror=report,rerror=report";
+        format!("{driver},drive={node},serial={serial},{cache},{sectors},{errors}")
     }
 }
 
