@@ -18,7 +18,7 @@ use clap::Parser;
 use rung::{all, Context, Rung};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Crash states, faults and sabotages of the block store: enumerated, judged, counted.
 #[derive(Debug, Parser)]
@@ -39,6 +39,9 @@ struct Args {
     /// Name the rungs and what each one records, and stop.
     #[arg(long)]
     list: bool,
+    /// Show what each source gave and took, besides.
+    #[arg(long)]
+    profile: bool,
     /// The table as JSON, besides.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -109,21 +112,25 @@ fn main() -> ExitCode {
 
 fn climb(rungs: &[&dyn Rung], args: &Args, setup: &Setup) -> ExitCode {
     let mut rows: Vec<Row> = Vec::new();
-    let end = args.long.then(|| Instant::now() + std::time::Duration::from_secs(args.minutes * 60));
+    let end = args.long.then(|| Instant::now() + Duration::from_secs(args.minutes * 60));
     for (number, rung) in rungs.iter().enumerate() {
         // What a rung leaves of its share, the ones behind it get.
         let share = end.map(|end| end.saturating_duration_since(Instant::now()) / (rungs.len() - number) as u32);
         let deadline = share.map(|share| Instant::now() + share);
         let context = Context { setup: Setup { deadline, ..*setup }, long: args.long, scale: args.scale };
-        let start = Instant::now();
+        let (start, cpu) = (Instant::now(), cpu_time());
         let mut row = rung.run(&context);
         row.rung = rung.number();
         row.what = rung.what().into();
         row.elapsed = start.elapsed();
+        row.cpu = cpu_time().saturating_sub(cpu);
         if !context.long && row.cut_short && row.failures.is_empty() {
             row.notes.push("stopped before the end".into());
         }
         eprintln!("{}", table::line(&row));
+        if args.profile {
+            eprint!("{}", table::profile(&row));
+        }
         rows.push(row);
     }
     print!("{}", table::text(&rows));
@@ -134,6 +141,16 @@ fn climb(rungs: &[&dyn Rung], args: &Args, setup: &Setup) -> ExitCode {
         }
     }
     ExitCode::from(u8::from(rows.iter().any(|row| !row.failures.is_empty())))
+}
+
+/// Time of processors that this program and those it has waited for have used; zero where the system does not say.
+fn cpu_time() -> Duration {
+    const TICKS_PER_SECOND: u64 = 100;
+    let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // Behind the name, which ends with the last parenthesis: user, system, and the same of children.
+    let fields = text.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(4);
+    let ticks: u64 = fields.filter_map(|field| field.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND)
 }
 
 fn replay(rungs: &[Box<dyn Rung>], id: &str, setup: &Setup) -> ExitCode {

@@ -1,11 +1,11 @@
 //! The rows as text and as JSON.
 
-use arenite_shim::ladder::Row;
+use arenite_shim::ladder::{Part, Row};
 use serde_json::{json, Value};
 
-const HEADS: [&str; 8] = ["rung", "cases", "epochs", "states", "distinct", "of mount", "failures", "seconds"];
+const HEADS: [&str; 9] = ["rung", "cases", "epochs", "states", "distinct", "of mount", "failures", "seconds", "cpu"];
 
-fn cells(row: &Row) -> [String; 8] {
+fn cells(row: &Row) -> [String; 9] {
     let count = |number: u64| if number == 0 { "-".into() } else { grouped(number) };
     let seconds = format!("{:.1}", row.elapsed.as_secs_f64());
     let failures = row.failures.len().to_string();
@@ -19,6 +19,7 @@ fn cells(row: &Row) -> [String; 8] {
         count(row.mount_images),
         failures,
         seconds,
+        format!("{:.1}", row.cpu.as_secs_f64()),
     ]
 }
 
@@ -31,8 +32,29 @@ fn grouped(number: u64) -> String {
 
 /// One row as it is done.
 pub fn line(row: &Row) -> String {
-    let [name, cases, _, states, distinct, _, failures, seconds] = cells(row);
-    format!("{name}: {cases} cases, {states} states, {distinct} distinct, {failures} failures, {seconds} s")
+    let [name, cases, _, states, distinct, _, failures, seconds, cpu] = cells(row);
+    format!(
+        "{name}: {cases} cases, {states} states, {distinct} distinct, {failures} failures, {seconds} s, {cpu} s cpu"
+    )
+}
+
+/// What each source of a rung gave and took, the most expensive first.
+pub fn profile(row: &Row) -> String {
+    let mut parts: Vec<_> = row.parts.iter().collect();
+    parts.sort_by_key(|(_, part)| std::cmp::Reverse(part.cpu));
+    let line = |(name, part): (&String, &Part)| {
+        let (seed, slowest) = part.slowest;
+        let seconds = part.cpu.as_secs_f64();
+        format!(
+            "  {name:<20} {:>5} cases {:>10} states {:>8} distinct {seconds:>7.2} s cpu {:>8.0} states/s, slowest {seed} {:.2} s\n",
+            part.cases,
+            grouped(part.states),
+            grouped(part.distinct),
+            part.states as f64 / seconds.max(0.001),
+            slowest.as_secs_f64()
+        )
+    };
+    parts.into_iter().map(line).collect()
 }
 
 /// The table, then what failed, then what else there is to say.
@@ -40,7 +62,7 @@ pub fn text(rows: &[Row]) -> String {
     let mut lines = vec![HEADS.map(String::from)];
     lines.extend(rows.iter().map(cells));
     let width = |column: usize| lines.iter().map(|cells| cells[column].len()).max().unwrap_or(0);
-    let widths: [usize; 8] = std::array::from_fn(width);
+    let widths: [usize; 9] = std::array::from_fn(width);
     let mut text = String::new();
     for (number, cells) in lines.iter().enumerate() {
         let cell = |(column, cell): (usize, &String)| match column {
@@ -50,7 +72,7 @@ pub fn text(rows: &[Row]) -> String {
         text += cells.iter().enumerate().map(cell).collect::<String>().trim_end();
         text.push('\n');
         if number == 0 {
-            text += &"-".repeat(widths.iter().sum::<usize>() + 14);
+            text += &"-".repeat(widths.iter().sum::<usize>() + 16);
             text.push('\n');
         }
     }
@@ -69,8 +91,12 @@ pub fn json(rows: &[Row]) -> String {
         row.failures.iter().map(|failure| json!({ "replay": failure.replay, "what": failure.what })).collect()
     };
     let parts = |row: &Row| -> Value {
-        let part = |(name, [states, distinct, mount_images]): (&String, &[u64; 3])| {
-            let counts = json!({ "states": states, "distinct": distinct, "mount_images": mount_images });
+        let part = |(name, part): (&String, &Part)| {
+            let counts = json!({
+                "cases": part.cases, "states": part.states, "distinct": part.distinct,
+                "mount_images": part.mount_images, "cpu_seconds": part.cpu.as_secs_f64(),
+                "slowest_seed": part.slowest.0,
+            });
             (name.clone(), counts)
         };
         Value::Object(row.parts.iter().map(part).collect())
@@ -79,7 +105,8 @@ pub fn json(rows: &[Row]) -> String {
         json!({
             "rung": row.rung, "what": row.what, "cases": row.cases, "epochs": row.epochs, "states": row.states,
             "distinct": row.distinct, "mount_images": row.mount_images, "second_crashes": row.second_crashes,
-            "failures": failures(row), "seconds": row.elapsed.as_secs_f64(), "cut_short": row.cut_short,
+            "failures": failures(row), "seconds": row.elapsed.as_secs_f64(), "cpu_seconds": row.cpu.as_secs_f64(),
+            "cut_short": row.cut_short,
             "parts": parts(row), "notes": row.notes,
         })
     };

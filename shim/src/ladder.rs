@@ -12,6 +12,7 @@
 use crate::crash::{Contract, Limits};
 use crate::explore::{panic_text, Explorer, Failure, Options};
 use crate::tree::{Recording, Tree};
+use rustix::time::{clock_gettime, ClockId};
 use std::collections::BTreeMap;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -81,12 +82,49 @@ pub struct Row {
     pub failures: Vec<Failure>,
     /// Time.
     pub elapsed: Duration,
+    /// Time of processors, those of other programs that the rung started included.
+    pub cpu: Duration,
     /// Whether it was stopped before the end.
     pub cut_short: bool,
-    /// By source: states, distinct, mount images.
-    pub parts: BTreeMap<String, [u64; 3]>,
+    /// By source.
+    pub parts: BTreeMap<String, Part>,
     /// What else is to be said, a line each.
     pub notes: Vec<String>,
+}
+
+/// What one source gave.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Part {
+    /// Recordings.
+    pub cases: u64,
+    /// Crash states enumerated.
+    pub states: u64,
+    /// Of these, the ones that differ in what the oracle reads.
+    pub distinct: u64,
+    /// Of these, the ones that differ in what mount alone reads.
+    pub mount_images: u64,
+    /// Time of a processor, recording and judging.
+    pub cpu: Duration,
+    /// The seed that took most of it, and how much that was.
+    pub slowest: (u64, Duration),
+}
+
+impl Part {
+    fn add(&mut self, other: &Self) {
+        self.cases += other.cases;
+        self.states += other.states;
+        self.distinct += other.distinct;
+        self.mount_images += other.mount_images;
+        self.cpu += other.cpu;
+        if other.slowest.1 > self.slowest.1 {
+            self.slowest = other.slowest;
+        }
+    }
+}
+
+/// Time that this thread has been on a processor.
+fn thread_cpu() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }
 
 impl<T: Tree> Source<T> {
@@ -144,14 +182,21 @@ impl<T: Tree> Source<T> {
 /// Explores recordings, several at once.
 pub fn explore<T: Tree>(jobs: &[(&Source<T>, u64)], setup: &Setup, row: &mut Row) {
     let start = Instant::now();
-    let done = Mutex::new((Explorer::new(Options::DEFAULT), BTreeMap::<String, [u64; 3]>::new(), 0));
+    let done = Mutex::new((Explorer::new(Options::DEFAULT), BTreeMap::<String, Part>::new(), 0));
     parallel(jobs, setup, |(source, seed)| {
+        let begun = thread_cpu();
         let explorer = source.explore(*seed, setup);
+        let cpu = thread_cpu().saturating_sub(begun);
         let counts = explorer.counts();
         let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
-        let part = done.1.entry(source.name.clone()).or_default();
-        let new = [counts.states, counts.images, counts.mount_images];
-        part.iter_mut().zip(new).for_each(|(sum, new)| *sum += new);
+        done.1.entry(source.name.clone()).or_default().add(&Part {
+            cases: 1,
+            states: counts.states,
+            distinct: counts.images,
+            mount_images: counts.mount_images,
+            cpu,
+            slowest: (*seed, cpu),
+        });
         done.0.absorb(explorer);
         done.2 += 1;
         done.0.failures().len() < setup.max_failures
@@ -167,9 +212,8 @@ pub fn explore<T: Tree>(jobs: &[(&Source<T>, u64)], setup: &Setup, row: &mut Row
     row.cut_short |= explorer.is_cut_short() || cases < jobs.len() as u64;
     row.failures.extend(explorer.failures().iter().cloned());
     row.elapsed += start.elapsed();
-    for (name, counts) in parts {
-        let part = row.parts.entry(name).or_default();
-        part.iter_mut().zip(counts).for_each(|(sum, new)| *sum += new);
+    for (name, part) in parts {
+        row.parts.entry(name).or_default().add(&part);
     }
 }
 

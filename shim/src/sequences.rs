@@ -93,6 +93,11 @@ impl Operation {
 const SLOTS: usize = 12;
 const BLOCKS: u64 = 96;
 
+/// Steps after which a worker who waits for the end of a commit leaves its epoch.
+const PATIENCE_STEPS: u32 = 300;
+/// Steps within which every commit ends, or the sequence fails.
+const LONGEST_WAIT_STEPS: u32 = 10_000;
+
 /// Work through a sequence.
 #[derive(Clone, Debug)]
 struct Sequence {
@@ -154,16 +159,24 @@ impl Sequence {
         Self::slot(client, held, false).map_or(Ok(()), |slot| client.put(slot, version))
     }
 
-    fn begin(&mut self, store: &Store<'_, '_>, client: &mut Client<'_, '_, '_>) -> Result<CommitTicket, Error> {
+    /// Begins a commit as soon as the one before it has ended; calls `waiting` with the number of steps meanwhile.
+    fn begin(
+        &mut self,
+        store: &Store<'_, '_>,
+        client: &mut Client<'_, '_, '_>,
+        mut waiting: impl FnMut(u32),
+    ) -> Result<CommitTicket, Error> {
         let roots = client.prepare()?;
         let roots = Roots { next_qid: self.log.model.len() as u64, ..roots };
         self.log.begin(roots, client.versions());
-        loop {
+        for steps in 0..LONGEST_WAIT_STEPS {
             match store.commit_start(roots) {
                 Err(Error::CommitInFlight) => drop(store.step()),
                 result => return result,
             }
+            waiting(steps);
         }
+        Err(Error::CommitInFlight)
     }
 
     fn wait(&mut self, store: &Store<'_, '_>, ticket: &mut Option<CommitTicket>) -> Result<(), Error> {
@@ -180,7 +193,7 @@ impl Sequence {
     }
 
     fn commit(&mut self, store: &Store<'_, '_>, client: &mut Client<'_, '_, '_>) -> Result<(), Error> {
-        let mut ticket = Some(self.begin(store, client)?);
+        let mut ticket = Some(self.begin(store, client, |_| ())?);
         self.wait(store, &mut ticket)
     }
 
@@ -193,11 +206,19 @@ impl Sequence {
     }
 
     fn worker(&mut self, store: &Store<'_, '_>, client: &mut Client<'_, '_, '_>) -> Result<(), Error> {
-        let worker = store.enter(1)?;
+        let mut worker = Some(store.enter(1)?);
         if let Some(slot) = Self::slot(client, true, false) {
             client.delete(slot)?;
         }
-        self.commit(store, client)?;
+        // A commit that began earlier does not end while somebody is inside who may read what it freed. Who wants the next
+        // one leaves then; otherwise it stays until that is durable.
+        let leave = |steps| {
+            if steps == PATIENCE_STEPS {
+                worker = None;
+            }
+        };
+        let mut ticket = Some(self.begin(store, client, leave)?);
+        self.wait(store, &mut ticket)?;
         drop(worker);
         Ok(())
     }
@@ -258,7 +279,7 @@ impl Script for Sequence {
                 Operation::Duplicate => self.duplicate(store, &mut client)?,
                 Operation::Read => drop(Client::load(store, SLOTS, 1)?),
                 Operation::Commit => self.commit(store, &mut client)?,
-                Operation::CommitStart => ticket = Some(self.begin(store, &mut client)?),
+                Operation::CommitStart => ticket = Some(self.begin(store, &mut client, |_| ())?),
                 Operation::Step => {
                     for _ in 0..3 {
                         store.step();

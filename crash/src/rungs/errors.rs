@@ -148,7 +148,7 @@ impl Rung for Errors {
                         row.cases += calls;
                         row.states += states;
                         let part = row.parts.entry(format!("{}.{}", bench.name, kind.name)).or_default();
-                        part[0] += calls;
+                        part.cases += calls;
                     }
                     Err(failure) => row.failures.push(failure),
                 }

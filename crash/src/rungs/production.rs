@@ -85,7 +85,10 @@ impl Production {
                     row.distinct += images;
                     row.mount_images += images;
                     let part = row.parts.entry(FORMAT.into()).or_default();
-                    part.iter_mut().zip([states, images, images]).for_each(|(sum, new)| *sum += new);
+                    part.cases += 1;
+                    part.states += states;
+                    part.distinct += images;
+                    part.mount_images += images;
                     row.failures.extend(
                         formats.failures.into_iter().map(|failure| Failure {
                             replay: format!("{seed}:{FORMAT}:{}", failure.replay),
