@@ -1,7 +1,11 @@
-//! One guarantee of the core, broken on purpose: which rungs notice? Called by rung 9, once for each switch, because a
+//! One guarantee of the core, broken on purpose: which rung notices? Called by rung 9, once for each switch, because a
 //! switch is for the whole process.
 //!
-//! Arguments: the name of a switch, or `list`. Output: one line for each rung that noticed, `rung N: what it saw`.
+//! Each switch has an order of rungs, the one that is made for such a fault first. Without `all` the first rung that
+//! notices is the last one that is tried.
+//!
+//! Arguments: the name of a switch, or `list`; then `all` to try every rung. Output: one line for each rung that noticed,
+//! `rung N: what it saw`.
 #![forbid(unsafe_code)]
 
 use arenite_core::sabotage::{set, Switch, ALL};
@@ -15,8 +19,46 @@ use arenite_shim::faulty::{Effect, Op};
 use arenite_shim::probes::{grace, lost_log_write};
 use arenite_shim::workload::{prepare, record_from};
 
-/// Tries a switch on one rung; `Ok` means that nothing was noticed.
-type Campaign = fn(Switch) -> Result<(), String>;
+/// A kind of run.
+type Kind = fn(u64) -> Config;
+
+/// Rungs in the order in which a switch is tried on them.
+fn order(switch: Switch) -> [u32; 5] {
+    match switch {
+        Switch::SkipHashCheck | Switch::IgnoreFlushError | Switch::IgnoreWriteError => [3, 1, 2, 4, 6],
+        Switch::SkipLogDigest => [4, 3, 1, 2, 6],
+        Switch::SkipGrace => [6, 1, 2, 3, 4],
+        _ => [1, 2, 3, 4, 6],
+    }
+}
+
+/// Kinds of runs for crash states, that one first which does most of what the switch breaks.
+fn kinds(switch: Switch) -> Vec<Kind> {
+    let first: Kind = match switch {
+        Switch::SkipFlushAtMount => Config::restarts,
+        Switch::SuperblocksTogether => Config::many_arenas,
+        Switch::ReuseBeforeDurable | Switch::ReuseAtOnce => crowded,
+        Switch::SkipDrain => Config::large,
+        Switch::SkipLogRewrite => Config::foreign,
+        Switch::SkipRepair => Config::repairs,
+        _ => Config::arenas,
+    };
+    let all: [Kind; 7] = [
+        Config::arenas,
+        Config::restarts,
+        Config::foreign,
+        Config::many_arenas,
+        crowded,
+        Config::large,
+        Config::repairs,
+    ];
+    std::iter::once(first).chain(all.into_iter().filter(|kind| !std::ptr::fn_addr_eq(*kind, first))).collect()
+}
+
+/// Nearly full, with generations that overlap.
+fn crowded(seed: u64) -> Config {
+    Config { dense: 0, overlap: 60, ..Config::full(seed) }
+}
 
 /// Crash states of one configuration, with second crashes; the first failure.
 fn crashes(switch: Switch, config: &Config, limits: Limits) -> Result<(), String> {
@@ -29,18 +71,17 @@ fn crashes(switch: Switch, config: &Config, limits: Limits) -> Result<(), String
     explorer.failures().first().map_or(Ok(()), |failure| Err(format!("seed {}, {failure}", config.seed)))
 }
 
-/// Runs of many kinds, seed after seed, until one fails.
+/// Runs of the kind that suits, then of the others, a few seeds of each, until one fails.
 fn campaign(switch: Switch, limits: Limits, change: fn(Config) -> Config) -> Result<(), String> {
-    let kinds: [fn(u64) -> Config; 7] = [
-        Config::arenas,
-        Config::restarts,
-        Config::foreign,
-        Config::many_arenas,
-        |seed| Config { dense: 0, overlap: 60, ..Config::full(seed) },
-        Config::large,
-        Config::repairs,
-    ];
-    (0..8).try_for_each(|seed| kinds.iter().try_for_each(|kind| crashes(switch, &change(kind(seed)), limits)))
+    let kinds = kinds(switch);
+    let (first, others) = kinds.split_at(1);
+    let some = |kinds: &[Kind], seeds: std::ops::Range<u64>| {
+        seeds
+            .into_iter()
+            .try_for_each(|seed| kinds.iter().try_for_each(|kind| crashes(switch, &change(kind(seed)), limits)))
+    };
+    some(first, 0..12)?;
+    some(others, 0..3)
 }
 
 /// An error at every call.
@@ -51,7 +92,12 @@ fn errors(switch: Switch) -> Result<(), String> {
     let bench = FaultBench::new(&disk, run, config.course(), Options::DEFAULT);
     set(Some(switch));
     let refuse = Effect::Refuse(DeviceError::Io);
-    let kinds = [(Op::Read, Effect::Garbage), (Op::Read, refuse), (Op::Write, refuse), (Op::Flush, refuse)];
+    let mut kinds = vec![(Op::Read, Effect::Garbage), (Op::Read, refuse), (Op::Write, refuse), (Op::Flush, refuse)];
+    match switch {
+        Switch::IgnoreFlushError => kinds.rotate_right(1),
+        Switch::IgnoreWriteError => kinds.rotate_right(2),
+        _ => {}
+    }
     kinds.into_iter().try_for_each(|(op, effect)| bench.campaign(op, false, effect).map(drop))
 }
 
@@ -74,6 +120,19 @@ fn lost_write(switch: Switch) -> Result<(), String> {
     without_panic(lost_log_write)
 }
 
+/// Tries a switch on one rung; `Ok` means that nothing was noticed.
+fn try_on(rung: u32, switch: Switch) -> Result<(), String> {
+    let result = match rung {
+        1 => campaign(switch, Limits::DEFAULT, |config| config),
+        2 => campaign(switch, Limits { samples: 50, ..Limits::PRODUCTION }, Config::production),
+        3 => errors(switch),
+        4 => lost_write(switch),
+        _ => threads(switch),
+    };
+    set(None);
+    result
+}
+
 fn main() -> std::process::ExitCode {
     std::panic::set_hook(Box::new(|_| {}));
     let name = std::env::args().nth(1).unwrap_or_default();
@@ -85,15 +144,13 @@ fn main() -> std::process::ExitCode {
         eprintln!("error: no switch has the name {name:?}");
         return std::process::ExitCode::from(2);
     };
-    let small: Campaign = |switch| campaign(switch, Limits::DEFAULT, |config| config);
-    let production: Campaign =
-        |switch| campaign(switch, Limits { samples: 50, ..Limits::PRODUCTION }, Config::production);
-    let rungs: [(u32, Campaign); 5] = [(1, small), (2, production), (3, errors), (4, lost_write), (6, threads)];
-    for (number, rung) in rungs {
-        let result = rung(switch);
-        set(None);
-        if let Err(what) = result {
-            println!("rung {number}: {}", what.replace('\n', " "));
+    let all = std::env::args().nth(2).is_some_and(|word| word == "all");
+    for rung in order(switch) {
+        if let Err(what) = try_on(rung, switch) {
+            println!("rung {rung}: {}", what.replace('\n', " "));
+            if !all {
+                break;
+            }
         }
     }
     std::process::ExitCode::SUCCESS

@@ -27,17 +27,18 @@ fn build() -> Result<PathBuf, String> {
 }
 
 /// What the program says for these arguments, line by line.
-fn ask(program: &PathBuf, argument: &str) -> Result<Vec<String>, String> {
-    let output = Command::new(program).arg(argument).output().map_err(|error| error.to_string())?;
+fn ask(program: &PathBuf, arguments: &[&str]) -> Result<Vec<String>, String> {
+    let output = Command::new(program).args(arguments).output().map_err(|error| error.to_string())?;
     if !output.status.success() {
         return Err(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr)));
     }
     Ok(String::from_utf8_lossy(&output.stdout).lines().map(String::from).collect())
 }
 
-/// Numbers of the rungs that noticed a switch, and what the first one saw.
-fn caught(program: &PathBuf, switch: &str) -> Result<(String, String), String> {
-    let lines = ask(program, switch)?;
+/// Number of the rung that noticed a switch (with `all`, of every one that does), and what the first one saw.
+fn caught(program: &PathBuf, switch: &str, all: bool) -> Result<(String, String), String> {
+    let arguments = [switch, "all"];
+    let lines = ask(program, &arguments[..if all { 2 } else { 1 }])?;
     let split =
         |line: &String| line.strip_prefix("rung ")?.split_once(": ").map(|(a, b)| (a.to_string(), b.to_string()));
     let seen: Vec<_> = lines.iter().filter_map(split).collect();
@@ -65,7 +66,7 @@ impl Rung for Sabotage {
             Ok(program) => program,
             Err(what) => return Row { failures: vec![fail("", what)], ..Row::default() },
         };
-        let switches = match ask(&program, "list") {
+        let switches = match ask(&program, &["list"]) {
             Ok(switches) => switches,
             Err(what) => return Row { failures: vec![fail("", what)], ..Row::default() },
         };
@@ -73,13 +74,13 @@ impl Rung for Sabotage {
         // The switches are few: none is left out because time is short.
         let setup = Setup { deadline: None, ..context.setup };
         parallel(&switches, &setup, |switch| {
-            let result = caught(&program, switch);
+            let result = caught(&program, switch, context.long);
             let mut row = row.lock().unwrap_or_else(PoisonError::into_inner);
             row.cases += 1;
             match result {
                 Ok((rungs, what)) => {
                     let what: String = what.chars().take(70).collect();
-                    row.notes.push(format!("{switch:<24} caught by {rungs:<14} {what}"));
+                    row.notes.push(format!("{switch:<24} caught by rung {rungs:<10} {what}"));
                 }
                 Err(what) => row.failures.push(fail(switch, what)),
             }
@@ -91,7 +92,7 @@ impl Rung for Sabotage {
     }
 
     fn replay(&self, _seed: u64, trace: &str, name: &str, _setup: &Setup) -> Option<Result<String, String>> {
-        let again = || caught(&build()?, name).map(|(rungs, what)| format!("caught by {rungs}: {what}"));
+        let again = || caught(&build()?, name, true).map(|(rungs, what)| format!("caught by rung {rungs}: {what}"));
         (trace == "sabotage").then(again)
     }
 }
