@@ -31,6 +31,7 @@ mod build_std;
 mod demo;
 mod drives;
 mod events;
+mod examples;
 #[path = "../../kernel-demo/src/fate.rs"]
 mod fate;
 mod flip;

@@ -1,6 +1,7 @@
 //! `cargo verify`: all checks in one table. A failing step does not keep the later ones from running.
 
 use crate::demo::Bench;
+use crate::examples;
 use crate::kernel;
 use crate::scenarios;
 use crate::setup::{self, KERNEL_TARGET};
@@ -80,6 +81,8 @@ fn steps() -> Vec<Step> {
     steps.push(Step::cargo("trace", "test --package arenite-core --lib --features trace"));
     steps.push(Step::cargo("shuttle", "test --package arenite-core --lib --features shuttle -- shuttle --nocapture"));
     steps.push(Step::new("loom", check_loom));
+    steps.push(Step::new("adapters", |root| examples::check_adapters(root).map(Outcome::Pass)));
+    steps.push(Step::new("examples", |root| examples::check_examples(root).map(Outcome::Pass)));
     steps.push(Step::new("core-32-bit", check_32_bit));
     for target in CORE_TARGETS {
         steps.push(Step::new(&format!("core-{target}"), move |root| build_core(root, target)));
