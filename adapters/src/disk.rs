@@ -30,9 +30,9 @@ pub trait FlushDisk: Disk {
     fn flush(&mut self) -> Result<(), DeviceError>;
 }
 
-/// A disk without a flush, with the claim that it needs none: **every write that has ended is durable**, so that power may
-/// fail at the next instant. Write-protected media, SD cards whose driver waits until the card is no longer busy, memory
-/// with a battery. Where the claim is wrong, a power failure loses or destroys commits that were acknowledged.
+/// A disk without a flush, with the claim that it needs none: **every write that has ended is durable**, so that power
+/// may fail at the next instant. Write-protected media, SD cards whose driver waits until the card is no longer busy,
+/// memory with a battery. Where the claim is wrong, a power failure loses or destroys commits that were acknowledged.
 #[derive(Debug)]
 pub struct AssumeWriteThrough<D>(pub D);
 

@@ -1,9 +1,9 @@
 //! A driver with the trait of `block-device-driver` as a disk.
 //!
 //! That trait is asynchronous, and its buffers are borrowed, so that a future cannot outlive them. This adapter is the
-//! blocking kind: it polls each future to its end where it stands, without a waker. It suits drivers whose futures look at
-//! the hardware when they are polled. One that only an interrupt and its waker move along works as well, as long as that
-//! interrupt can come while the store is stepped. There is no limit in time: that is the driver's business.
+//! blocking kind: it polls each future to its end where it stands, without a waker. It suits drivers whose futures look
+//! at the hardware when they are polled. One that only an interrupt and its waker move along works as well, as long as
+//! that interrupt can come while the store is stepped. There is no limit in time: that is the driver's business.
 //!
 //! The trait knows no flush: see [`crate::AssumeWriteThrough`] and [`crate::FlushWith`].
 #![forbid(unsafe_code)]
@@ -17,7 +17,8 @@ use core::pin::pin;
 use core::task::{Context, Poll, Waker};
 use core::{fmt, mem};
 
-/// A disk over a driver of blocks of `SIZE` bytes: 512, or any larger power of two that the store's blocks are multiples of.
+/// A disk over a driver of blocks of `SIZE` bytes: 512, or any larger power of two that the store's blocks are
+/// multiples of.
 pub struct BlockDriverDisk<D, const SIZE: usize> {
     driver: D,
     len_bytes: u64,

@@ -19,15 +19,15 @@
 //! Files and memory of a host are devices in `arenite-shim`, a partition is one in `arenite-partition`.
 //!
 //! # What is assumed of the media
-//! The six statements at the head of [`arenite_core::device`], as of every device. The third is the one that adapters get
-//! wrong: *a completed flush makes durable what had completed before*. So a driver that cannot flush is no [`FlushDisk`],
-//! and whoever knows that its medium needs no flush says so in so many words: [`AssumeWriteThrough`].
+//! The six statements at the head of [`arenite_core::device`], as of every device. The third is the one that adapters
+//! get wrong: *a completed flush makes durable what had completed before*. So a driver that cannot flush is no
+//! [`FlushDisk`], and whoever knows that its medium needs no flush says so in so many words: [`AssumeWriteThrough`].
 //!
 //! # What blocking costs
 //! These devices work inside [`Device::poll`](arenite_core::Device::poll), one request at a time: whoever calls
-//! `Store::step` may wait there for as long as the disk takes. Other CPUs go on: the lock is not held meanwhile. A driver of
-//! one's own that implements `Device` directly keeps the disk busier; `kernel-demo/src/simple_disk.rs` is one over
-//! `virtio-drivers` with four requests in flight.
+//! `Store::step` may wait there for as long as the disk takes. Other CPUs go on: the lock is not held meanwhile. A
+//! driver of one's own that implements `Device` directly keeps the disk busier; `kernel-demo/src/simple_disk.rs` is one
+//! over `virtio-drivers` with four requests in flight.
 #![no_std]
 #![deny(unsafe_code)]
 

@@ -1,10 +1,10 @@
 //! A block device of `embedded-sdmmc` as a disk: SD and MMC cards, and whatever else implements that trait.
 //!
-//! The trait knows no flush, so that this is a [`Disk`] and no [`crate::FlushDisk`]. The card driver of that crate waits
-//! after each write until the card is no longer busy, and most cards have programmed their flash by then; whether yours
-//! has is for you to say, with [`crate::AssumeWriteThrough`] or [`crate::FlushWith`]. Cards also move data about by
-//! themselves, and some lose sectors nobody wrote when power fails meanwhile: those break the first two assumptions, and the
-//! hashes only tell of it.
+//! The trait knows no flush, so that this is a [`Disk`] and no [`crate::FlushDisk`]. The card driver of that crate
+//! waits after each write until the card is no longer busy, and most cards have programmed their flash by then; whether
+//! yours has is for you to say, with [`crate::AssumeWriteThrough`] or [`crate::FlushWith`]. Cards also move data about
+//! by themselves, and some lose sectors nobody wrote when power fails meanwhile: those break the first two assumptions,
+//! and the hashes only tell of it.
 //!
 //! Blocks of that crate are a type of their own, so that each is copied once.
 #![forbid(unsafe_code)]
@@ -14,8 +14,8 @@ use arenite_core::{DeviceError, DeviceGeometry};
 use core::fmt;
 use embedded_sdmmc_types::blockdevice::{Block, BlockDevice, BlockIdx};
 
-/// A disk over a block device of `embedded-sdmmc`, with `BLOCKS` blocks of 512 bytes to copy through: what one command of
-/// the card transfers at most. The default makes it 4 KiB.
+/// A disk over a block device of `embedded-sdmmc`, with `BLOCKS` blocks of 512 bytes to copy through: what one command
+/// of the card transfers at most. The default makes it 4 KiB.
 pub struct SdDisk<D, const BLOCKS: usize = 8> {
     device: D,
     len_bytes: u64,

@@ -4,20 +4,21 @@
 //!
 //! - Its `flush` answers `Ok` on a device that was never asked to flush. [`VirtioDisk`] looks at what the device offers
 //!   before the driver does, and answers [`DeviceError::Unsupported`] if flushing is not among it.
-//! - It reads and writes without a limit in time. Here a device that does not answer is reset, after which it touches no memory of ours, and
-//!   the request ends as [`DeviceError::Timeout`].
-//! - It may fail to tell the device of a request: nothing orders its look at the device's wish to be told behind its own
-//!   store of the queue's index. While it waits, the disk rings again: the driver offers no way to do so, but it passes
-//!   `ack_interrupt` on to the transport, and [`Bell`], a transport around yours, rings then.
+//! - It reads and writes without a limit in time. Here a device that does not answer is reset, after which it touches
+//!   no memory of ours, and the request ends as [`DeviceError::Timeout`].
+//! - It may fail to tell the device of a request: nothing orders its look at the device's wish to be told behind its
+//!   own store of the queue's index. While it waits, the disk rings again: the driver offers no way to do so, but it
+//!   passes `ack_interrupt` on to the transport, and [`Bell`], a transport around yours, rings then.
 //!
-//! A flush has neither: the driver begins and ends it in one call, which waits for as long as the device takes. Before it the
-//! disk lets the device come to rest, in which it wants to be told. A kernel that must not wait for ever has a driver of its
-//! own; `kernel-demo/src/blk` is one.
+//! A flush has neither: the driver begins and ends it in one call, which waits for as long as the device takes. Before
+//! it the disk lets the device come to rest, in which it wants to be told. A kernel that must not wait for ever has a
+//! driver of its own; `kernel-demo/src/blk` is one.
 //!
-//! Invariants: a request of the driver is begun and ended within one call, in which the buffers are borrowed; if it does not
-//! end, the device is reset before the call returns.
+//! Invariants: a request of the driver is begun and ended within one call, in which the buffers are borrowed; if it
+//! does not end, the device is reset before the call returns.
 //!
-//! Works on any transport, for devices with a queue, of 512-byte or larger sectors. No interrupts are wanted from the device.
+//! Works on any transport, for devices with a queue, of 512-byte or larger sectors. No interrupts are wanted from the
+//! device.
 
 use crate::{Disk, FlushDisk};
 use arenite_core::{DeviceError, DeviceGeometry};
@@ -224,8 +225,8 @@ where
     fn read(&mut self, addr: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
         let (driver, sector) = self.begin(addr, bytes.len())?;
         let (mut head, mut status) = (BlkReq::default(), BlkResp::default());
-        // SAFETY: `head`, `bytes` and `status` are not touched until `wait` has returned, and live longer than that: then
-        // the request has ended, or the device has been reset.
+        // SAFETY: `head`, `bytes` and `status` are not touched until `wait` has returned, and live longer than that:
+        // then the request has ended, or the device has been reset.
         let token = unsafe { driver.read_blocks_nb(sector, &mut head, bytes, &mut status) }.map_err(reason)?;
         let driver = self.wait(token)?;
         // SAFETY: these are the buffers that were given under this token.
