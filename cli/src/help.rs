@@ -213,7 +213,8 @@ A trace holds what IMAGE held at the beginning, and the issue and completion of 
 
 const SERVE_EXIT_CODES: &str = "Exit codes:
   0  served until it was stopped, or (--once) until the client had gone
-  1  wrong arguments, a script that is not understood, a socket where another server answers, or the trace could not be written
+  1  wrong arguments, a script that is not understood, a socket where another server answers, or the trace could not be
+     written
   2  IMAGE is in use, or is no file or block device";
 
 /// The help of `serve`, with the language of its scripts.
