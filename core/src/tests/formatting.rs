@@ -9,7 +9,7 @@ use std::vec;
 #[test]
 fn a_format_goes_by_bounded_steps_and_ends_like_the_blocking_one() {
     let memories = [memory(), memory()];
-    let disks = [Disk::new(vec![0; 3 << 20]), Disk::new(vec![0; 3 << 20])];
+    let disks = [Disk::new(vec![0; 2 << 20]), Disk::new(vec![0; 2 << 20])];
     let mut formatting = Formatting::new(memories[0].take().unwrap(), &disks[0], &NoInterrupts, options(2));
     assert_eq!((disks[0].take_reads(), disks[0].take_log()), (vec![], vec![]), "nothing before the first step");
     let (mut steps, mut reads, mut writes) = (0, 0, 0);

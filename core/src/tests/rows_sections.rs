@@ -216,7 +216,7 @@ fn no_lock_section_grows_with_an_arena_or_its_fragmentation() {
     check("a long run given back");
     check_anew(&store, &device, "a long run given back");
 
-    device.len_bytes.store((2 * BLOCKS * BLOCK) as u64, Ordering::Relaxed);
+    device.len_bytes.store(2 * BLOCKS as u64 * BLOCK as u64, Ordering::Relaxed);
     store.grow().unwrap();
     store.settle().unwrap();
     check("growing");
