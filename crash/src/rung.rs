@@ -39,6 +39,7 @@ pub fn all() -> Vec<Box<dyn Rung>> {
         Box::new(rungs::small::Small::new()),
         Box::new(rungs::production::Production::new()),
         Box::new(rungs::errors::Errors::new()),
+        Box::new(rungs::corruption::Corruption),
         Box::new(rungs::threads::Threads::new()),
         Box::new(rungs::sabotage::Sabotage),
     ]

@@ -9,8 +9,8 @@
 
 use crate::image::ReadAt;
 use arenite_core::format::{
-    chain_digest, probe_block_size, ArenaHeader, BlockSize, Extension, FormatError, LogBlock, LogEntry, SuperHead,
-    Superblock, CHAIN_DIGEST_START, NONE,
+    chain_digest, probe_block_size, restore_sealed, ArenaHeader, BlockSize, Extension, FormatError, LogBlock, LogEntry,
+    LogSeal, SuperHead, Superblock, CHAIN_DIGEST_START, NONE,
 };
 use arenite_core::hash::hash64;
 use arenite_core::{BlockPtr, DeviceError, Error, Finding, Store};
@@ -192,7 +192,10 @@ impl Reader<'_> {
                 return Err(bad("runs in a circle"));
             }
             arena.log.push(addr);
-            let page = self.page(addr)?;
+            let mut page = self.page(addr)?;
+            if let Some(seal) = seal.filter(|seal| arena.log.len() == seal.blocks as usize) {
+                restore_tail(&mut page, self.size, digest, addr, &seal);
+            }
             let block = LogBlock::decode(&page, self.size).map_err(|error| Unreadable::Format { addr, error })?;
             digest = chain_digest(digest, addr, block.sum().hash, block.sum().len_bytes);
             let barrier = self.entries(&block, arena, addr, seal.is_some())?;
@@ -247,6 +250,16 @@ impl Reader<'_> {
             }
         }
         Ok(barrier)
+    }
+}
+
+/// In the last block of a sealed log only what the seal vouches for counts, whatever length and hash the block claims.
+fn restore_tail(page: &mut [u8], size: BlockSize, before: u64, addr: u64, seal: &LogSeal) {
+    let as_sealed = LogBlock::decode(page, size)
+        .is_ok_and(|block| chain_digest(before, addr, block.sum().hash, block.sum().len_bytes) == seal.digest);
+    if !as_sealed {
+        // If nothing in it has the digest, the block stays as it is, and is found out by whoever reads it.
+        restore_sealed(page, size, before, addr, seal);
     }
 }
 

@@ -18,6 +18,9 @@
 pub mod check;
 pub mod client;
 pub mod config;
+pub mod corrupt;
+pub mod corrupt_stale;
+pub mod corrupt_writes;
 pub mod crash;
 pub mod crowd;
 pub mod disk;

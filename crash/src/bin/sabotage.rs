@@ -11,13 +11,14 @@
 use arenite_core::sabotage::{set, Switch, ALL};
 use arenite_core::DeviceError;
 use arenite_shim::config::{Config, Prelude};
+use arenite_shim::corrupt::{flip_some, Subject};
 use arenite_shim::crash::Limits;
 use arenite_shim::crowd;
 use arenite_shim::explore::{Explorer, Options};
 use arenite_shim::faults::{without_panic, FaultBench};
 use arenite_shim::faulty::{Effect, Op};
 use arenite_shim::probes::{grace, lost_log_write};
-use arenite_shim::workload::{prepare, record_from};
+use arenite_shim::workload::{prepare, record, record_from};
 
 /// A kind of run.
 type Kind = fn(u64) -> Config;
@@ -26,7 +27,7 @@ type Kind = fn(u64) -> Config;
 fn order(switch: Switch) -> [u32; 5] {
     match switch {
         Switch::SkipHashCheck | Switch::IgnoreFlushError | Switch::IgnoreWriteError => [3, 1, 2, 4, 6],
-        Switch::SkipLogDigest => [4, 3, 1, 2, 6],
+        Switch::SkipLogDigest | Switch::SkipHeaderHash => [4, 3, 1, 2, 6],
         Switch::SkipGrace => [6, 1, 2, 3, 4],
         _ => [1, 2, 3, 4, 6],
     }
@@ -114,10 +115,15 @@ fn threads(switch: Switch) -> Result<(), String> {
     explorer.failures().first().map_or(Ok(()), |failure| Err(failure.to_string()))
 }
 
-/// A lost write of a log.
-fn lost_write(switch: Switch) -> Result<(), String> {
+/// A lost write of a log, and flipped bits.
+fn corruption(switch: Switch) -> Result<(), String> {
+    set(None);
+    let config = Config { lives: 1, settle: 100, hold: 0, changes: 2, ..Config::arenas(0) };
+    let recording = record(&config).map_err(|error| format!("run: {error:?}"))?;
+    let subject = Subject::last_of(&recording)?;
     set(Some(switch));
-    without_panic(lost_log_write)
+    without_panic(lost_log_write)?;
+    flip_some(&subject)
 }
 
 /// Tries a switch on one rung; `Ok` means that nothing was noticed.
@@ -126,7 +132,7 @@ fn try_on(rung: u32, switch: Switch) -> Result<(), String> {
         1 => campaign(switch, Limits::DEFAULT, |config| config),
         2 => campaign(switch, Limits { samples: 50, ..Limits::PRODUCTION }, Config::production),
         3 => errors(switch),
-        4 => lost_write(switch),
+        4 => corruption(switch),
         _ => threads(switch),
     };
     set(None);

@@ -1,5 +1,6 @@
 //! The rungs, one a file.
 
+pub mod corruption;
 pub mod errors;
 pub mod production;
 pub mod sabotage;
