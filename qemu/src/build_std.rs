@@ -1,9 +1,9 @@
 //! The demo kernel where rustup does not have its target: by a compiler of the system that comes with the sources of
 //! Rust's library, which are compiled along (cargo's `-Zbuild-std`). Debian packages such a compiler.
 //!
-//! A compiler does if it stands beside a cargo in a directory of the PATH, is not older than the workspace asks for, and
-//! has those sources in its sysroot. If there is none and apt-get may be used, one is installed. Nothing is removed for it.
-//! `-Zbuild-std` is a switch of nightly compilers; `RUSTC_BOOTSTRAP=1` has others take it, too.
+//! A compiler does if it stands beside a cargo in a directory of the PATH, is not older than the workspace asks for,
+//! and has those sources in its sysroot. If there is none and apt-get may be used, one is installed; nothing is removed
+//! for it. `-Zbuild-std` is a switch of nightly compilers; `RUSTC_BOOTSTRAP=1` has others take it, too.
 
 use crate::setup::{privileged, rights, Rights};
 use crate::tools::{find_programs, run, Missing};

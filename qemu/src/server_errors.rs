@@ -1,9 +1,10 @@
 //! What the kernel says, and what the store keeps, when the device under it fails on the way: a block server between
-//! machine and disk does as a script says. The kernel gives one reason and ends with its documented outcome; the next
-//! machine, without the server, finds the last commit that was acknowledged, or the one in flight, and all of its bytes.
+//! machine and disk does as a script says. The kernel gives one reason and ends with its documented outcome. The next
+//! machine, without the server, finds the last commit that was acknowledged, or the one in flight, and all its bytes.
 //!
-//! A device that lies is another matter: what it has lost can only be found out. Where one of two copies is hit, nothing
-//! is missing; where it is a block of a file, the next machine has to name the damage instead of giving out wrong bytes.
+//! A device that lies is another matter: what it has lost can only be found out. Where one of two copies is hit,
+//! nothing is missing; where it is a block of a file, the next machine has to name the damage instead of giving out
+//! wrong bytes.
 
 use crate::demo::{require, results, Bench, Demo, Phase, KERNEL_ERROR};
 use crate::generate;
@@ -63,7 +64,9 @@ const GIVEN_UP: &str = "given up: a request takes too long";
 
 /// Reasons: the device has reported an error, or nothing.
 const IO: &str = "failed: input/output error";
-const LATE: &str = "did not answer in time";
+const LATE: &str = "the device did not answer in time";
+/// One of the two, where nobody waits for the request that is late: the next one finds the device given up.
+const GONE: &str = "the device ";
 
 /// The cases of `cargo verify`. Content of files goes into the second half of the disk; the formatting writes the first
 /// superblock once and flushes three times, each commit writes it once, too.
@@ -91,7 +94,7 @@ const MORE: &[Case] = &[
     Case { phase: Phase::Verify, ..Case::fails("nothing can be written", "write fail eio", IO) },
     Case::fails("there is no space", "write at 36M..48M nth 1 fail enospc", IO),
     Case::fails("a superblock is torn, and fails", "write at 0..16K nth 4 tear random fail", IO),
-    Case { phase: Phase::Verify, ..Case::fails("a read is not answered", "read nth 60 withhold", LATE) },
+    Case { phase: Phase::Verify, ..Case::fails("a read is not answered", "read nth 60 withhold", GONE) },
     Case::lies("flushes are late, but not too late", "flush from 5 delay 100", After::Kept),
     Case::lies("answers come in another order", "write chance 50 reorder 4", After::Kept),
     Case::lies("a superblock is torn", "write at 0..16K from 4 tear 0", After::Repaired),
@@ -119,6 +122,10 @@ fn all_of(bench: &Bench, name: &str, cases: &[Case]) -> Result<String> {
         generate::large(dir, SEED, 40, 100_000)
     })?;
     for case in cases {
+        // The plain driver waits inside a flush and cannot be told for how long.
+        if bench.driver == Driver::Simple && case.script.starts_with("flush") && case.reason == LATE {
+            continue;
+        }
         println!("server: {}: {}", case.name, case.script);
         judge(bench, &mut demo, case).with_context(|| case.name)?;
     }
@@ -145,6 +152,8 @@ fn judge(bench: &Bench, demo: &mut Demo<'_>, case: &Case) -> Result<()> {
     };
     reasons.iter().for_each(|reason| println!("server: the kernel says: {reason}"));
     ensure!(as_it_should, "the kernel gave these reasons: {reasons:?}; wanted was one with `{}`", case.reason);
+    let given_up = run.log.iter().filter(|line| line.contains(GIVEN_UP)).count();
+    ensure!(given_up == usize::from(matches!(case.reason, LATE | GONE)), "{given_up} lines say `{GIVEN_UP}`");
     match (case.phase, case.after) {
         (Phase::Import, After::Named) => named(bench, demo),
         (Phase::Import, after) => kept(bench, demo, &run, after),
