@@ -1,4 +1,5 @@
-//! Moving blocks: writes with their commit, and cold reads, against raw transfers of the same bytes on the same file system.
+//! Moving blocks: writes with their commit, and cold reads, against raw transfers of the same bytes on the same file
+//! system.
 #![forbid(unsafe_code)]
 
 use crate::measure::{compare, row, seconds, Goal, Question, Row};

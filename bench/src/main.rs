@@ -1,7 +1,8 @@
 //! `cargo bench-store`: how fast the store is, as ratios.
 //!
-//! Every line compares the store with something simpler that does the same work, in the same run on the same machine (see
-//! [`measure`]). The exit status is 1 if a goal is missed by more than the spread, 2 if something could not be measured.
+//! Every line compares the store with something simpler that does the same work, in the same run on the same machine
+//! (see [`measure`]). The exit status is 1 if a goal is missed by more than the spread, 2 if something could not be
+//! measured.
 #![deny(unsafe_code)]
 
 #[allow(unsafe_code)]

@@ -1,8 +1,8 @@
 //! Ratios: two things measured in turn, several times, in one run.
 //!
-//! Machines are shared and noisy, so an absolute time says little, and a ratio of two times that were taken a minute apart
-//! not much more. Here each round measures both sides, in alternating order, and gives one ratio; the result is the median
-//! of these ratios, and its spread is half the distance between the quartiles.
+//! Machines are shared and noisy, so an absolute time says little, and a ratio of two times that were taken a minute
+//! apart not much more. Here each round measures both sides, in alternating order, and gives one ratio; the result is
+//! the median of these ratios, and its spread is half the distance between the quartiles.
 #![forbid(unsafe_code)]
 
 use anyhow::Result;

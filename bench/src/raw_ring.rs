@@ -62,8 +62,8 @@ pub fn transfer(
             };
             let entry = entry.user_data(index as u64);
             let mut queue = ring.submission();
-            // SAFETY: the buffer is inside `buffers`, which outlives every transfer: this function waits for all of them, and
-            // no other entry has the buffer while its number is not in `free`.
+            // SAFETY: the buffer is inside `buffers`, which outlives every transfer: this function waits for all of
+            // them, and no other entry has the buffer while its number is not in `free`.
             if unsafe { queue.push(&entry) }.is_err() {
                 failed = Some(-1);
             }

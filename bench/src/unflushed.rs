@@ -1,5 +1,5 @@
-//! A file whose flushes cost nothing: for questions about processor time that a real flush would drown. What is measured with
-//! it says nothing about durability.
+//! A file whose flushes cost nothing: for questions about processor time that a real flush would drown. What is
+//! measured with it says nothing about durability.
 #![forbid(unsafe_code)]
 
 use arenite_core::{Completion, Device, DeviceGeometry, FlushTag, Request};

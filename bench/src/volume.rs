@@ -51,7 +51,8 @@ const DEVICE_THREADS: usize = 4;
 /// Requests under way.
 const QUEUE_DEPTH: u16 = 32;
 
-/// A new store in a file that is there, over io_uring if the kernel has it. Its memory stays for ever, as that wants it.
+/// A new store in a file that is there, over io_uring if the kernel has it. Its memory stays for ever, as that wants
+/// it.
 ///
 /// # Errors
 /// Those of the file, of the store, and of `body`.

@@ -1,7 +1,7 @@
 //! `arenite serve`: an image as a block device at a Unix socket, for QEMU and others that speak NBD.
 //!
-//! The image stays locked, as any image that is written to; Ctrl-C, SIGTERM and SIGHUP end the service in good order: the
-//! record is written to its end, what was written is made durable, the socket is removed.
+//! The image stays locked, as any image that is written to; Ctrl-C, SIGTERM and SIGHUP end the service in good order:
+//! the record is written to its end, what was written is made durable, the socket is removed.
 
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;

@@ -1,14 +1,15 @@
-//! How long an allocation takes: alone, beside a thread that writes, and while a commit of that thread writes a long log
-//! anew.
+//! How long an allocation takes: alone, beside a thread that writes, and while a commit of that thread writes a long
+//! log anew.
 //!
 //! ```text
 //! cargo run --release --package arenite-core --example latency [seconds]
 //! ```
 //!
 //! All blocks are in one arena, whose free space is in as many pieces as can be, so the log is some fifty blocks, and
-//! each commit changes too much of it for appending. An allocation is measured from the call to its return, with the buffer
-//! cleared; it is given back at once. The disk is memory, so that what is seen is the store. A sample counts for the third line
-//! only if the commit was under way at its beginning and at its end. What is worth comparing is the lines of one run.
+//! each commit changes too much of it for appending. An allocation is measured from the call to its return, with the
+//! buffer cleared; it is given back at once. The disk is memory, so that what is seen is the store. A sample counts for
+//! the third line only if the commit was under way at its beginning and at its end. What is worth comparing is the
+//! lines of one run.
 
 use arenite_core::format::BlockSize;
 use arenite_core::{

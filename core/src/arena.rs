@@ -67,8 +67,8 @@ pub(crate) struct LogState {
     pub(crate) header_hash: u64,
     /// `used` in the header.
     pub(crate) used_bytes: u64,
-    /// Byte address of the last log block (of a log that could not be replayed: where it is damaged), and the digest of the
-    /// chain in front of it.
+    /// Byte address of the last log block (of a log that could not be replayed: where it is damaged), and the digest of
+    /// the chain in front of it.
     pub(crate) tail_addr: u64,
     pub(crate) before_tail: u64,
     /// Which of the arena's last two blocks the log is in, a bit each.

@@ -1,5 +1,5 @@
-//! Parts of the store as the benchmarks drive them one by one (feature `bench`). No part of the public interface: nothing
-//! outside this repository may rely on it.
+//! Parts of the store as the benchmarks drive them one by one (feature `bench`). No part of the public interface:
+//! nothing outside this repository may rely on it.
 #![forbid(unsafe_code)]
 
 use crate::arena::Class;
@@ -9,8 +9,8 @@ use crate::queue::{Entry, Queue};
 use crate::store::Store;
 use crate::sync::Lock;
 
-/// Allocates a block and makes it part of the next commit, without a buffer and without content: what the arenas do of an
-/// allocation. [`Store::free`] takes the address. Such a store must never be committed.
+/// Allocates a block and makes it part of the next commit, without a buffer and without content: what the arenas do of
+/// an allocation. [`Store::free`] takes the address. Such a store must never be committed.
 ///
 /// # Errors
 /// As [`Store::allocate`].

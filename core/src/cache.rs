@@ -393,8 +393,8 @@ impl<'m> Cache<'m> {
         });
     }
 
-    /// Whether a frame holds a block of this batch or an earlier one that is not written yet. Once it does not, it never will
-    /// again.
+    /// Whether a frame holds a block of this batch or an earlier one that is not written yet. Once it does not, it
+    /// never will again.
     pub(crate) fn is_unwritten(&self, index: u32, batch: u32) -> bool {
         let Some(id) = self.pool.id(index) else { return false };
         let dirty = self.meta(id).dirty.load(Ordering::Acquire);

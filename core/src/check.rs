@@ -1,7 +1,8 @@
 //! The check: whether superblocks, headers, logs and free space agree with what the owner of a structure can reach.
 //!
-//! The store does not know what hangs from the root; whoever built it does. The owner walks it and tells the check of every
-//! block, once each; then the check reads all that is the store's own, and looks for blocks that nobody told it of.
+//! The store does not know what hangs from the root; whoever built it does. The owner walks it and tells the check of
+//! every block, once each; then the check reads all that is the store's own, and looks for blocks that nobody told it
+//! of.
 //!
 //! ```text
 //!   Store::check(words) -> Check -- visit, visit, ... --> verify -> Verify -- step, step, ... --> CheckReport
@@ -12,12 +13,14 @@
 //! ```
 //!
 //! # Memory and time
-//! No heap: the caller lends one bit for each block of the volume ([`Store::check_words`]). A visit costs a lock section of
-//! one arena; a step starts to read a block, checks one that has arrived, or looks at [`SCAN_BLOCKS`] blocks of a free map.
+//! No heap: the caller lends one bit for each block of the volume ([`Store::check_words`]). A visit costs a lock
+//! section of one arena; a step starts to read a block, checks one that has arrived, or looks at [`SCAN_BLOCKS`] blocks
+//! of a free map.
 //!
 //! # What it compares
-//! The newest durable commit. What was enqueued or freed since does not matter, but a commit does: the check then ends with
-//! [`Error::CommitInFlight`], and has to be begun anew. Volumes that are mounted for reading only are checked like all others.
+//! The newest durable commit. What was enqueued or freed since does not matter, but a commit does: the check then ends
+//! with [`Error::CommitInFlight`], and has to be begun anew. Volumes that are mounted for reading only are checked like
+//! all others.
 //!
 //! # Lock order
 //! Takes the commit's lock or one arena's for a moment, never both, and no lock across a wait.
@@ -40,8 +43,8 @@ pub const fn check_words(device_blocks: u64) -> usize {
 /// Something that is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finding {
-    /// A pointer leads to something that is no block of any arena, or to one of the two at an arena's end that are never
-    /// handed out.
+    /// A pointer leads to something that is no block of any arena, or to one of the two at an arena's end that are
+    /// never handed out.
     Outside {
         /// Byte address.
         addr: u64,
@@ -168,8 +171,8 @@ impl<'d, 'm> Store<'d, 'm> {
     /// Begins a check of the newest durable commit. The words are cleared first.
     ///
     /// # Errors
-    /// [`Error::MemoryTooSmall`] for fewer than [`Store::check_words`] words; [`Error::CommitInFlight`] while a commit is not
-    /// settled.
+    /// [`Error::MemoryTooSmall`] for fewer than [`Store::check_words`] words; [`Error::CommitInFlight`] while a commit
+    /// is not settled.
     pub fn check<'s, 'w>(&'s self, words: &'w mut [u64]) -> Result<Check<'s, 'd, 'm, 'w>, Error> {
         let (need, have) = (self.check_words(), words.len());
         let Some(known) = words.get_mut(..need) else {
@@ -228,15 +231,16 @@ impl<'s, 'd, 'm, 'w> Check<'s, 'd, 'm, 'w> {
         Ok(())
     }
 
-    /// The block at this byte address may be in use for a reason that the owner knows, without being reachable. Whether it
-    /// is does not matter.
+    /// The block at this byte address may be in use for a reason that the owner knows, without being reachable. Whether
+    /// it is does not matter.
     pub fn explain(&mut self, addr: u64) {
         if self.store.engine.arenas.locate(addr).is_ok() {
             self.note(addr);
         }
     }
 
-    /// Ends the visits, and begins to look at everything else: the form for executors, and for those who choose the pace.
+    /// Ends the visits, and begins to look at everything else: the form for executors, and for those who choose the
+    /// pace.
     pub fn verify(mut self) -> Verify<'s, 'd, 'm, 'w> {
         let scrub = self.store.scrub();
         self.report.spare_blocks = 2 * self.store.engine.arenas.len() as u64;
@@ -276,11 +280,12 @@ pub struct Verify<'s, 'd, 'm, 'w> {
 }
 
 impl Verify<'_, '_, '_, '_> {
-    /// Does a bounded piece of work. The caller drives the store between two steps ([`Store::step`]) and chooses the pace.
+    /// Does a bounded piece of work. The caller drives the store between two steps ([`Store::step`]) and chooses the
+    /// pace.
     ///
     /// # Errors
-    /// [`Error::NoBuffer`] while there is no buffer; the step can be taken again. [`Error::CommitInFlight`] if a commit was
-    /// begun since the check was: what was seen so far does not fit what is there now.
+    /// [`Error::NoBuffer`] while there is no buffer; the step can be taken again. [`Error::CommitInFlight`] if a commit
+    /// was begun since the check was: what was seen so far does not fit what is there now.
     pub fn step(&mut self) -> Result<CheckStep, Error> {
         let store = self.check.store;
         if store.settled_generation() != Some(self.check.report.generation) {

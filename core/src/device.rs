@@ -81,8 +81,8 @@ pub enum RequestKind {
     Read,
     /// Write the buffers to the device.
     Write,
-    /// The content of the range is of no further use, and may read as anything afterwards. Owns no buffers. Only asked of
-    /// a device whose geometry says that it understands.
+    /// The content of the range is of no further use, and may read as anything afterwards. Owns no buffers. Only asked
+    /// of a device whose geometry says that it understands.
     Discard,
 }
 
@@ -109,7 +109,8 @@ pub(crate) enum Payload<'m> {
 /// One request to a device, with the buffers that it owns.
 ///
 /// A device that drops a request instead of completing it breaks rule 5 of the contract: the buffers are reclaimed,
-/// but whoever waits for the completion waits until the store is told (by any later completion) that the device is gone.
+/// but whoever waits for the completion waits until the store is told (by any later completion) that the device is
+/// gone.
 pub struct Request<'m> {
     pub(crate) payload: Payload<'m>,
     pub(crate) purpose: Purpose,
@@ -158,9 +159,9 @@ impl<'m> Request<'m> {
         Self { payload: Payload::Nothing(pool), purpose: Purpose::Commit, addr, len_bytes }
     }
 
-    /// The same request at another address: for a device that hands requests on to another device of which it is a part.
-    /// It must undo this before it gives the request back, completed or not: the store knows its requests by their
-    /// addresses. Whether the new address makes sense is for the caller to see to.
+    /// The same request at another address: for a device that hands requests on to another device of which it is a
+    /// part. It must undo this before it gives the request back, completed or not: the store knows its requests by
+    /// their addresses. Whether the new address makes sense is for the caller to see to.
     #[must_use]
     pub fn at(self, addr: u64) -> Self {
         Self { addr, ..self }
@@ -217,8 +218,8 @@ impl fmt::Debug for Request<'_> {
     }
 }
 
-/// Relaxations without any completion after which whoever is dropped while the device still has a buffer of it gives up on the
-/// device: it has broken rule 5 of the contract.
+/// Relaxations without any completion after which whoever is dropped while the device still has a buffer of it gives up
+/// on the device: it has broken rule 5 of the contract.
 pub(crate) const DROP_RELAXATIONS: u32 = u32::MAX;
 
 /// Names one flush, so that its completion is told from that of any other, of this store or an earlier one.

@@ -11,10 +11,10 @@
 //! ```
 //!
 //! # Why the order of accesses is right
-//! A worker announces itself, then performs a read-modify-write of `now`, then follows pointers. Whoever retires something
-//! has unlinked it, then performs a read-modify-write of `now`, then looks at the announcements. Of two such operations
-//! on one variable one comes first: either the retirer sees the announcement, or the worker sees the unlinking. So no
-//! sequentially consistent fence is needed, and loom can check it.
+//! A worker announces itself, then performs a read-modify-write of `now`, then follows pointers. Whoever retires
+//! something has unlinked it, then performs a read-modify-write of `now`, then looks at the announcements. Of two such
+//! operations on one variable one comes first: either the retirer sees the announcement, or the worker sees the
+//! unlinking. So no sequentially consistent fence is needed, and loom can check it.
 //!
 //! Epochs are compared by wrapping difference, so that the counter may wrap.
 

@@ -68,8 +68,8 @@ pub enum Damage {
     RootFree,
     /// A log does not end with the barrier that the arena header names.
     LogEnd,
-    /// The volume was mounted although this log, or the header that leads to it, is damaged: all of its arena counts as in
-    /// use.
+    /// The volume was mounted although this log, or the header that leads to it, is damaged: all of its arena counts as
+    /// in use.
     LogNotReplayed,
     /// A barrier's generation does not ascend, or is above what its log may carry.
     BarrierOrder {

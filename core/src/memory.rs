@@ -7,9 +7,9 @@
 //!
 //! # What it buys
 //! With `B` the block size: `PAGES * 4096 / B` buffers (no more than `FRAMES`), of which [`COMMIT_FRAMES`] belong to
-//! the commit, [`RECLAIM_FRAMES`] to the class reclaim, and the rest is the cache; volumes of up to as many blocks as [`map_words`] was asked for; `ARENAS`
-//! arenas; `QUEUE` blocks waiting to be written; `WORKERS` workers inside an epoch at once (32 if it is not named). The
-//! feature `trace` adds its ring of events, about 10 KiB.
+//! the commit, [`RECLAIM_FRAMES`] to the class reclaim, and the rest is the cache; volumes of up to as many blocks as
+//! [`map_words`] was asked for; `ARENAS` arenas; `QUEUE` blocks waiting to be written; `WORKERS` workers inside an
+//! epoch at once (32 if it is not named). The feature `trace` adds its ring of events, about 10 KiB.
 
 use crate::arena::ArenaSlot;
 use crate::epoch::WorkerSlot;
@@ -22,8 +22,8 @@ use crate::sync::{array_of, const_new, AtomicBool, AtomicUsize, Lock, Ordering};
 /// Buffers that a commit keeps for itself, so that it goes on when callers hold the whole cache.
 pub const COMMIT_FRAMES: u32 = 4;
 
-/// Buffers that only allocations and reads of the class reclaim may take, so that a caller who holds every other one can
-/// still delete and commit.
+/// Buffers that only allocations and reads of the class reclaim may take, so that a caller who holds every other one
+/// can still delete and commit.
 pub const RECLAIM_FRAMES: u32 = 4;
 
 /// Bytes of a superblock that mount looks at before it knows the block size.
@@ -37,7 +37,8 @@ const PROBE_SIZE: BlockSize = match BlockSize::new(PROBE_LEN_BYTES as u32) {
 pub(crate) const WORD_BITS: usize = usize::BITS as usize;
 
 /// Words of free map that a volume of `blocks` blocks in `arenas` arenas needs: four planes of one bit a block, and
-/// three summaries of one bit a word in levels, each of which has one bit for a word of the level below (see `freemap`).
+/// three summaries of one bit a word in levels, each of which has one bit for a word of the level below (see
+/// `freemap`).
 ///
 /// About `blocks * 4 * 85 / 84` bits; the remainder is rounding, which happens once an arena and level.
 pub const fn map_words(blocks: usize, arenas: usize) -> usize {
@@ -193,8 +194,8 @@ impl core::fmt::Debug for Resources<'_> {
     }
 }
 
-/// Declares a static [`Memory`] in the terms of its user. `workers`, the places for workers inside an epoch, may be left
-/// out: it is 32 then.
+/// Declares a static [`Memory`] in the terms of its user. `workers`, the places for workers inside an epoch, may be
+/// left out: it is 32 then.
 ///
 /// ```
 /// arenite_core::memory! {

@@ -224,7 +224,8 @@ impl<'d, 'm> Formatting<'d, 'm> {
         self.memory.as_ref().is_some_and(|memory| request.is_of(&memory.probe))
     }
 
-    /// Where a read or write of one unit begins that covers this address. The end of the device may be no multiple of it.
+    /// Where a read or write of one unit begins that covers this address. The end of the device may be no multiple of
+    /// it.
     fn unit_at(&self, addr: u64) -> u64 {
         (addr - addr % UNIT).min(self.geometry.len_bytes.saturating_sub(UNIT))
     }

@@ -29,7 +29,8 @@ use crate::sync::{const_new, AtomicU32, Ordering};
 use core::cell::UnsafeCell;
 use core::marker::PhantomData;
 
-/// Size of one page of a [`crate::Memory`], in bytes. Buffers are aligned to it, or to the block size if that is smaller.
+/// Size of one page of a [`crate::Memory`], in bytes. Buffers are aligned to it, or to the block size if that is
+/// smaller.
 pub const PAGE_LEN_BYTES: usize = 4096;
 
 /// `Frame::refs` of a frame with a sole owner.
@@ -243,7 +244,8 @@ impl<'m> Pool<'m> {
     }
 
     /// # Safety
-    /// The caller is the sole owner of frame `id` for at least `'a` and makes no other reference to its bytes meanwhile.
+    /// The caller is the sole owner of frame `id` for at least `'a` and makes no other reference to its bytes
+    /// meanwhile.
     unsafe fn bytes_mut<'a>(&self, id: FrameId) -> &'a mut [u8] {
         // SAFETY: in bounds and initialised as in `bytes`; sole ownership keeps everybody else away for `'a`. Writing
         // through a pointer that came from a shared slice is allowed, since each page is an `UnsafeCell`.

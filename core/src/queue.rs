@@ -1,9 +1,9 @@
 //! The sync queue: final blocks that wait to be written, in the order in which they should be.
 //!
 //! A heap of fixed capacity, ordered by generation and then by address, so that the blocks of the commit that is being
-//! waited for come first and neighbours come together: the syncer merges them into one request. Between the two stands the
-//! batch, which changes only when somebody waits for what was queued so far: what is queued later cannot overtake that. The
-//! queue holds a block by the share that is parked in its frame; an entry is only a number.
+//! waited for come first and neighbours come together: the syncer merges them into one request. Between the two stands
+//! the batch, which changes only when somebody waits for what was queued so far: what is queued later cannot overtake
+//! that. The queue holds a block by the share that is parked in its frame; an entry is only a number.
 //!
 //! Ordering in the queue says nothing about durability. What a commit needs is in [`crate::commit`]: the writes of its
 //! generation counted, completed, and flushed.

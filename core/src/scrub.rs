@@ -1,10 +1,10 @@
 //! The scrubber: reads every superblock, arena header and log block again, in small steps, while the volume is in use.
 //!
-//! Damage to a second copy does no harm until the first is lost too. Whoever lets a scrubber run now and then hears of it
-//! before that. A copy that turns out to be bad is repaired by the next commit, like one that mount finds.
+//! Damage to a second copy does no harm until the first is lost too. Whoever lets a scrubber run now and then hears of
+//! it before that. A copy that turns out to be bad is repaired by the next commit, like one that mount finds.
 //!
-//! Commits change what is read here. Each part is read between two looks at the generation; if it moved on meanwhile, the
-//! part is read again, and after a few tries left out and counted.
+//! Commits change what is read here. Each part is read between two looks at the generation; if it moved on meanwhile,
+//! the part is read again, and after a few tries left out and counted.
 //!
 //! Needs one buffer of the cache, no memory of its own, and no lock for longer than a look at one arena.
 
@@ -89,8 +89,8 @@ impl<'s, 'd, 'm> Scrub<'s, 'd, 'm> {
         Self { store, part, generation: store.settled_generation().unwrap_or(0), tries: 0, reading: None, report }
     }
 
-    /// Does a bounded piece of work: starts to read a block, or checks one that has arrived. The caller drives the store
-    /// between two steps ([`Store::step`]) and chooses the pace.
+    /// Does a bounded piece of work: starts to read a block, or checks one that has arrived. The caller drives the
+    /// store between two steps ([`Store::step`]) and chooses the pace.
     ///
     /// # Errors
     /// [`Error::NoBuffer`] while there is no buffer; the step can be taken again.
@@ -277,8 +277,8 @@ impl<'s, 'd, 'm> Scrub<'s, 'd, 'm> {
                 self.store.engine.arenas.with(arena, |state, _| state.bad_copies |= 1 << copy)
             }
             Part::Log { arena, .. } => {
-                // What is in memory is right. A log of one block is written anew by the next commit; of a longer one nobody
-                // knows any more which blocks it has.
+                // What is in memory is right. A log of one block is written anew by the next commit; of a longer one
+                // nobody knows any more which blocks it has.
                 self.store.engine.arenas.with(arena, |state, _| {
                     let anew = state.log.blocks == 1;
                     state.must_rewrite |= anew;

@@ -1,8 +1,8 @@
 //! Who did what to a block last: a fixed ring of events, on by the feature `trace`.
 //!
-//! For the one who debugs a kernel: which line allocated this block, who holds it, was it queued, written, freed? Each event
-//! carries the place in the caller's code, as the compiler knows it, and the platform's ticks. Without the feature nothing of
-//! this is compiled in.
+//! For the one who debugs a kernel: which line allocated this block, who holds it, was it queued, written, freed? Each
+//! event carries the place in the caller's code, as the compiler knows it, and the platform's ticks. Without the
+//! feature nothing of this is compiled in.
 //!
 //! ```text
 //!   Allocated -> Cached, Enqueued -> Submitted -> Written      a new block

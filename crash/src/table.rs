@@ -46,7 +46,8 @@ pub fn profile(row: &Row) -> String {
         let (seed, slowest) = part.slowest;
         let seconds = part.cpu.as_secs_f64();
         format!(
-            "  {name:<20} {:>5} cases {:>10} states {:>8} distinct {seconds:>7.2} s cpu {:>8.0} states/s, slowest {seed} {:.2} s\n",
+            "  {name:<20} {:>5} cases {:>10} states {:>8} distinct {seconds:>7.2} s cpu {:>8.0} states/s, \
+             slowest {seed} {:.2} s\n",
             part.cases,
             grouped(part.states),
             grouped(part.distinct),

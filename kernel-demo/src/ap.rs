@@ -2,9 +2,9 @@
 //!
 //! A CPU that is told to start begins in real mode, in a page of the first megabyte. The code there loads a descriptor
 //! table and leaves for the image, where the way is that of the first CPU: page tables, long mode, a stack. Stacks are
-//! given out one at a time: the first CPU puts the top of one into [`MAILBOX`] and sends the message; whoever comes takes
-//! it out. A CPU that comes too late finds nothing there and stops for good, so one that does not answer in time can be
-//! left out without danger.
+//! given out one at a time: the first CPU puts the top of one into [`MAILBOX`] and sends the message; whoever comes
+//! takes it out. A CPU that comes too late finds nothing there and stops for good, so one that does not answer in time
+//! can be left out without danger.
 //!
 //! ```text
 //!   first CPU   MAILBOX = stack; INIT; wait; STARTUP (twice if need be) ... taken ... up

@@ -11,8 +11,8 @@
 //! 4. makes sure that RAM reaches to the end of the image;
 //! 5. calls [`kernel_entry`](crate::kernel_entry) on the first CPU's stack with the address from `ebx`.
 //!
-//! Step 1 leaves every page writable and executable; `paging::init` tightens that. Interrupts stay off until `interrupts`
-//! lets those of the timer in. How the other CPUs come is in `ap.rs`.
+//! Step 1 leaves every page writable and executable; `paging::init` tightens that. Interrupts stay off until
+//! `interrupts` lets those of the timer in. How the other CPUs come is in `ap.rs`.
 
 use core::arch::global_asm;
 

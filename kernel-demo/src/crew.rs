@@ -61,7 +61,8 @@ pub fn run(job: &(dyn Fn(usize) + Sync)) {
     *JOB.lock() = None;
 }
 
-/// Has the first CPU do `work` while the others call `help` again and again; `help` says whether it found anything to do.
+/// Has the first CPU do `work` while the others call `help` again and again; `help` says whether it found anything to
+/// do.
 pub fn assist<R: Send>(help: impl Fn() -> bool + Sync, work: impl FnOnce() -> R + Send) -> R {
     let (work, result, is_done) = (Mutex::new(Some(work)), Mutex::new(None), AtomicBool::new(false));
     run(&|cpu| {

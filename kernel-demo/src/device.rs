@@ -1,4 +1,5 @@
-//! The store's disk: the core's [`Device`] over the disk driver. (`simple_disk.rs` is another one, over a plainer driver.)
+//! The store's disk: the core's [`Device`] over the disk driver. (`simple_disk.rs` is another one, over a plainer
+//! driver.)
 //!
 //! A request of the store owns the blocks that it names, and the driver wants an owner for the memory that it gives to
 //! the device, so the two fit: the request itself is the owner, goes into the driver, and comes back with the result.

@@ -14,8 +14,8 @@ static STOPPED: AtomicUsize = AtomicUsize::new(0);
 /// Turns that the CPU which ends the run waits for the others to stop.
 const STOP_TURNS: u32 = 10_000_000;
 
-/// Makes this CPU the one that ends the run, and stops the others. `false` if it is that already, and something has gone
-/// wrong again. If another one is, this does not return.
+/// Makes this CPU the one that ends the run, and stops the others. `false` if it is that already, and something has
+/// gone wrong again. If another one is, this does not return.
 pub fn seize() -> bool {
     cpu::interrupts_off();
     let me = stacks::current_cpu() + 1;

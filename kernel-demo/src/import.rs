@@ -7,8 +7,8 @@
 //! and goes on with what is missing. It tells files apart by path, kind, mode and size; whether their bytes are right
 //! is for `phase=verify` to say.
 //!
-//! All CPUs take part: each takes the next entry of the archive, writes its content, and puts it into the catalogue; see
-//! `team` for what is done side by side.
+//! All CPUs take part: each takes the next entry of the archive, writes its content, and puts it into the catalogue;
+//! see `team` for what is done side by side.
 
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 

@@ -1,8 +1,8 @@
 //! A bare-metal kernel for QEMU's q35 and microvm machines that keeps real files on a virtio disk.
 //!
-//! One half is the platform: boot, all CPUs, memory, traps, time, PCI and an asynchronous, polled virtio block driver. The
-//! only interrupts are those of each CPU's timer. A run is controlled by words on the kernel's command line and ends with
-//! a status that says what happened ([`outcome`]).
+//! One half is the platform: boot, all CPUs, memory, traps, time, PCI and an asynchronous, polled virtio block driver.
+//! The only interrupts are those of each CPU's timer. A run is controlled by words on the kernel's command line and
+//! ends with a status that says what happened ([`outcome`]).
 //!
 //! | module       | what                                                     | unsafe because of             |
 //! |--------------|----------------------------------------------------------|-------------------------------|
@@ -23,9 +23,10 @@
 //! | `simple_disk`| the same over the driver of `virtio-drivers`             | buffers that a device writes  |
 //!
 //! The other half is the demonstration, without unsafe code: `phase` finds the disks, `store_disk` chooses driver and
-//! partition, `volume` and `platform` are what the store needs and gets, `archive` reads the input, `import` and `verify`
-//! do the work on all CPUs under the rules of `team`, `fate` says what becomes of the files, `report` and `failure` tell
-//! the host. `probe` measures how much stack the store's calls take. `shell` lets a person do all of this.
+//! partition, `volume` and `platform` are what the store needs and gets, `archive` reads the input, `import` and
+//! `verify` do the work on all CPUs under the rules of `team`, `fate` says what becomes of the files, `report` and
+//! `failure` tell the host. `probe` measures how much stack the store's calls take. `shell` lets a person do all of
+//! this.
 //!
 //! `acpi` counts the CPUs, and `interrupts` what their timers do. Everything else is safe code. Locks are leaves, taken
 //! while no other one is held, except that a disk's may be held when the console's is taken, and those of `team`, which

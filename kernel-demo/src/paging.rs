@@ -130,8 +130,8 @@ pub fn init() {
         let page = (guard - IMAGE_BASE) / PAGE_BYTES;
         IMAGE[page / 512].set(page % 512, 0);
     }
-    // Executability is the AND of all levels, so the entries above fine tables must not forbid it, not even for a moment:
-    // this code is itself looked up through them.
+    // Executability is the AND of all levels, so the entries above fine tables must not forbid it, not even for a
+    // moment: this code is itself looked up through them.
     PDS[0].set(0, LOW.addr() | PRESENT | WRITABLE);
     for (index, table) in IMAGE.iter().enumerate() {
         PDS[0].set(1 + index, table.addr() | PRESENT | WRITABLE);

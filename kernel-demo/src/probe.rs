@@ -1,9 +1,9 @@
 #![forbid(unsafe_code)]
 //! The word `phase=stack`: how many bytes of the stack each call of the store takes.
 //!
-//! On the disk `store`, which is formatted if it is blank, and mounted otherwise: what `format` and `mount` take comes out
-//! of two boots. Of calls that are made often the largest figure counts. The last block of a boot becomes the root, which
-//! the next one reads from the disk. What is on the disk afterwards is of no use to the other phases.
+//! On the disk `store`, which is formatted if it is blank, and mounted otherwise: what `format` and `mount` take comes
+//! out of two boots. Of calls that are made often the largest figure counts. The last block of a boot becomes the root,
+//! which the next one reads from the disk. What is on the disk afterwards is of no use to the other phases.
 
 use alloc::vec::Vec;
 

@@ -8,13 +8,13 @@
 //!   no other way. All else is as asynchronous as the contract of `Device` wants it, and limited in time.
 //!
 //! Two things that `VirtIOBlk` gets wrong for a store are put right here. Its `flush` answers `Ok` on a device that
-//! cannot flush: here such a device answers `Unsupported`. And it may fail to notify the device of a request, as nothing
-//! orders its look at the device's flag after its own store of the index: if nothing ends for a while, the disk reads a
-//! sector of its own, which notifies the device of both.
+//! cannot flush: here such a device answers `Unsupported`. And it may fail to notify the device of a request, as
+//! nothing orders its look at the device's flag after its own store of the index: if nothing ends for a while, the disk
+//! reads a sector of its own, which notifies the device of both.
 //!
-//! Invariants: a slot is busy from the moment its buffer is given to the device until the device returns it or is reset;
-//! unless it is the driver's own it then holds the request that owns the buffer. What the device writes (tokens) is
-//! compared, never used as an index. Lock order: disk, then console.
+//! Invariants: a slot is busy from the moment its buffer is given to the device until the device returns it or is
+//! reset; unless it is the driver's own it then holds the request that owns the buffer. What the device writes (tokens)
+//! is compared, never used as an index. Lock order: disk, then console.
 
 use alloc::boxed::Box;
 use core::ptr::NonNull;

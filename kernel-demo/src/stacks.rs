@@ -1,8 +1,9 @@
 //! Where the stacks are.
 //!
 //! Each CPU has one main stack and one stack for each kind of fatal trap, so that a trap can be reported even when the
-//! main stack is what broke; and one for the timer's interrupts, so that they take nothing of what they interrupt. Below each stack lies a guard page, which `paging::init` unmaps: an overflow is a page
-//! fault and never silent damage.
+//! main stack is what broke; and one for the timer's interrupts, so that they take nothing of what they interrupt.
+//! Below each stack lies a guard page, which `paging::init` unmaps: an overflow is a page fault and never silent
+//! damage.
 //!
 //! ```text
 //! | guard | main stack | guard | trap stack 0 | guard | trap stack 1 | ...      one such row per CPU
@@ -10,9 +11,9 @@
 //!
 //! The bytes belong to the CPUs. Nobody makes references to them.
 //!
-//! How deep a stack has been is seen from paint: words of a pattern, put where the stack has not been yet. [`paint`] does
-//! so for the rest of the CPU's main stack, and [`deepest`] looks how much of it is left; [`measure`] does both around
-//! one call. Interrupts and traps have stacks of their own and leave no trace.
+//! How deep a stack has been is seen from paint: words of a pattern, put where the stack has not been yet. [`paint`]
+//! does so for the rest of the CPU's main stack, and [`deepest`] looks how much of it is left; [`measure`] does both
+//! around one call. Interrupts and traps have stacks of their own and leave no trace.
 
 use core::arch::asm;
 use core::cell::UnsafeCell;
@@ -92,8 +93,8 @@ const MEASURED_BYTES: usize = 32 << 10;
 #[inline(never)]
 fn paint_from(start: usize) -> usize {
     let end: usize;
-    // SAFETY: `start` lies on the main stack that this CPU runs on, above its guard page and below the stack pointer, and
-    // nothing below the stack pointer is in use: there is no red zone, interrupts have other stacks, and nothing is
+    // SAFETY: `start` lies on the main stack that this CPU runs on, above its guard page and below the stack pointer,
+    // and nothing below the stack pointer is in use: there is no red zone, interrupts have other stacks, and nothing is
     // pushed in between.
     unsafe {
         asm!(

@@ -2,8 +2,8 @@
 //!
 //! No exception is expected, so none is handled: the handler prints what happened and exits with
 //! [`Outcome::Exception`]. Five of them (see [`STACK_OF`]) run on stacks of their own, because they come when the stack
-//! in use may be the problem, or at any instruction. A fault while a fault is being reported exits at once. The CPU that
-//! ends the run stops the others with a non-maskable interrupt.
+//! in use may be the problem, or at any instruction. A fault while a fault is being reported exits at once. The CPU
+//! that ends the run stops the others with a non-maskable interrupt.
 //!
 //! Interrupts come from the timer of each CPU alone; they are handled on a stack of their own, and return.
 //!
@@ -126,7 +126,8 @@ extern "C" {
     static trap_stubs: u8;
 }
 
-/// Loads the tables on CPU `cpu`, which must be the one that calls. CPU 0, which comes first, also fills the shared table.
+/// Loads the tables on CPU `cpu`, which must be the one that calls. CPU 0, which comes first, also fills the shared
+/// table.
 ///
 /// # Panics
 /// If `cpu` is not below [`MAX_CPUS`].

@@ -12,7 +12,8 @@
 //! @repaired what=superblock copy=0          a damaged copy (superblock, header) that the other one made good
 //! @full need=66 room=10                     what a file on a full volume needed, and what there was, in blocks; also
 //!                                           files and bytes, which are what was imported and committed before
-//! @cpu number=1 ticks=300 deferred=5 intruded=0     one processor: the interrupts of its timer, how many of them waited
+//! @cpu number=1 ticks=300 deferred=5 intruded=0     one processor: the interrupts of its timer, how many of them
+//! waited
 //!                                           for the end of a critical section, and how many came inside one; also
 //!                                           stack, the most bytes that its stack has held
 //! @stack call=commit bytes=2000             the most bytes of the stack that a call of the store has taken

@@ -25,8 +25,8 @@ const SHOWN_FAULTS: usize = 8;
 pub enum Expected {
     /// Every file of the archive, unchanged.
     AsImported,
-    /// Some files of the archive, unchanged: the machine was switched off during the import. One copy of a superblock or
-    /// header may then be older than the other.
+    /// Some files of the archive, unchanged: the machine was switched off during the import. One copy of a superblock
+    /// or header may then be older than the other.
     PartAsImported,
     /// What the kernel's verification leaves: every third file deleted, every fifth rewritten.
     AfterChanges,

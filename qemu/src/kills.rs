@@ -114,8 +114,8 @@ impl Killing {
         Self { hits: 0, misses: 0, acknowledged: None, words }
     }
 
-    /// Boots the import, or what is left of it, with a kill if there is a moment for it, and compares what is found with
-    /// what was acknowledged.
+    /// Boots the import, or what is left of it, with a kill if there is a moment for it, and compares what is found
+    /// with what was acknowledged.
     fn boot(&mut self, demo: &Demo<'_>, bench: &Bench, moment: Option<Moment>) -> Result<Run> {
         let mut plan = demo.plan_boot(Phase::Import, &[]);
         plan.words.extend(self.words.iter().cloned());
@@ -166,7 +166,8 @@ impl Killing {
     }
 }
 
-/// Kills the import at each of these moments, then lets it end, and adds that to the report. The last run, if all is well.
+/// Kills the import at each of these moments, then lets it end, and adds that to the report. The last run, if all is
+/// well.
 pub fn import(
     demo: &Demo<'_>,
     bench: &Bench,

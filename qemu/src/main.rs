@@ -137,7 +137,9 @@ pub struct DemoArgs {
     #[arg(
         long,
         value_name = "NAME",
-        conflicts_with_all = ["input", "size", "disk", "memory", "sector", "flip", "force_format", "kill_after", "server"]
+        conflicts_with_all = [
+            "input", "size", "disk", "memory", "sector", "flip", "force_format", "kill_after", "server",
+        ]
     )]
     pub scenario: Option<String>,
     /// Print the names of the scenarios and stop
@@ -168,8 +170,8 @@ pub struct BootArgs {
     /// Seconds of silence after which the kernel counts as hung
     #[arg(long, value_name = "SECONDS", default_value_t = 90, value_parser = clap::value_parser!(u64).range(1..=86400))]
     pub timeout: u64,
-    /// Build the kernel as it is done where rustup lacks the target: by a compiler of the system that has the sources of
-    /// Rust's library (Debian's is installed if need be). ARENITE_BUILD_STD=1 does the same
+    /// Build the kernel as it is done where rustup lacks the target: by a compiler of the system that has the sources
+    /// of Rust's library (Debian's is installed if need be). ARENITE_BUILD_STD=1 does the same
     #[arg(long)]
     pub build_std: bool,
     /// Show the kernel's output

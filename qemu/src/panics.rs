@@ -1,8 +1,8 @@
 //! Counts the calls of panics that the compiler leaves in the core, function by function.
 //!
-//! The core is compiled, optimised, to assembler text for the kernel's target, and each call of one of the panic functions
-//! of Rust's core library is put down to the function that it stands in. No function of mount, replay and decoding may
-//! have one: no image, whatever its bytes, can then make a kernel panic there.
+//! The core is compiled, optimised, to assembler text for the kernel's target, and each call of one of the panic
+//! functions of Rust's core library is put down to the function that it stands in. No function of mount, replay and
+//! decoding may have one: no image, whatever its bytes, can then make a kernel panic there.
 
 use crate::setup::KERNEL_TARGET;
 use crate::tools::{self, cargo};

@@ -1,5 +1,5 @@
-//! A block server between QEMU and the disk: every write and flush of the guest passes through this process, in a thread
-//! of its own, and is recorded with its issue and its completion.
+//! A block server between QEMU and the disk: every write and flush of the guest passes through this process, in a
+//! thread of its own, and is recorded with its issue and its completion.
 //!
 //! The server uses the runner's own open file of the disk, and so its lock. It runs from before the first boot until
 //! after the last one, because one record spans them all.
@@ -39,8 +39,8 @@ pub struct BlockServer {
 }
 
 impl BlockServer {
-    /// Serves an open image, which stays locked by its owner, as the script says. Socket and trace are put into the work
-    /// directory.
+    /// Serves an open image, which stays locked by its owner, as the script says. Socket and trace are put into the
+    /// work directory.
     pub fn start(disk: &File, dir: &WorkDir, script: Script) -> Result<Self> {
         let mut socket = dir.file("disk.sock");
         if socket.as_os_str().len() > MAX_SOCKET_PATH_BYTES {

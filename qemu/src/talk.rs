@@ -1,5 +1,5 @@
-//! The scenario `shell`: a made-up person at a pseudo-terminal talks to the kernel through `cargo demo --shell`, as a real
-//! one would.
+//! The scenario `shell`: a made-up person at a pseudo-terminal talks to the kernel through `cargo demo --shell`, as a
+//! real one would.
 
 use crate::demo::Bench;
 use anyhow::Result;

@@ -1,5 +1,5 @@
-//! The user's terminal in raw mode: every key goes to the guest as it is, and nothing is shown but what the guest sends.
-//! The mode goes back to what it was when the value is dropped, after a panic too.
+//! The user's terminal in raw mode: every key goes to the guest as it is, and nothing is shown but what the guest
+//! sends. The mode goes back to what it was when the value is dropped, after a panic too.
 
 #[cfg(unix)]
 pub use unix::{columns, Raw};

@@ -183,8 +183,8 @@ fn boot_build_std(root: &Path) -> Result<Outcome> {
     }
 }
 
-/// The core's hand-out of buffers and its epochs under the model checker loom. Its flag gets a target folder of its own, so
-/// that nothing else is built anew.
+/// The core's hand-out of buffers and its epochs under the model checker loom. Its flag gets a target folder of its
+/// own, so that nothing else is built anew.
 fn check_loom(root: &Path) -> Result<Outcome> {
     let mut command = cargo(root);
     command.args(["test", "--package", "arenite-core", "--release", "--lib", "--target-dir"]);
@@ -193,7 +193,8 @@ fn check_loom(root: &Path) -> Result<Outcome> {
     Ok(Outcome::Pass(String::new()))
 }
 
-/// The core's unit tests on a target without 64-bit pointers. It brings its own libc and linker, so it runs on any x86 host.
+/// The core's unit tests on a target without 64-bit pointers. It brings its own libc and linker, so it runs on any x86
+/// host.
 fn check_32_bit(root: &Path) -> Result<Outcome> {
     with_target(root, TARGET_32_BIT, || {
         let mut command = cargo(root);

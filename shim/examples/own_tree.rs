@@ -1,6 +1,6 @@
-//! A structure of one's own under the whole harness: a linked list of numbers, copied on write, newest first. Each node is
-//! a block with one number and the pointer to the next one; a change puts a number in front or drops everything behind
-//! the third node. `cargo run --release -p arenite-shim --example own_tree`
+//! A structure of one's own under the whole harness: a linked list of numbers, copied on write, newest first. Each node
+//! is a block with one number and the pointer to the next one; a change puts a number in front or drops everything
+//! behind the third node. `cargo run --release -p arenite-shim --example own_tree`
 
 use arenite_core::format::RawPtr;
 use arenite_core::{Allocate, BlockPtr, Class, Error, Roots, Store};

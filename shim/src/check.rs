@@ -3,8 +3,8 @@
 //! What the allocation logs say is compared with what the caller can reach: every block of an arena must be either free
 //! or exactly one of reachable, part of a log, or one of the two at the arena's end that are never handed out.
 //!
-//! The core has a check of its own. That there are two on purpose is what makes either a test of the other: where a store is
-//! mounted, its check must find nothing that this one does not.
+//! The core has a check of its own. That there are two on purpose is what makes either a test of the other: where a
+//! store is mounted, its check must find nothing that this one does not.
 #![forbid(unsafe_code)]
 
 use crate::image::ReadAt;

@@ -6,10 +6,10 @@
 //!
 //! - Up to [`Limits::exhaustive_writes`] writes, every combination of choices is visited: every subset of the writes,
 //!   every tear of each, and for writes to one place every order.
-//! - Beyond that: every subset of up to [`Limits::subset_writes`] writes, each whole; for still more writes every prefix
-//!   in the order of issue, the loss of every single write and every pair, every single survivor, and
-//!   [`Limits::samples`] subsets at random. And one write torn at a time, the others all present or all absent: of up to
-//!   six sectors every combination, of more every prefix, every suffix and every single sector.
+//! - Beyond that: every subset of up to [`Limits::subset_writes`] writes, each whole; for still more writes every
+//!   prefix in the order of issue, the loss of every single write and every pair, every single survivor, and
+//!   [`Limits::samples`] subsets at random. And one write torn at a time, the others all present or all absent: of up
+//!   to six sectors every combination, of more every prefix, every suffix and every single sector.
 //!
 //! What the device promises is in [`Contract`]: a device that promises more has fewer states.
 #![forbid(unsafe_code)]

@@ -1,7 +1,7 @@
 //! Several threads on one store: some change and read blocks, one commits, one only steps.
 //!
-//! What is recorded is what the device saw, in the order in which it saw it; no two runs are the same. Every offence (wrong
-//! content, content of a block that somebody else got, an error that must not be) is a panic.
+//! What is recorded is what the device saw, in the order in which it saw it; no two runs are the same. Every offence
+//! (wrong content, content of a block that somebody else got, an error that must not be) is a panic.
 #![forbid(unsafe_code)]
 
 use crate::client::{write_node, Shape, Slots, Version, FAN};
@@ -93,8 +93,8 @@ impl Shared<'_, '_, '_> {
         self.count(1);
     }
 
-    /// The owner may free the block meanwhile, and somebody may get it: then there is an error, and never other content.
-    /// Inside an epoch, nobody gets it.
+    /// The owner may free the block meanwhile, and somebody may get it: then there is an error, and never other
+    /// content. Inside an epoch, nobody gets it.
     fn read_other(&self, thread: usize, slot: usize, inside: bool) {
         let _worker = inside.then(|| self.store.enter(thread as u32).unwrap());
         // Whoever is inside must not wait for somebody who may wait for limbo.

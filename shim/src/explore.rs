@@ -1,12 +1,13 @@
 //! From recordings to counts: enumerates the crash states of every epoch, judges what is distinct once, and counts.
 //!
-//! States that agree in all that the judge reads are judged once ([`crate::memo`]), so that a state costs a few look-ups
-//! unless it is new. What is reported as the number of *mount images* is stricter: states that differ in what mount alone
-//! reads.
+//! States that agree in all that the judge reads are judged once ([`crate::memo`]), so that a state costs a few
+//! look-ups unless it is new. What is reported as the number of *mount images* is stricter: states that differ in what
+//! mount alone reads.
 //!
-//! Every state that is new is mounted, its content and its space are compared. The further commit is tried once for each
-//! mount image: all that the store does follows from what it reads, and of what is read after mount, every block has
-//! been compared with the model. (So states that differ in blocks which no commit reaches are not worth a second one.)
+//! Every state that is new is mounted, its content and its space are compared. The further commit is tried once for
+//! each mount image: all that the store does follows from what it reads, and of what is read after mount, every block
+//! has been compared with the model. (So states that differ in blocks which no commit reaches are not worth a second
+//! one.)
 //!
 //! Every `deep_every`-th further commit (with the repairs that it begins with) is recorded, and its crash states are
 //! enumerated in turn.

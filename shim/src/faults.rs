@@ -1,5 +1,5 @@
-//! A device that fails at one call: what a run notices, what the store does from then on, and what is left, mounted again
-//! at once and after a power cut.
+//! A device that fails at one call: what a run notices, what the store does from then on, and what is left, mounted
+//! again at once and after a power cut.
 //!
 //! 1. A write or flush that fails is noticed: an operation fails, and no commit that needed it is acknowledged.
 //! 2. From then on the store is read-only and says why; it refuses to allocate and to commit, and its generation stays.

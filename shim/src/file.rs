@@ -13,8 +13,8 @@
 //!
 //! # Direct input and output
 //! With [`FileOptions::direct`] the page cache is bypassed (`O_DIRECT`) if the file system can, and for as long as
-//! addresses, lengths and buffers are multiples of 4096 bytes. The first transfer that is not switches to the page cache
-//! for good, so that the two ways are never mixed for long; [`FileDevice::is_direct`] tells.
+//! addresses, lengths and buffers are multiples of 4096 bytes. The first transfer that is not switches to the page
+//! cache for good, so that the two ways are never mixed for long; [`FileDevice::is_direct`] tells.
 //!
 //! # A flush that failed
 //! Linux forgets what it could not write, and answers the next `fdatasync` with success. So here no flush succeeds
@@ -192,8 +192,8 @@ impl<'m> FileDevice<'m> {
         self.direct.load(Ordering::Relaxed)
     }
 
-    /// Writes bytes at once, beside the queue. [`DeviceError::Io`] if they are not all inside, or the device may only be
-    /// read.
+    /// Writes bytes at once, beside the queue. [`DeviceError::Io`] if they are not all inside, or the device may only
+    /// be read.
     pub fn write_at(&self, addr: u64, bytes: &[u8]) -> Result<(), DeviceError> {
         if self.geometry.read_only || out_of_range(self.geometry.len_bytes, addr, bytes.len()) {
             return Err(DeviceError::Io);

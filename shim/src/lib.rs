@@ -4,8 +4,8 @@
 //!
 //! - Devices: [`FileDevice`] (files and block devices of the host), [`MemDevice`] (a [`Disk`] in memory), and wrappers
 //!   that fail on demand ([`faulty::Faulty`]) or write down what happens ([`record::Recorder`]).
-//! - Around a store: [`memory_box`] (its memory, on the heap), [`HostPlatform`], [`threads`], [`check`] (whether what is
-//!   free and what is reachable agree).
+//! - Around a store: [`memory_box`] (its memory, on the heap), [`HostPlatform`], [`threads`], [`check`] (whether what
+//!   is free and what is reachable agree).
 //! - Crash states: [`workload`] records what a store does, [`trace`] cuts the record at the flushes, [`crash`]
 //!   enumerates what a crash may leave, [`oracle`] judges each of them, [`explore`] does all of that and counts.
 //! - For programs that want a block device: [`nbd`], a server of one, which records and misbehaves as it is told.

@@ -1,7 +1,8 @@
 //! Verdicts by what was read: of crash states that agree in all that the judge reads, only the first is judged.
 //!
 //! The judge is deterministic: where it reads next follows from what it has read so far. So its runs over the states of
-//! one epoch form a tree. A node names the sectors that are read next, an edge what was found there, a leaf the verdict:
+//! one epoch form a tree. A node names the sectors that are read next, an edge what was found there, a leaf the
+//! verdict:
 //!
 //! ```text
 //!   superblock 0 --- old --- header 0 --- old ---> shows 4
@@ -9,8 +10,8 @@
 //!                \-- new --- ...                                  ---> shows 5
 //! ```
 //!
-//! A state that finds its way to a leaf costs a few look-ups. Sectors that are never read never tell states apart, which is
-//! exactly what must not be counted twice.
+//! A state that finds its way to a leaf costs a few look-ups. Sectors that are never read never tell states apart,
+//! which is exactly what must not be counted twice.
 #![forbid(unsafe_code)]
 
 use crate::crash::{Choice, CrashSpace};

@@ -3,10 +3,10 @@
 //! A state is good when
 //! 1. mount succeeds;
 //! 2. it shows one of the commits that the model knows, whole: roots, generation, and every block's content;
-//! 3. the free map is the complement of what is reachable, the logs, and the two blocks at each arena's end, both on disk
-//!    and in the store;
-//! 4. a further commit works; after it, both copies of everything are good, the bare rule of the original reads the same
-//!    free space as the sealed one, and a remount shows the new commit, whole, with its space exact.
+//! 3. the free map is the complement of what is reachable, the logs, and the two blocks at each arena's end, both on
+//!    disk and in the store;
+//! 4. a further commit works; after it, both copies of everything are good, the bare rule of the original reads the
+//!    same free space as the sealed one, and a remount shows the new commit, whole, with its space exact.
 //!
 //! Whether the commit that is shown is one that may be shown is for the caller to say.
 #![forbid(unsafe_code)]

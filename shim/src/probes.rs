@@ -1,5 +1,5 @@
-//! Two guarantees that no crash state shows: a lost write of a log is noticed, and what a reader may reach stays. Each says
-//! what is wrong, if anything is.
+//! Two guarantees that no crash state shows: a lost write of a log is noticed, and what a reader may reach stays. Each
+//! says what is wrong, if anything is.
 #![forbid(unsafe_code)]
 
 use crate::check::{RawVolume, Rule};
@@ -51,9 +51,9 @@ fn without_first_range(page: &[u8], raw: &RawVolume) -> Option<Vec<u8>> {
     Some(stale)
 }
 
-/// Somebody inside an epoch reads what others free meanwhile: a block that no commit had yet, and one that a commit had. Both
-/// must stay as they are until that reader has left, however much the others allocate. The former is on the device
-/// already if `written`, and only in the cache otherwise.
+/// Somebody inside an epoch reads what others free meanwhile: a block that no commit had yet, and one that a commit
+/// had. Both must stay as they are until that reader has left, however much the others allocate. The former is on the
+/// device already if `written`, and only in the cache otherwise.
 pub fn grace(written: bool) -> Result<(), String> {
     let disk = Arc::new(Disk::zeroed(64 * 2048));
     format_disk(&disk, 1).map_err(|error| error.to_string())?;

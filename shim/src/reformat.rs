@@ -1,7 +1,7 @@
 //! A format that is cut off: the one operation after which a mount may show nothing.
 //!
-//! At any point of a format over an old volume, a mount shows the old volume whole, or the new one, which is empty, or says
-//! that there is none. Once the format is done, it shows the new one. In every case another format works.
+//! At any point of a format over an old volume, a mount shows the old volume whole, or the new one, which is empty, or
+//! says that there is none. Once the format is done, it shows the new one. In every case another format works.
 #![forbid(unsafe_code)]
 
 use crate::check::check_volume;

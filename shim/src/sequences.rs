@@ -1,7 +1,7 @@
 //! Every sequence of so many operations of the store's public interface.
 //!
-//! A sequence is a number: its digits, the first operation last, name the operations. Each begins on a volume that holds
-//! something and was mounted just now, and ends with a commit, so that what was left open is there to be judged.
+//! A sequence is a number: its digits, the first operation last, name the operations. Each begins on a volume that
+//! holds something and was mounted just now, and ends with a commit, so that what was left open is there to be judged.
 #![forbid(unsafe_code)]
 
 use crate::client::{Client, Shape, Slots, Version};
@@ -210,8 +210,8 @@ impl Sequence {
         if let Some(slot) = Self::slot(client, true, false) {
             client.delete(slot)?;
         }
-        // A commit that began earlier does not end while somebody is inside who may read what it freed. Who wants the next
-        // one leaves then; otherwise it stays until that is durable.
+        // A commit that began earlier does not end while somebody is inside who may read what it freed. Who wants the
+        // next one leaves then; otherwise it stays until that is durable.
         let leave = |steps| {
             if steps == PATIENCE_STEPS {
                 worker = None;

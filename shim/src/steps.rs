@@ -177,8 +177,8 @@ impl<T: Tree> Script for Work<T> {
     }
 }
 
-/// Every rung, on a structure of the user's own: crash states at 2 KiB and at 16 KiB, an error at every call, generations
-/// that overlap with completions in any order. `seeds` is how many recordings of each kind.
+/// Every rung, on a structure of the user's own: crash states at 2 KiB and at 16 KiB, an error at every call,
+/// generations that overlap with completions in any order. `seeds` is how many recordings of each kind.
 pub fn climb<T: Tree + 'static>(shape: &T::Shape, seeds: u64, setup: &Setup) -> Vec<Row>
 where
     T::Shape: 'static,

@@ -1,7 +1,7 @@
 //! What a device saw, and what a crash may leave of it.
 //!
-//! A [`Trace`] is the sequence of writes issued, completions delivered, flushes issued and flushes completed, with marks
-//! that say how far the user's commits were. [`Trace::epochs`] cuts it at the completed flushes:
+//! A [`Trace`] is the sequence of writes issued, completions delivered, flushes issued and flushes completed, with
+//! marks that say how far the user's commits were. [`Trace::epochs`] cuts it at the completed flushes:
 //!
 //! ```text
 //!   issue w1   issue w2   done w1   flush f   issue w3   done f     done w2 ...
@@ -14,8 +14,8 @@
 //! sector, any of the pending ones (statements 1 to 3 of the contract in `arenite_core::device`).
 //!
 //! # Why one set of pending writes an epoch is enough
-//! Writes only become pending during an epoch, and commits only become acknowledged or begun. What a crash in the middle
-//! may leave, a crash at the end may leave too, and there the demand is stricter: more is acknowledged, and a
+//! Writes only become pending during an epoch, and commits only become acknowledged or begun. What a crash in the
+//! middle may leave, a crash at the end may leave too, and there the demand is stricter: more is acknowledged, and a
 //! commit that was not begun when the crash came has written nothing that could show.
 #![forbid(unsafe_code)]
 

@@ -6,8 +6,8 @@
 //!   Log     what each commit held           written by the script, read by the oracle
 //! ```
 //!
-//! The harness never looks into the blocks of a tree. It asks for the content (to compare with what was committed), for the
-//! addresses of all blocks (to compare with the free map), and for one change more (to see that work goes on).
+//! The harness never looks into the blocks of a tree. It asks for the content (to compare with what was committed), for
+//! the addresses of all blocks (to compare with the free map), and for one change more (to see that work goes on).
 #![forbid(unsafe_code)]
 
 use crate::record::Tape;
@@ -19,16 +19,16 @@ use std::sync::Arc;
 
 /// A structure on a store.
 ///
-/// All block contents must follow from the calls made (no clocks, no randomness but that of `rng`), so that a state can be
-/// judged again by its name.
+/// All block contents must follow from the calls made (no clocks, no randomness but that of `rng`), so that a state can
+/// be judged again by its name.
 pub trait Tree: Sized {
     /// What [`Tree::open`] must know: sizes, options; often `()`.
     type Shape: Clone + Send + Sync;
     /// All that a user of the structure can see.
     type Content: Clone + PartialEq + std::fmt::Debug + Send + Sync;
 
-    /// Opens what the newest commit of the store shows, the empty structure if it has no root. Must read every block that
-    /// can be reached; an error says what is wrong.
+    /// Opens what the newest commit of the store shows, the empty structure if it has no root. Must read every block
+    /// that can be reached; an error says what is wrong.
     fn open(shape: &Self::Shape, store: &Store<'_, '_>) -> Result<Self, String>;
 
     /// What the structure holds, changes that are not committed included.

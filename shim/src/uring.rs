@@ -4,17 +4,17 @@
 //!   submit, flush --> a slot of the table, an entry of the submission ring --> kernel --> completion ring --> poll
 //! ```
 //!
-//! The kernel reads and writes the buffers by itself while the request lies in its slot, as a disk controller does in a bare
-//! machine; so this device serves memory that lives for ever (`'static`) and no other, and a buffer leaves its slot only
-//! when the kernel has said that it is done with it.
+//! The kernel reads and writes the buffers by itself while the request lies in its slot, as a disk controller does in a
+//! bare machine; so this device serves memory that lives for ever (`'static`) and no other, and a buffer leaves its
+//! slot only when the kernel has said that it is done with it.
 //!
-//! Transfers past the page cache (`O_DIRECT`) if [`FileOptions::direct`] asks for it; opening fails where the file system
-//! cannot, and a request that is not aligned fails by itself. A flush is `fdatasync`; once one has failed none succeeds any
-//! more, because Linux forgets what it could not write. Transfers that come back short are continued.
+//! Transfers past the page cache (`O_DIRECT`) if [`FileOptions::direct`] asks for it; opening fails where the file
+//! system cannot, and a request that is not aligned fails by itself. A flush is `fdatasync`; once one has failed none
+//! succeeds any more, because Linux forgets what it could not write. Transfers that come back short are continued.
 //!
 //! # Invariant
-//! Slot `i` of the table is occupied exactly while the kernel has an entry with user data `i`. The entry's list of buffers
-//! lies on the heap in that slot and is not touched while the kernel has it.
+//! Slot `i` of the table is occupied exactly while the kernel has an entry with user data `i`. The entry's list of
+//! buffers lies on the heap in that slot and is not touched while the kernel has it.
 //!
 //! # Lock order
 //! One lock, a leaf, held while entries are put in and taken out; the system call that hands them over never waits.
@@ -43,8 +43,8 @@ enum Job {
     Flush(FlushTag),
 }
 
-// SAFETY: the pointers in `buffers` are those of the buffers that the request beside them owns, which may be sent between
-// threads; nothing is reached through them but by the kernel.
+// SAFETY: the pointers in `buffers` are those of the buffers that the request beside them owns, which may be sent
+// between threads; nothing is reached through them but by the kernel.
 unsafe impl Send for Job {}
 
 struct Ring {
@@ -69,7 +69,8 @@ impl UringDevice {
     /// Opens a file that exists and locks it against other users (advisory: `flock`), shared if for reading only.
     ///
     /// # Errors
-    /// [`OpenError`]; also where the kernel has no io_uring, or the file system no direct transfers and they were asked for.
+    /// [`OpenError`]; also where the kernel has no io_uring, or the file system no direct transfers and they were asked
+    /// for.
     pub fn open(path: &Path, options: FileOptions) -> Result<Self, OpenError> {
         let mut how = OpenOptions::new();
         how.read(true).write(!options.read_only);
@@ -155,8 +156,9 @@ impl Ring {
     fn push(&mut self, entry: &squeue::Entry) {
         loop {
             let mut queue = self.ring.submission();
-            // SAFETY: what the entry points to (the list of buffers, and the buffers) lies in the job's slot and in memory that
-            // lives for ever, and stays there until the kernel's completion for this slot was taken (the module's invariant).
+            // SAFETY: what the entry points to (the list of buffers, and the buffers) lies in the job's slot and in
+            // memory that lives for ever, and stays there until the kernel's completion for this slot was taken (the
+            // module's invariant).
             if unsafe { queue.push(entry) }.is_ok() {
                 return;
             }
@@ -265,7 +267,8 @@ impl std::fmt::Debug for UringDevice {
 }
 
 impl Drop for UringDevice {
-    /// Waits until the kernel is done with every buffer. Requests that it never gives back are leaked rather than freed.
+    /// Waits until the kernel is done with every buffer. Requests that it never gives back are leaked rather than
+    /// freed.
     fn drop(&mut self) {
         let ring = self.ring.get_mut().unwrap_or_else(PoisonError::into_inner);
         while ring.free.len() < ring.jobs.len() {

@@ -1,13 +1,13 @@
 //! Seeded work on a store, recorded: the raw material of crash states.
 //!
-//! A run formats a volume in memory, mounts it again and again, and in each of these lives changes slots of the structure
-//! in [`crate::client`] and commits. The model keeps what every commit holds. Commit number *n* carries *n* in the
-//! roots (`next_qid`), so that a mounted volume says which one it shows.
+//! A run formats a volume in memory, mounts it again and again, and in each of these lives changes slots of the
+//! structure in [`crate::client`] and commits. The model keeps what every commit holds. Commit number *n* carries *n*
+//! in the roots (`next_qid`), so that a mounted volume says which one it shows.
 //!
 //! What a run can do, as its [`Config`] says: change, delete and change again within one generation; work on the next
-//! generation while a commit is in flight; hold blocks that are being filled across a commit; settle, or leave the second
-//! copies to the next commit; fill the volume to the brim and empty it again; go down in the middle of a commit and mount
-//! again while the device still has its cache.
+//! generation while a commit is in flight; hold blocks that are being filled across a commit; settle, or leave the
+//! second copies to the next commit; fill the volume to the brim and empty it again; go down in the middle of a commit
+//! and mount again while the device still has its cache.
 #![forbid(unsafe_code)]
 
 use crate::check::{RawVolume, Rule, Unreadable};

@@ -1,5 +1,5 @@
-//! Several threads on one store: some change and read blocks, one commits, one only steps. Afterwards the volume must hold
-//! what the last commit held, and so must the crash states of the whole time.
+//! Several threads on one store: some change and read blocks, one commits, one only steps. Afterwards the volume must
+//! hold what the last commit held, and so must the crash states of the whole time.
 
 use arenite_shim::crash::Limits;
 use arenite_shim::crowd::{run, Plan};

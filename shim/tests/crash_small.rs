@@ -1,8 +1,8 @@
-//! Crash states at 2 KiB blocks: every subset and every tear of every flush epoch of up to four writes, and of larger ones
-//! every prefix, all single and pair losses, and every tear of a single write.
+//! Crash states at 2 KiB blocks: every subset and every tear of every flush epoch of up to four writes, and of larger
+//! ones every prefix, all single and pair losses, and every tear of a single write.
 //!
-//! A quick form: a seed or two of each configuration. `cargo crash` takes hundreds of them. The numbers of distinct images
-//! of what mount reads are asserted, so that the tests cannot shrink unnoticed.
+//! A quick form: a seed or two of each configuration. `cargo crash` takes hundreds of them. The numbers of distinct
+//! images of what mount reads are asserted, so that the tests cannot shrink unnoticed.
 
 use arenite_core::format::BlockSize;
 use arenite_core::{Error, FormatOptions, MountOptions, Roots, Store};
@@ -148,8 +148,8 @@ fn a_cut_off_format_leaves_the_old_volume_or_the_new_one_or_none() {
     assert!(seen.iter().all(|count| *count > 0), "{seen:?}");
 }
 
-/// What a mount shows after a format that was cut off: nothing (0), the old volume whole (1), or a new one (2). In every
-/// case another format must work.
+/// What a mount shows after a format that was cut off: nothing (0), the old volume whole (1), or a new one (2). In
+/// every case another format must work.
 fn what_is_there(disk: &Arc<Disk>, old: &Recording<Slots>) -> usize {
     let mut memory: Box<SmallMemory> = boxed_memory();
     let found = {

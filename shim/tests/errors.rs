@@ -96,8 +96,8 @@ fn run_for_a_while(store: &Store<'_, '_>) {
     }
 }
 
-/// One commit with the completion of one call held back: it must not be acknowledged before that arrived, and not at all
-/// if it is a failure in the end. Returns whether there was such a call before the acknowledgement.
+/// One commit with the completion of one call held back: it must not be acknowledged before that arrived, and not at
+/// all if it is a failure in the end. Returns whether there was such a call before the acknowledgement.
 fn withhold(base: &Arc<[u8]>, op: Op, index: u64, outcome: Result<(), DeviceError>) -> bool {
     let memory: Box<SmallMemory> = boxed_memory();
     let device = Faulty::new(MemDevice::new(Arc::new(Disk::over(Arc::clone(base))), MemOptions::default()), Vec::new());

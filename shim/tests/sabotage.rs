@@ -1,5 +1,5 @@
-//! Every guarantee of the core, broken on purpose: the tests must notice each. One test, because the switches are for the
-//! whole process.
+//! Every guarantee of the core, broken on purpose: the tests must notice each. One test, because the switches are for
+//! the whole process.
 
 mod common;
 

@@ -1,4 +1,5 @@
-//! Which block was met on the way, and how. Whether that agrees with the free space is for the check of `arenite-core` to say.
+//! Which block was met on the way, and how. Whether that agrees with the free space is for the check of `arenite-core`
+//! to say.
 
 use super::report::{finding as finding_of, Blocks, Report};
 use crate::progress::Progress;

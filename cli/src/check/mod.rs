@@ -8,8 +8,8 @@
 //!
 //! Mounting checks superblocks, headers and logs, and gives the free space. A walk from the root then meets every block
 //! that the structure on top uses, verifies its hash, and tells the check of `arenite-core` of it, which compares
-//! that with logs and free space. What that structure is shows in its first leaf; one that is not known is followed only as
-//! far as pivots lead, and the report says so.
+//! that with logs and free space. What that structure is shows in its first leaf; one that is not known is followed
+//! only as far as pivots lead, and the report says so.
 //!
 //! A second copy that is bad or behind is no damage: the next commit repairs it. Nor are blocks that a volume of the
 //! original has in use without reaching them: it loses some whenever it is stopped.

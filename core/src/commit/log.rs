@@ -125,8 +125,8 @@ impl<'m> Commit<'m> {
     }
 
     /// The log's last block, if it is better to append so many changes to the log than to write it anew: it would take
-    /// several blocks, it is not too long yet, it is sealed, the change is smaller than the whole, and the blocks are not
-    /// from what the log keeps back.
+    /// several blocks, it is not too long yet, it is sealed, the change is smaller than the whole, and the blocks are
+    /// not from what the log keeps back.
     pub(super) fn tail_to_append_to(&self, engine: &Engine<'m>, changes: u32) -> Option<u64> {
         let per_block = ranges_per_block(engine.size) as u32;
         let reserve = engine.arenas.log_reserve(self.arena);
@@ -157,8 +157,8 @@ impl<'m> Commit<'m> {
         Ok(self.submit_read(engine, tail_addr, slot))
     }
 
-    /// Writes the old last block with a link to the first fresh one. Only the chain pointer changes: it lies in the first
-    /// sector, so a torn write leaves the old link or the new one, and no reader of the old state follows either.
+    /// Writes the old last block with a link to the first fresh one. Only the chain pointer changes: it lies in the
+    /// first sector, so a torn write leaves the old link or the new one, and no reader of the old state follows either.
     pub(super) fn log_linked(&mut self, engine: &Engine<'m>, tail_addr: u64, log: NewLog) -> Result<Action<'m>, Error> {
         let Some(mut slot) = self.read.take() else { return Ok(Action::Wait) };
         let fault = |error| Error::format(tail_addr, error);

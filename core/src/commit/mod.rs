@@ -14,15 +14,15 @@
 //! superblock, and the other one is whole. E3 makes the second copies equal before the next E1 overwrites a first one;
 //! only then may what this commit freed be handed out again, so that the loss of either superblock costs nothing.
 //!
-//! A log whose ranges need several blocks is not written anew each time: fresh blocks with the changes are linked behind
-//! it. That rewrites the chain pointer of its last block in place, which no reader of the old state follows, because the
-//! header says how many blocks the log has. The log is written anew once it has more than twice the blocks that it needs.
-//! docs/DESIGN.md tells how the layout was chosen; the model in `model/` checks it.
+//! A log whose ranges need several blocks is not written anew each time: fresh blocks with the changes are linked
+//! behind it. That rewrites the chain pointer of its last block in place, which no reader of the old state follows,
+//! because the header says how many blocks the log has. The log is written anew once it has more than twice the blocks
+//! that it needs. docs/DESIGN.md tells how the layout was chosen; the model in `model/` checks it.
 //!
 //! # How it is driven
-//! [`Commit::next`] is called with the machine locked, does a bounded piece of work and says what to do with the device:
-//! submit a request, flush, or nothing for now. The caller does that without holding the lock, and reports back. Any
-//! number of callers may do so at once; one action is handed out at a time.
+//! [`Commit::next`] is called with the machine locked, does a bounded piece of work and says what to do with the
+//! device: submit a request, flush, or nothing for now. The caller does that without holding the lock, and reports
+//! back. Any number of callers may do so at once; one action is handed out at a time.
 //!
 //! # Lock order
 //! The machine's lock comes first; one arena's lock is taken under it.
@@ -253,8 +253,9 @@ impl<'m> Commit<'m> {
                     state.changes = 0;
                     state.rolled = generation;
                     state.rolling = true;
-                    // A commit of nothing but roots writes the header of one arena all the same: that headers and superblock
-                    // agree then proves that the superblock is the newest, when the other one cannot be read.
+                    // A commit of nothing but roots writes the header of one arena all the same: that headers and
+                    // superblock agree then proves that the superblock is the newest, when the other one cannot be
+                    // read.
                     state.must_rewrite |= roots_only && arena == 0;
                 });
             }

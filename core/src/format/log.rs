@@ -102,10 +102,10 @@ impl<'a> LogBlock<'a> {
     }
 }
 
-/// Makes `page` the log block that a header's seal names last, if its first entries still are what the seal vouches for:
-/// `before` is the chain digest of the blocks in front of it, and `addr` its address. The original, which knows no seal,
-/// adds to that block in place, overwriting the closing barrier or behind it; if it stops before it commits, what the
-/// seal vouches for is still there, under a wrong length and hash. Returns whether it was found; the page is then a
+/// Makes `page` the log block that a header's seal names last, if its first entries still are what the seal vouches
+/// for: `before` is the chain digest of the blocks in front of it, and `addr` its address. The original, which knows no
+/// seal, adds to that block in place, overwriting the closing barrier or behind it; if it stops before it commits, what
+/// the seal vouches for is still there, under a wrong length and hash. Returns whether it was found; the page is then a
 /// block that [`LogBlock::decode`] accepts, and otherwise as it was.
 pub fn restore_sealed(page: &mut [u8], size: BlockSize, before: u64, addr: u64, seal: &LogSeal) -> bool {
     let barrier = (seal.gen << 8) | u64::from(OP_BARRIER);

@@ -301,8 +301,8 @@ impl<'a> Pivot<'a> {
     }
 }
 
-/// Makes a pivot: children and messages, each in order of keys, in any interleaving. The page is a whole block whose old
-/// contents do not matter; it holds a pivot only after [`PivotBuilder::finish`].
+/// Makes a pivot: children and messages, each in order of keys, in any interleaving. The page is a whole block whose
+/// old contents do not matter; it holds a pivot only after [`PivotBuilder::finish`].
 #[derive(Debug)]
 pub struct PivotBuilder<'a> {
     header: &'a mut [u8; PIVOT_HEADER],

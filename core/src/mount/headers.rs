@@ -54,7 +54,8 @@ impl<'d, 'm> Mounting<'d, 'm> {
         Ok(())
     }
 
-    /// Counts all of an arena as in use that is damaged at a byte address. If its header is lost, it reaches up to the next.
+    /// Counts all of an arena as in use that is damaged at a byte address. If its header is lost, it reaches up to the
+    /// next.
     pub(super) fn give_up(&mut self, arena: usize, addr: u64) -> Result<(), Error> {
         let Some(engine) = &self.engine else { return Err(Error::NoBuffer) };
         let base = engine.arenas.base_addr(arena);

@@ -51,11 +51,11 @@ pub struct MountOptions {
     pub read_only: bool,
     /// Tell the device which blocks a commit has freed, if it understands that.
     pub discard: bool,
-    /// Mount although a header, log or root is damaged, for reading as far as pointers lead. Counts only with `read_only`. All of
-    /// an arena that is damaged counts as in use.
+    /// Mount although a header, log or root is damaged, for reading as far as pointers lead. Counts only with
+    /// `read_only`. All of an arena that is damaged counts as in use.
     pub damaged: bool,
-    /// Relaxations for which a call waits for a worker to leave its epoch before it returns [`Error::Stalled`]; 0 stands for
-    /// a million.
+    /// Relaxations for which a call waits for a worker to leave its epoch before it returns [`Error::Stalled`]; 0
+    /// stands for a million.
     pub patience_relaxations: u32,
 }
 
@@ -360,8 +360,8 @@ impl<'d, 'm> Mounting<'d, 'm> {
 }
 
 impl<'d, 'm> Mounting<'d, 'm> {
-    /// What the superblock points to must be in use. (Read without keeping what a killed original may still need, it may
-    /// not seem so.)
+    /// What the superblock points to must be in use. (Read without keeping what a killed original may still need, it
+    /// may not seem so.)
     fn check_roots(&mut self, engine: &Engine<'m>, head: &SuperHead) -> Result<(), Error> {
         for addr in [head.root_addr, head.deadlist_head.addr, head.deadlist_tail.addr] {
             if addr == NONE {
@@ -387,9 +387,9 @@ impl<'d, 'm> Mounting<'d, 'm> {
         Ok(())
     }
 
-    /// The second superblock is never newer than the first. If the first cannot be read, the second may be older than what
-    /// was acknowledged; then some header copy is not the one that it names. (A first superblock that can be read and is
-    /// none was torn, before anything was acknowledged by it.)
+    /// The second superblock is never newer than the first. If the first cannot be read, the second may be older than
+    /// what was acknowledged; then some header copy is not the one that it names. (A first superblock that can be read
+    /// and is none was torn, before anything was acknowledged by it.)
     fn check_superblock(&self, engine: &Engine<'m>) -> Result<(), Error> {
         let CopyState::Unreadable(cause) = self.supers[0] else { return Ok(()) };
         let agree = (0..engine.arenas.len()).all(|arena| engine.arenas.with(arena, |state, _| state.bad_copies == 0));

@@ -9,9 +9,9 @@ use crate::format::{BlockSize, Extension, FormatError, Superblock};
 use crate::memory::PROBE_LEN_BYTES;
 use crate::pool::Slot;
 
-/// Block sizes that a superblock at the end of the device may have, when the one at its start does not tell. Ascending: the
-/// place for a size smaller than the right one lies inside or behind the superblock, that for a larger one among the
-/// blocks of callers, who may have put anything there.
+/// Block sizes that a superblock at the end of the device may have, when the one at its start does not tell. Ascending:
+/// the place for a size smaller than the right one lies inside or behind the superblock, that for a larger one among
+/// the blocks of callers, who may have put anything there.
 const GUESSES: [u32; 6] = [2048, 4096, 8192, 16384, 32768, 65536];
 
 impl<'d, 'm> Mounting<'d, 'm> {

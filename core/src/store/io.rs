@@ -78,7 +78,8 @@ impl<'d, 'm> Store<'d, 'm> {
         });
     }
 
-    /// Keeps the promise for a request that was the first of the unsent ones; if it was refused again, it stays the first.
+    /// Keeps the promise for a request that was the first of the unsent ones; if it was refused again, it stays the
+    /// first.
     fn put_back(&self, refused: Option<Request<'m>>) {
         self.unsent.with(self.engine.platform, |unsent| {
             unsent.promised -= 1;

@@ -67,7 +67,8 @@ pub(crate) struct Engine<'m> {
     pub(crate) platform: &'m dyn Platform,
     /// Blocks that are part of a generation and not yet written, by the low bit of the generation.
     pub(crate) pending: [AtomicU32; 2],
-    /// What is queued now is of this batch: an odd number, two more each time that somebody waits for all that was queued.
+    /// What is queued now is of this batch: an odd number, two more each time that somebody waits for all that was
+    /// queued.
     pub(crate) batch: AtomicU32,
     #[cfg(feature = "trace")]
     pub(crate) trace: &'m crate::trace::Trace,
@@ -394,8 +395,8 @@ impl<'d, 'm> Store<'d, 'm> {
         }
     }
 
-    /// Begins to grow the volume to the present size of its device, in new arenas behind the old ones. Changes of callers
-    /// stay with the next commit.
+    /// Begins to grow the volume to the present size of its device, in new arenas behind the old ones. Changes of
+    /// callers stay with the next commit.
     ///
     /// # Errors
     /// [`Error::Geometry`] if the device has not grown enough for one more arena; [`Error::MemoryTooSmall`];

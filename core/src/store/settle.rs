@@ -1,11 +1,12 @@
 //! Waiting for what was begun, and the end of a store.
 //!
-//! Others may go on to enqueue and to commit for ever, so there need not be a moment at which nothing is queued or in flight.
-//! Whoever waits therefore waits for what there was when it began: blocks of the present batch and earlier ones (what is
-//! enqueued from then on is of the next batch, and comes behind them in the sync queue), and the commit in flight.
+//! Others may go on to enqueue and to commit for ever, so there need not be a moment at which nothing is queued or in
+//! flight. Whoever waits therefore waits for what there was when it began: blocks of the present batch and earlier ones
+//! (what is enqueued from then on is of the next batch, and comes behind them in the sync queue), and the commit in
+//! flight.
 //!
-//! Only frames of the cache hold blocks that wait to be written. A frame that holds none of those batches never will again,
-//! so one look at each, in order, with waits in between, is enough.
+//! Only frames of the cache hold blocks that wait to be written. A frame that holds none of those batches never will
+//! again, so one look at each, in order, with waits in between, is enough.
 
 use super::Store;
 use crate::error::Error;
@@ -33,9 +34,9 @@ pub(crate) struct Settling {
 }
 
 impl Store<'_, '_> {
-    /// Waits until everything that was enqueued before this call is written, and the commit that was in flight, if one was,
-    /// has written its second copies and released what it freed. What others do meanwhile is not waited for. This is no
-    /// commit.
+    /// Waits until everything that was enqueued before this call is written, and the commit that was in flight, if one
+    /// was, has written its second copies and released what it freed. What others do meanwhile is not waited for. This
+    /// is no commit.
     ///
     /// # Errors
     /// [`Error::Device`] if something failed meanwhile or before; [`Error::Stalled`].
@@ -75,8 +76,8 @@ impl Store<'_, '_> {
         (!in_flight).then_some(Ok(()))
     }
 
-    /// [`Store::unmount`] for a device that may never answer: gives up after so many relaxations in which nothing moved.
-    /// The store is then abandoned; the buffers in [`StillOwned`] stay with the device.
+    /// [`Store::unmount`] for a device that may never answer: gives up after so many relaxations in which nothing
+    /// moved. The store is then abandoned; the buffers in [`StillOwned`] stay with the device.
     ///
     /// # Errors
     /// [`StillOwned`] with the failure, if there was one, and what the device has not given back.

@@ -10,8 +10,9 @@ use crate::sync::Ordering;
 /// Blocks that one step takes out of limbo at most.
 const REAP_BUDGET: usize = 32;
 
-/// Steps or relaxations that a free takes before it adds to a limbo that is so full: none below `least`, then one, and four
-/// times as many with every eighth of what is left of its places. None when there is no place left: that wait is another.
+/// Steps or relaxations that a free takes before it adds to a limbo that is so full: none below `least`, then one, and
+/// four times as many with every eighth of what is left of its places. None when there is no place left: that wait is
+/// another.
 fn rounds(filled: u32, least: u32, places: u32) -> u32 {
     if filled < least || filled >= places {
         return 0;
@@ -21,8 +22,8 @@ fn rounds(filled: u32, least: u32, places: u32) -> u32 {
     1 << (2 * eighth)
 }
 
-/// A worker inside an epoch: no block that it can reach by pointers that it found after entering is handed out again until
-/// this is dropped. Keep it for one walk or one change, not for ever: see [`Store::enter`].
+/// A worker inside an epoch: no block that it can reach by pointers that it found after entering is handed out again
+/// until this is dropped. Keep it for one walk or one change, not for ever: see [`Store::enter`].
 pub struct Worker<'s> {
     engine: &'s Engine<'s>,
     index: usize,
@@ -41,12 +42,12 @@ impl core::fmt::Debug for Worker<'_> {
 }
 
 impl Store<'_, '_> {
-    /// Enters an epoch, for whoever follows pointers while others free what they lead to. Never waits. `worker` is the name
-    /// that others are told in [`Error::Stalled`] if this worker does not leave.
+    /// Enters an epoch, for whoever follows pointers while others free what they lead to. Never waits. `worker` is the
+    /// name that others are told in [`Error::Stalled`] if this worker does not leave.
     ///
-    /// Leave before you free much: from a quarter of the cache's blocks in limbo on [`Store::free`] gives workers time to leave,
-    /// the more the fuller limbo is; when it is full it waits for them, and workers who all free from inside hold each
-    /// other up until their patience ends in [`Error::Stalled`].
+    /// Leave before you free much: from a quarter of the cache's blocks in limbo on [`Store::free`] gives workers time
+    /// to leave, the more the fuller limbo is; when it is full it waits for them, and workers who all free from inside
+    /// hold each other up until their patience ends in [`Error::Stalled`].
     ///
     /// A structure that is changed by one caller at a time, and read by nobody else meanwhile, needs no epochs.
     ///
@@ -62,8 +63,8 @@ impl Store<'_, '_> {
         self.engine.limbo.with(self.engine.platform, |limbo| limbo.storage_len() as u32)
     }
 
-    /// Waits for a place in limbo and keeps it: at once while limbo is small; with some steps or relaxations before while it
-    /// is not (see [`rounds`]); when it is full, for as long as the patience lasts.
+    /// Waits for a place in limbo and keeps it: at once while limbo is small; with some steps or relaxations before
+    /// while it is not (see [`rounds`]); when it is full, for as long as the patience lasts.
     pub(super) fn promise_limbo(&self) -> Result<(), Error> {
         self.help_limbo();
         let mut patience = self.patience_relaxations;
@@ -81,8 +82,8 @@ impl Store<'_, '_> {
         }
     }
 
-    /// Back-pressure on those who free, from a quarter of the cache on. It ends by itself, whether or not it helped: whoever
-    /// frees from inside an epoch, on the only CPU, would wait for itself.
+    /// Back-pressure on those who free, from a quarter of the cache on. It ends by itself, whether or not it helped:
+    /// whoever frees from inside an epoch, on the only CPU, would wait for itself.
     fn help_limbo(&self) {
         let rounds = || {
             self.engine.limbo.with(self.engine.platform, |limbo| {
@@ -108,7 +109,8 @@ impl Store<'_, '_> {
         self.engine.limbo_promised.store(promised.saturating_sub(1), Ordering::Relaxed);
     }
 
-    /// Makes a block that no commit has available again, at once if nobody is inside an epoch. Uses up a promised place.
+    /// Makes a block that no commit has available again, at once if nobody is inside an epoch. Uses up a promised
+    /// place.
     pub(super) fn retire(&self, place: Place) {
         let stamp = self.engine.epochs.stamp();
         if self.engine.epochs.is_quiet() || sabotaged(Switch::SkipGrace) {
@@ -154,8 +156,8 @@ impl Store<'_, '_> {
         in_limbo.or_else(|| self.commit.with(self.engine.platform, |commit| commit.stalled_by()))
     }
 
-    /// One step, or one relaxation, of a wait that a worker may hold up. Only relaxations in which nothing moved and a worker
-    /// is in the way count against the caller's patience.
+    /// One step, or one relaxation, of a wait that a worker may hold up. Only relaxations in which nothing moved and a
+    /// worker is in the way count against the caller's patience.
     pub(super) fn wait_for_workers(&self, patience: &mut u32) -> Result<(), Error> {
         if self.step() {
             return Ok(());

@@ -214,9 +214,9 @@ impl Platform for Relaxing {
     fn leave_critical(&self, _saved: usize) {}
 }
 
-/// Nobody waits while limbo holds less than a quarter of the cache. From there on each free gives the worker in the way some
-/// relaxations to leave, more of them the fuller limbo is, and then goes on all the same: on one CPU the worker may be the one
-/// who frees.
+/// Nobody waits while limbo holds less than a quarter of the cache. From there on each free gives the worker in the way
+/// some relaxations to leave, more of them the fuller limbo is, and then goes on all the same: on one CPU the worker
+/// may be the one who frees.
 #[test]
 fn limbo_presses_back_from_a_quarter_of_the_cache_on() {
     let memories = [memory(), memory()];

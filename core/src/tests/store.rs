@@ -131,9 +131,10 @@ fn a_flipped_byte_is_never_returned() {
     disk.edit(|bytes| bytes[ptr.addr as usize + 99] ^= 4);
     let store = Store::mount(second.take().unwrap(), &disk, &NoInterrupts, MountOptions::default()).unwrap();
     let error = store.read(ptr).unwrap_err();
-    assert!(
-        matches!(error, Error::Corrupt { addr, damage: Damage::Hash { expected, .. } } if addr == ptr.addr && expected == ptr.hash)
-    );
+    assert!(matches!(
+        error,
+        Error::Corrupt { addr, damage: Damage::Hash { expected, .. } } if addr == ptr.addr && expected == ptr.hash
+    ));
 }
 
 #[test]

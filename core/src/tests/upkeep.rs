@@ -285,7 +285,8 @@ fn settling_ends_while_others_go_on_to_enqueue_and_to_commit() {
     let memory = memory();
     let disk = Disk::new(vec![0; 1 << 20]);
     let store = Store::format(memory.take().unwrap(), &disk, &NoInterrupts, options(1)).unwrap();
-    // Low addresses that are free again, so that what comes later would be written earlier, were it for the address alone.
+    // Low addresses that are free again, so that what comes later would be written earlier, were it for the address
+    // alone.
     let low: Vec<BlockPtr> = (0..100).map(|i| write(&store, i).unwrap()).collect();
     let mut root = write(&store, 200).unwrap();
     store.commit(store.roots().with_root(Some(root), 1)).unwrap();

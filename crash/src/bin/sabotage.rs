@@ -4,8 +4,8 @@
 //! Each switch has an order of rungs, the one that is made for such a fault first. Without `all` the first rung that
 //! notices is the last one that is tried.
 //!
-//! Arguments: the name of a switch, or `list`; then `all` to try every rung. Output: one line for each rung that noticed,
-//! `rung N: what it saw`.
+//! Arguments: the name of a switch, or `list`; then `all` to try every rung. Output: one line for each rung that
+//! noticed, `rung N: what it saw`.
 #![forbid(unsafe_code)]
 
 use arenite_core::sabotage::{set, Switch, ALL};

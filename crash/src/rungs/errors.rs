@@ -1,5 +1,5 @@
-//! Rung 3: an error at every call. Each index of read, write, flush and discard; once and from then on; before and after
-//! the call did its work; then going on, then a mount, then a power cut.
+//! Rung 3: an error at every call. Each index of read, write, flush and discard; once and from then on; before and
+//! after the call did its work; then going on, then a mount, then a power cut.
 
 use crate::rung::{Context, Rung};
 use arenite_core::DeviceError;

@@ -1,6 +1,6 @@
 //! Rung 2: production geometry. Blocks of 16 KiB, 32 sectors each: every prefix, every subset of up to twelve writes an
-//! epoch, beyond that losses, survivors and a thousand subsets at random, and one write torn at a time. And every sequence
-//! of operations of the public interface.
+//! epoch, beyond that losses, survivors and a thousand subsets at random, and one write torn at a time. And every
+//! sequence of operations of the public interface.
 
 use crate::rung::{explore_planned, list_planned, replay_planned, Context, Planned, Rung};
 use arenite_core::format::BlockSize;

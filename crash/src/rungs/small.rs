@@ -1,5 +1,5 @@
-//! Rung 1: small geometry. Blocks of 2 KiB, four sectors each; every subset and every tear of every flush epoch of up to
-//! four writes, and of larger ones what the rung for large blocks does too.
+//! Rung 1: small geometry. Blocks of 2 KiB, four sectors each; every subset and every tear of every flush epoch of up
+//! to four writes, and of larger ones what the rung for large blocks does too.
 
 use crate::rung::{explore_planned, list_planned, replay_planned, Context, Planned, Rung};
 use arenite_shim::config::{Config, Prelude};

@@ -1,8 +1,8 @@
 //! Rung 6: crash states of runs of several threads: two workers that change and read, one that commits, one that only
 //! steps; in the order in which the device saw it.
 //!
-//! What the threads do follows from the seed, when they do it from the host. So a failure comes again with its seed only
-//! by chance; replaying a seed makes a new run of the same kind.
+//! What the threads do follows from the seed, when they do it from the host. So a failure comes again with its seed
+//! only by chance; replaying a seed makes a new run of the same kind.
 
 use crate::rung::{explore_planned, list_planned, replay_planned, Context, Planned, Rung};
 use arenite_shim::crash::Limits;

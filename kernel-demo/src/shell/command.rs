@@ -173,7 +173,8 @@ impl fmt::Display for Name<'_> {
     }
 }
 
-/// Content of a file as text for a terminal: lines stay lines, other control characters are written as they are in names.
+/// Content of a file as text for a terminal: lines stay lines, other control characters are written as they are in
+/// names.
 pub struct Text<'t>(pub &'t [u8]);
 
 impl fmt::Display for Text<'_> {

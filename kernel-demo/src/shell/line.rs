@@ -1,9 +1,9 @@
 //! A line editor for a terminal at the other end of a serial port: bytes in, a line out.
 //!
-//! The terminal is believed to understand the few ANSI sequences that all of them do (clear to the end of the line, move
-//! right, clear the screen) and to have a fixed number of columns. A line that is longer than a row is shown in part,
-//! the part around the cursor. Text is UTF-8 throughout: the cursor stands between characters, one step passes over a
-//! character with its combining marks, and bytes that are no UTF-8 never get into the line. Line and history are
+//! The terminal is believed to understand the few ANSI sequences that all of them do (clear to the end of the line,
+//! move right, clear the screen) and to have a fixed number of columns. A line that is longer than a row is shown in
+//! part, the part around the cursor. Text is UTF-8 throughout: the cursor stands between characters, one step passes
+//! over a character with its combining marks, and bytes that are no UTF-8 never get into the line. Line and history are
 //! bounded; what does not fit rings the bell.
 //!
 //! | key                      | what it does                           |

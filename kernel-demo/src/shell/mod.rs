@@ -2,8 +2,8 @@
 //! The word `shell`: a person at the serial port puts files into the store, takes the machine away in the middle, and
 //! looks what is there afterwards.
 //!
-//! Nothing is committed but by `commit`, `off`, `reboot` and `bench`. After every change the shell says how many are not
-//! committed, and its prompt shows a `*` as long as there are any. While it waits for a key the store works on
+//! Nothing is committed but by `commit`, `off`, `reboot` and `bench`. After every change the shell says how many are
+//! not committed, and its prompt shows a `*` as long as there are any. While it waits for a key the store works on
 //! (`Store::step`), and the CPU sleeps from one tick of its timer to the next.
 //!
 //! | file         | what                                          |

@@ -81,8 +81,11 @@ impl Session<'_> {
         let (space, arenas) = (store.space(), store.report().arenas as u64);
         let Found { tree, pointers, data, damaged, free } = *found;
         let (tails, log) = (TAIL_BLOCKS * arenas, space.log_blocks);
-        println!("generation {}: {tree} blocks of the catalogue, {pointers} of pointers, {data} of data; every hash compared",
-            store.generation());
+        println!(
+            "generation {}: {tree} blocks of the catalogue, {pointers} of pointers, {data} of data; \
+             every hash compared",
+            store.generation()
+        );
         println!("{log} of logs, {tails} never used, {} free; {} in all", space.free_blocks, space.total_blocks);
         let sum = tree + pointers + data + log + tails + space.free_blocks;
         let lost = space.total_blocks as i64 - sum as i64;

@@ -15,15 +15,16 @@
 //!
 //! # Protocol
 //! NBD as the document `doc/proto.md` of the NetworkBlockDevice/nbd repository has it: fixed newstyle handshake with
-//! EXPORT_NAME, GO, INFO, LIST and ABORT; READ, WRITE, FLUSH, TRIM and DISC with simple replies. There is one export; it
-//! answers to the empty name and to its own. Neither structured replies nor encryption are offered, nor FUA, so that the
-//! record needs no notion of a single write that is durable. Requests are multiples of 512 bytes, and clients are told so.
+//! EXPORT_NAME, GO, INFO, LIST and ABORT; READ, WRITE, FLUSH, TRIM and DISC with simple replies. There is one export;
+//! it answers to the empty name and to its own. Neither structured replies nor encryption are offered, nor FUA, so that
+//! the record needs no notion of a single write that is durable. Requests are multiples of 512 bytes, and clients are
+//! told so.
 //!
 //! # What counts as completed
-//! The record is what the numbered contract of `arenite_core::device` speaks of. A write is completed once its reply was
-//! handed to the socket. Before each reply the session takes in all that the client has sent so far and records it as
-//! issued, so a flush that the client sent before it could know of a reply is recorded in front of that completion, and
-//! does not cover that write.
+//! The record is what the numbered contract of `arenite_core::device` speaks of. A write is completed once its reply
+//! was handed to the socket. Before each reply the session takes in all that the client has sent so far and records it
+//! as issued, so a flush that the client sent before it could know of a reply is recorded in front of that completion,
+//! and does not cover that write.
 //!
 //! # Hostile clients
 //! Whatever a client sends, it gets an error of the protocol, or is disconnected. A session holds at most

@@ -34,9 +34,9 @@
 //! | `gone`      | the connection is closed, and the server ends                 |
 //!
 //! # What the record says
-//! A write that is lost or torn is recorded with the bytes that the disk holds afterwards, so that the record tells what
-//! the medium did, not what it claimed. A flush that is lost is recorded as one that failed. What is withheld is recorded
-//! as issued, and as completed when it is answered.
+//! A write that is lost or torn is recorded with the bytes that the disk holds afterwards, so that the record tells
+//! what the medium did, not what it claimed. A flush that is lost is recorded as one that failed. What is withheld is
+//! recorded as issued, and as completed when it is answered.
 #![forbid(unsafe_code)]
 
 use super::wire::{self, Errno, RequestHeader};

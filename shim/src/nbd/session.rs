@@ -6,8 +6,8 @@
 //!                 +------------- before every reply --------------------+
 //! ```
 //!
-//! A request is carried out as a whole, in the order of arrival; a script may have it done wrong, or its reply held back.
-//! What the client has not heard of when the session ends
+//! A request is carried out as a whole, in the order of arrival; a script may have it done wrong, or its reply held
+//! back. What the client has not heard of when the session ends
 //! is settled when the next one begins: carried out, it counts as completed (a device that was reset keeps what is in
 //! its cache); refused or not carried out, it is lost.
 #![forbid(unsafe_code)]

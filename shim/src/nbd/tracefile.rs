@@ -17,8 +17,8 @@
 //!   40  payload          what a write brings, or what the disk held
 //! ```
 //!
-//! All integers are little-endian. Records of the disk's content come first, one for each piece that is not zero, so that
-//! a trace needs no image beside it and a sparse disk costs nothing. Fields that a kind has no use for are zero.
+//! All integers are little-endian. Records of the disk's content come first, one for each piece that is not zero, so
+//! that a trace needs no image beside it and a sparse disk costs nothing. Fields that a kind has no use for are zero.
 //!
 //! A recorder that is killed leaves a last record that is cut off. That is no error: what was recorded before is whole,
 //! and [`Loaded::cut_off`] tells. A record whose check fails ends the reading with an error.
