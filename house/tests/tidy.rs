@@ -40,8 +40,9 @@ fn flaws(kind: &str, text: &str) -> Vec<String> {
     let mut say = |line: usize, what: &str| flaws.push(format!("{line}: {what}"));
     for (number, line) in (1..).zip(text.lines()) {
         let long = line.chars().count() > if kind == "md" { PROSE_COLUMNS } else { COLUMNS };
-        // A row of a table cannot be broken, nor can an address.
-        let table = kind == "md" && line.starts_with('|') || line.trim_start_matches(['/', '!', ' ']).starts_with('|');
+        // A row of a table cannot be broken, nor can a picture, nor an address.
+        let table =
+            kind == "md" && line.starts_with(['|', '!']) || line.trim_start_matches(['/', '!', ' ']).starts_with('|');
         if long && !table && !line.contains("://") {
             say(number, "too many columns");
         }
