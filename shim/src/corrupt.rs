@@ -9,8 +9,8 @@
 //! ```
 //!
 //! Never are wrong bytes returned, never is an older commit shown, never is a block free that is in use. Which outcome
-//! is right follows from the place: bits that count for nothing are listed by field in [`Subject::allows`], and a bit of
-//! any other field that makes no difference is a failure too.
+//! is right follows from the place: bits that count for nothing are listed by field in [`Subject::allows`], and a bit
+//! of any other field that makes no difference is a failure too.
 #![forbid(unsafe_code)]
 
 use crate::check::{RawVolume, Rule};
