@@ -60,6 +60,16 @@ struct Args {
     /// Writes reach the medium in the order of issue.
     #[arg(long)]
     ordered: bool,
+    /// Breaks one guarantee of the store, so that something fails: a switch of core/src/sabotage.rs, by its name.
+    #[cfg(feature = "sabotage")]
+    #[arg(long, value_name = "SWITCH", value_parser = switch)]
+    sabotage: Option<arenite_core::sabotage::Switch>,
+}
+
+#[cfg(feature = "sabotage")]
+fn switch(name: &str) -> Result<arenite_core::sabotage::Switch, String> {
+    let found = arenite_core::sabotage::ALL.into_iter().find(|switch| format!("{switch:?}") == name);
+    found.ok_or_else(|| "no switch has that name".into())
 }
 
 fn sector(text: &str) -> Result<usize, String> {
@@ -79,6 +89,8 @@ fn arguments() -> Vec<std::ffi::OsString> {
 
 fn main() -> ExitCode {
     let args = Args::parse_from(arguments());
+    #[cfg(feature = "sabotage")]
+    arenite_core::sabotage::set(args.sabotage);
     let mut setup = Setup {
         contract: Contract { atomic_len_bytes: args.sector, ordered: args.ordered },
         atomic_blocks: args.atomic_blocks,
@@ -115,7 +127,8 @@ fn climb(rungs: &[&dyn Rung], args: &Args, setup: &Setup) -> ExitCode {
     let end = args.long.then(|| Instant::now() + Duration::from_secs(args.minutes * 60));
     for (number, rung) in rungs.iter().enumerate() {
         // What a rung leaves of its share, the ones behind it get.
-        let share = end.map(|end| end.saturating_duration_since(Instant::now()) / (rungs.len() - number) as u32);
+        let weights: u32 = rungs[number..].iter().map(|rung| rung.weight()).sum();
+        let share = end.map(|end| end.saturating_duration_since(Instant::now()) * rung.weight() / weights.max(1));
         let deadline = share.map(|share| Instant::now() + share);
         let context = Context { setup: Setup { deadline, ..*setup }, long: args.long, scale: args.scale };
         let (start, cpu) = (Instant::now(), cpu_time());

@@ -29,6 +29,11 @@ pub trait Rung {
     /// Climbs it. Number, text and time of the row are filled in by the caller.
     fn run(&self, context: &Context) -> Row;
 
+    /// Its part of the time of the long form, beside those of the other rungs.
+    fn weight(&self) -> u32 {
+        1
+    }
+
     /// Judges one state again; `None` if no part of this rung has that name.
     fn replay(&self, seed: u64, trace: &str, name: &str, setup: &Setup) -> Option<Result<String, String>>;
 }
@@ -61,8 +66,17 @@ pub fn explore_planned(plan: &[Planned], context: &Context, row: &mut Row) {
             let count = (planned.seeds * context.scale).div_ceil(100);
             count * round..count * (round + 1)
         };
-        let jobs: Vec<_> =
-            plan.iter().flat_map(|planned| seeds(planned).map(move |seed| (&planned.source, seed))).collect();
+        let mut jobs: Vec<_> = plan
+            .iter()
+            .flat_map(|planned| {
+                let seeds = seeds(planned);
+                let (first, count) = (seeds.start, seeds.end - seeds.start);
+                seeds.map(move |seed| (((seed - first) << 32) / count, &planned.source, seed))
+            })
+            .collect();
+        // All sources side by side, so that each gets its part of what a deadline leaves.
+        jobs.sort_by_key(|(place, ..)| *place);
+        let jobs: Vec<_> = jobs.into_iter().map(|(_, source, seed)| (source, seed)).collect();
         explore(&jobs, &context.setup, row);
         round += 1;
         if !context.long || row.cut_short || !row.failures.is_empty() {

@@ -78,6 +78,8 @@ fn steps() -> Vec<Step> {
         "sabotage",
         "test --package arenite-shim --features sabotage --test sabotage -- --test-threads=2",
     ));
+    // Crash states, errors at every call, sabotages: docs/TESTING.md.
+    steps.push(Step::cargo("crash", "crash"));
     steps.push(Step::cargo("trace", "test --package arenite-core --lib --features trace"));
     steps.push(Step::cargo("shuttle", "test --package arenite-core --lib --features shuttle -- shuttle --nocapture"));
     steps.push(Step::new("loom", check_loom));

@@ -110,7 +110,8 @@ pub struct Part {
 }
 
 impl Part {
-    fn add(&mut self, other: &Self) {
+    /// Adds up; the slowest of both stays.
+    pub fn add(&mut self, other: &Self) {
         self.cases += other.cases;
         self.states += other.states;
         self.distinct += other.distinct;
@@ -123,7 +124,7 @@ impl Part {
 }
 
 /// Time that this thread has been on a processor.
-fn thread_cpu() -> Duration {
+pub fn thread_cpu() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }
 

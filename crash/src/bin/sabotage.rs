@@ -1,11 +1,11 @@
 //! One guarantee of the core, broken on purpose: which rung notices? Called by rung 9, once for each switch, because a
 //! switch is for the whole process.
 //!
-//! Each switch has an order of rungs, the one that is made for such a fault first. Without `all` the first rung that
-//! notices is the last one that is tried.
+//! Each switch has an order of rungs, the one that is made for such a fault first. The first rung that notices is the
+//! last one that is tried, unless there is time.
 //!
-//! Arguments: the name of a switch, or `list`; then `all` to try every rung. Output: one line for each rung that
-//! noticed, `rung N: what it saw`.
+//! Arguments: the name of a switch, or `list`; then the seconds that there are for the rungs behind the first that
+//! notices. Output: one line for each rung that noticed, `rung N: what it saw`.
 #![forbid(unsafe_code)]
 
 use arenite_core::sabotage::{set, Switch, ALL};
@@ -19,6 +19,8 @@ use arenite_shim::faults::{without_panic, FaultBench};
 use arenite_shim::faulty::{Effect, Op};
 use arenite_shim::probes::{grace, lost_log_write};
 use arenite_shim::workload::{prepare, record, record_from};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 /// A kind of run.
 type Kind = fn(u64) -> Config;
@@ -63,6 +65,9 @@ fn crowded(seed: u64) -> Config {
 
 /// Crash states of one configuration, with second crashes; the first failure.
 fn crashes(switch: Switch, config: &Config, limits: Limits) -> Result<(), String> {
+    if DEADLINE.get().is_some_and(|deadline| Instant::now() > *deadline) {
+        return Ok(());
+    }
     set(None);
     let (disk, run) = prepare(config).map_err(|error| format!("preparation: {error:?}"))?;
     set(Some(switch));
@@ -126,6 +131,9 @@ fn corruption(switch: Switch) -> Result<(), String> {
     flip_some(&subject)
 }
 
+/// When to stop, once a rung has noticed.
+static DEADLINE: OnceLock<Instant> = OnceLock::new();
+
 /// Tries a switch on one rung; `Ok` means that nothing was noticed.
 fn try_on(rung: u32, switch: Switch) -> Result<(), String> {
     let result = match rung {
@@ -150,13 +158,13 @@ fn main() -> std::process::ExitCode {
         eprintln!("error: no switch has the name {name:?}");
         return std::process::ExitCode::from(2);
     };
-    let all = std::env::args().nth(2).is_some_and(|word| word == "all");
+    let seconds = std::env::args().nth(2).and_then(|word| word.parse().ok());
+    let deadline = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     for rung in order(switch) {
         if let Err(what) = try_on(rung, switch) {
             println!("rung {rung}: {}", what.replace('\n', " "));
-            if !all {
-                break;
-            }
+            let Some(deadline) = deadline else { break };
+            DEADLINE.get_or_init(|| deadline);
         }
     }
     std::process::ExitCode::SUCCESS

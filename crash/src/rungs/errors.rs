@@ -8,7 +8,7 @@ use arenite_shim::crash::{Contract, Limits};
 use arenite_shim::explore::{Failure, Options};
 use arenite_shim::faults::FaultBench;
 use arenite_shim::faulty::{Effect, Fault, Op};
-use arenite_shim::ladder::{parallel, Row, Setup};
+use arenite_shim::ladder::{parallel, thread_cpu, Part, Row, Setup};
 use arenite_shim::workload::{prepare, Run};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -22,6 +22,9 @@ struct Bench {
 
 /// The rung.
 pub struct Errors(Vec<Bench>);
+
+/// Seeds of the short form.
+const SEEDS: u64 = 4;
 
 /// One kind of failure.
 struct Kind {
@@ -140,15 +143,17 @@ impl Rung for Errors {
                 .collect();
             let done = AtomicUsize::new(0);
             parallel(&jobs, &context.setup, |(bench, kind)| {
+                let begun = thread_cpu();
                 let result = bench.campaign(seed, kind, &context.setup);
+                let cpu = thread_cpu().saturating_sub(begun);
                 done.fetch_add(1, Ordering::Relaxed);
                 let mut row = row.lock().unwrap_or_else(PoisonError::into_inner);
                 match result {
                     Ok((calls, states)) => {
                         row.cases += calls;
                         row.states += states;
-                        let part = row.parts.entry(format!("{}.{}", bench.name, kind.name)).or_default();
-                        part.cases += calls;
+                        let part = Part { cases: calls, states, cpu, slowest: (seed, cpu), ..Part::default() };
+                        row.parts.entry(format!("{}.{}", bench.name, kind.name)).or_default().add(&part);
                     }
                     Err(failure) => row.failures.push(failure),
                 }
@@ -156,7 +161,8 @@ impl Rung for Errors {
             });
             let mut row = row.lock().unwrap_or_else(PoisonError::into_inner);
             row.cut_short |= done.into_inner() < jobs.len();
-            if !context.long || row.cut_short || !row.failures.is_empty() {
+            let planned = (SEEDS * context.scale).div_ceil(100);
+            if !context.long && seed + 1 >= planned || row.cut_short || !row.failures.is_empty() {
                 break;
             }
         }

@@ -11,6 +11,7 @@ use arenite_shim::ladder::{explore, Row, Setup, Source};
 use arenite_shim::reformat::{explore_format, Formats};
 use arenite_shim::sequences::{self, Operation};
 use arenite_shim::workload::record;
+use std::time::Instant;
 
 /// The rung.
 pub struct Production {
@@ -121,11 +122,26 @@ impl Rung for Production {
     fn run(&self, context: &Context) -> Row {
         let mut row = Row::default();
         self.formats(&context.setup, &mut row);
-        let sequences = if context.long { &self.fours } else { &self.pairs };
-        let jobs: Vec<_> = (0..sequences.seeds).map(|seed| (&sequences.source, seed)).collect();
-        explore(&jobs, &context.setup, &mut row);
+        let explore_sequences = |sequences: &Planned, setup: &Setup, row: &mut Row| {
+            let jobs: Vec<_> = (0..sequences.seeds).map(|seed| (&sequences.source, seed)).collect();
+            explore(&jobs, setup, row);
+        };
+        explore_sequences(&self.pairs, &context.setup, &mut row);
+        if let Some(deadline) = context.setup.deadline.filter(|_| context.long) {
+            // Half of what is left is for other seeds than the sequences have.
+            let half = deadline.saturating_duration_since(Instant::now()) / 2;
+            let setup = Setup { deadline: Some(Instant::now() + half), ..context.setup };
+            explore_sequences(&self.fours, &setup, &mut row);
+            let done = row.parts.get("seq4").map_or(0, |part| part.cases);
+            row.notes.push(format!("{done} of {} sequences of four operations", self.fours.seeds));
+        }
+        row.cut_short = false;
         explore_planned(&self.plans, context, &mut row);
         row
+    }
+
+    fn weight(&self) -> u32 {
+        4
     }
 
     fn replay(&self, seed: u64, trace: &str, name: &str, setup: &Setup) -> Option<Result<String, String>> {

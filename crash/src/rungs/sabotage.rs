@@ -7,6 +7,7 @@ use arenite_shim::ladder::{parallel, Row, Setup};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 /// The rung.
 pub struct Sabotage;
@@ -35,10 +36,12 @@ fn ask(program: &PathBuf, arguments: &[&str]) -> Result<Vec<String>, String> {
     Ok(String::from_utf8_lossy(&output.stdout).lines().map(String::from).collect())
 }
 
-/// Number of the rung that noticed a switch (with `all`, of every one that does), and what the first one saw.
-fn caught(program: &PathBuf, switch: &str, all: bool) -> Result<(String, String), String> {
-    let arguments = [switch, "all"];
-    let lines = ask(program, &arguments[..if all { 2 } else { 1 }])?;
+/// Number of the rung that noticed a switch (of every one that does, as far as there are seconds to try them), and what
+/// the first one saw.
+fn caught(program: &PathBuf, switch: &str, seconds: Option<u64>) -> Result<(String, String), String> {
+    let seconds = seconds.map(|seconds| seconds.to_string());
+    let arguments: Vec<_> = [switch].into_iter().chain(seconds.as_deref()).collect();
+    let lines = ask(program, &arguments)?;
     let split =
         |line: &String| line.strip_prefix("rung ")?.split_once(": ").map(|(a, b)| (a.to_string(), b.to_string()));
     let seen: Vec<_> = lines.iter().filter_map(split).collect();
@@ -73,8 +76,10 @@ impl Rung for Sabotage {
         let row = Mutex::new(Row::default());
         // The switches are few: none is left out because time is short.
         let setup = Setup { deadline: None, ..context.setup };
+        let time = context.setup.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let seconds = time.map(|time| time.as_secs() * setup.threads as u64 / switches.len().max(1) as u64);
         parallel(&switches, &setup, |switch| {
-            let result = caught(&program, switch, context.long);
+            let result = caught(&program, switch, seconds);
             let mut row = row.lock().unwrap_or_else(PoisonError::into_inner);
             row.cases += 1;
             match result {
@@ -92,7 +97,7 @@ impl Rung for Sabotage {
     }
 
     fn replay(&self, _seed: u64, trace: &str, name: &str, _setup: &Setup) -> Option<Result<String, String>> {
-        let again = || caught(&build()?, name, true).map(|(rungs, what)| format!("caught by rung {rungs}: {what}"));
+        let again = || caught(&build()?, name, Some(60)).map(|(rungs, what)| format!("caught by rung {rungs}: {what}"));
         (trace == "sabotage").then(again)
     }
 }

@@ -59,6 +59,10 @@ impl Rung for Small {
         row
     }
 
+    fn weight(&self) -> u32 {
+        3
+    }
+
     fn replay(&self, seed: u64, trace: &str, name: &str, setup: &Setup) -> Option<Result<String, String>> {
         replay_planned(&self.0, seed, trace, name, setup)
     }
