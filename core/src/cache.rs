@@ -15,9 +15,13 @@
 //! - A block number is in the table at most once. A frame is in the table exactly while `meta.block` is not 0.
 //! - A dirty frame's buffer is kept by the share that the sync queue has parked in it, so it is never evicted.
 //! - A frame with waiters is not evicted, so a waiter finds the outcome of the read that it waited for.
+//! - A frame gets a block number only while somebody is its sole owner or has just ceased to be, and `state` is set back
+//!   before that; so whoever holds a share of a frame and then finds the number that it looked for, and `VALID`, has that
+//!   block (see [`Cache::hit`]).
 //!
 //! # Lock order
-//! The table's lock is taken with at most the commit's and one arena's lock held; nothing is taken under it.
+//! Each bucket has a lock of its own, so that CPUs meet in the same one only by accident. One at a time, with at most the
+//! commit's and one arena's lock held; nothing is taken under it. A hit takes none.
 
 use crate::arena::Class;
 use crate::device::DeviceError;
@@ -28,8 +32,8 @@ use crate::platform::Platform;
 use crate::pool::{FrameId, Pool, Shared, Slot};
 use crate::sync::{const_new, AtomicU32, Lock, Ordering, SplitU64};
 
-/// Frames that one lock section looks at while it searches for one to evict.
-const SEARCH_STEP: u32 = 64;
+/// Frames of one bucket that a look-up without a lock passes at most.
+const HIT_WALK: u32 = 8;
 
 /// The block was freed, and there is no use in writing it.
 const FREED: u32 = 1;
@@ -42,8 +46,9 @@ const VALID: u32 = 2;
 /// Plus the number of the device error.
 const FAILED: u32 = 3;
 
-/// What the cache knows about one buffer. All-zero when untouched. Changed under the table's lock, except for
-/// `waiters`, `referenced`, and what the sole owner of the buffer writes before it publishes it through `state`.
+/// What the cache knows about one buffer. All-zero when untouched. Changed under the lock of the bucket that the block is in,
+/// except for `waiters`, `referenced`, `hits`, and what the sole owner of the buffer writes before it publishes it through
+/// `state`.
 pub(crate) struct FrameMeta {
     /// Block number plus one; 0 while the frame is not in the table.
     block: AtomicU32,
@@ -56,6 +61,10 @@ pub(crate) struct FrameMeta {
     referenced: AtomicU32,
     /// Tickets for the read of this frame.
     waiters: AtomicU32,
+    /// Look-ups that ended here.
+    hits: AtomicU32,
+    /// Protects `bucket`, and the frames in it.
+    bucket_lock: Lock<()>,
     /// First frame of the bucket with this frame's number, plus one.
     bucket: AtomicU32,
     /// Next frame in the bucket that this frame is in, plus one.
@@ -73,6 +82,8 @@ impl FrameMeta {
                 freed: AtomicU32::new(0),
                 referenced: AtomicU32::new(0),
                 waiters: AtomicU32::new(0),
+                hits: AtomicU32::new(0),
+                bucket_lock: Lock::new(()),
                 bucket: AtomicU32::new(0),
                 next: AtomicU32::new(0),
                 hash: SplitU64::new()
@@ -96,18 +107,6 @@ impl FrameMeta {
     pub(crate) fn hash(&self) -> u64 {
         self.hash.get()
     }
-}
-
-/// What the table's lock protects besides the links in the frames.
-pub(crate) struct Table {
-    /// Next frame that the clock looks at.
-    hand: u32,
-}
-
-/// Sums since mount, readable at any time.
-pub(crate) struct CacheCounters {
-    pub(crate) lookups: AtomicU32,
-    pub(crate) hits: AtomicU32,
 }
 
 /// Waits for the read of one frame.
@@ -176,16 +175,24 @@ pub(crate) struct Cache<'m> {
     pool: Pool<'m>,
     /// The first so many frames of the pool are the cache's.
     count: u32,
-    table: Lock<Table>,
-    pub(crate) counters: CacheCounters,
+    /// Next frame that the clock looks at, modulo their number.
+    hand: AtomicU32,
+    /// Look-ups that found nothing, since mount.
+    misses: AtomicU32,
     platform: &'m dyn Platform,
 }
 
 impl<'m> Cache<'m> {
     /// A cache in the first `count` frames of the pool.
     pub(crate) fn new(pool: Pool<'m>, count: u32, platform: &'m dyn Platform) -> Self {
-        let counters = CacheCounters { lookups: AtomicU32::new(0), hits: AtomicU32::new(0) };
-        Self { pool, count, table: Lock::new(Table { hand: 0 }), counters, platform }
+        Self { pool, count, hand: AtomicU32::new(0), misses: AtomicU32::new(0), platform }
+    }
+
+    /// Look-ups that found the block and that did not, since mount; both may wrap.
+    pub(crate) fn hits_and_misses(&self) -> (u32, u32) {
+        let frames = (0..self.count).filter_map(|index| self.pool.id(index));
+        let hits = frames.fold(0_u32, |sum, id| sum.wrapping_add(self.meta(id).hits.load(Ordering::Relaxed)));
+        (hits, self.misses.load(Ordering::Relaxed))
     }
 
     /// Number of buffers.
@@ -197,14 +204,53 @@ impl<'m> Cache<'m> {
         &self.pool.frame(id).meta
     }
 
-    fn bucket(&self, block: u32) -> &'m AtomicU32 {
+    /// The frame whose `bucket` is the one that a block belongs in.
+    fn bucket(&self, block: u32) -> &'m FrameMeta {
         // Fibonacci hashing: neighbouring blocks spread over the buckets.
         let spread = ((u64::from(block).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) * u64::from(self.count)) >> 32;
         // Below `count`, which is at most the number of frames, by the multiplication above.
-        &self.pool.frame_at(spread as usize).meta.bucket
+        &self.pool.frame_at(spread as usize).meta
     }
 
-    /// The frame that holds a block or is being read for it.
+    /// Runs a section with the bucket of a block locked.
+    fn with_bucket<R>(&self, block: u32, section: impl FnOnce() -> R) -> R {
+        self.bucket(block).bucket_lock.with(self.platform, |()| section())
+    }
+
+    /// The block if it is here and somebody can have it at once: a look-up without a lock, which may miss what is there.
+    ///
+    /// Links may change while they are followed, so the way can lead astray; it is bounded, and nothing is believed on the way.
+    /// What is found is held first and looked at again then: a frame that is held is not handed out for another block, and
+    /// whoever has become its holder sees what its last sole owner wrote.
+    pub(crate) fn hit(&self, block: u32) -> Option<Shared<'m>> {
+        let wanted = block.checked_add(1)?;
+        let mut link = self.bucket(block).bucket.load(Ordering::Relaxed);
+        for _ in 0..HIT_WALK {
+            let id = self.pool.by_link(link)?;
+            let meta = self.meta(id);
+            if meta.block.load(Ordering::Relaxed) != wanted {
+                link = meta.next.load(Ordering::Relaxed);
+                continue;
+            }
+            let share = self.pool.hold(id)?;
+            let same = meta.block.load(Ordering::Relaxed) == wanted;
+            if !same || meta.state.load(Ordering::Acquire) != VALID {
+                return None;
+            }
+            self.note_use(meta);
+            return Some(share);
+        }
+        None
+    }
+
+    fn note_use(&self, meta: &FrameMeta) {
+        meta.hits.fetch_add(1, Ordering::Relaxed);
+        if meta.referenced.load(Ordering::Relaxed) == 0 {
+            meta.referenced.store(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The frame that holds a block or is being read for it. With its bucket locked, as the next three.
     fn find(&self, block: u32) -> Option<FrameId> {
         let id = self.find_any(block)?;
         if self.meta(id).state.load(Ordering::Acquire) >= FAILED {
@@ -215,7 +261,7 @@ impl<'m> Cache<'m> {
     }
 
     fn find_any(&self, block: u32) -> Option<FrameId> {
-        let mut link = self.bucket(block).load(Ordering::Relaxed);
+        let mut link = self.bucket(block).bucket.load(Ordering::Relaxed);
         while let Some(id) = self.pool.by_link(link) {
             if self.meta(id).block.load(Ordering::Relaxed) == block + 1 {
                 return Some(id);
@@ -226,7 +272,7 @@ impl<'m> Cache<'m> {
     }
 
     fn insert(&self, id: FrameId, block: u32) {
-        let (meta, bucket) = (self.meta(id), self.bucket(block));
+        let (meta, bucket) = (self.meta(id), &self.bucket(block).bucket);
         meta.block.store(block + 1, Ordering::Relaxed);
         meta.next.store(bucket.load(Ordering::Relaxed), Ordering::Relaxed);
         bucket.store(id.link(), Ordering::Relaxed);
@@ -237,7 +283,7 @@ impl<'m> Cache<'m> {
         if block == 0 {
             return;
         }
-        let mut at = self.bucket(block - 1);
+        let mut at = &self.bucket(block - 1).bucket;
         while let Some(here) = self.pool.by_link(at.load(Ordering::Relaxed)) {
             if here == id {
                 at.store(self.meta(id).next.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -252,18 +298,6 @@ impl<'m> Cache<'m> {
         self.count.saturating_sub(RECLAIM_FRAMES).max(1)
     }
 
-    /// Looks at up to [`SEARCH_STEP`] frames for one to reuse.
-    fn search(&self, table: &mut Table) -> Option<Slot<'m>> {
-        for _ in 0..SEARCH_STEP.min(self.common()) {
-            let hand = table.hand;
-            table.hand = (table.hand + 1) % self.common();
-            if let Some(slot) = self.evict(hand) {
-                return Some(slot);
-            }
-        }
-        None
-    }
-
     /// Takes a frame that nobody uses and that was not used lately.
     fn evict(&self, index: u32) -> Option<Slot<'m>> {
         let id = self.pool.id(index)?;
@@ -271,27 +305,40 @@ impl<'m> Cache<'m> {
         if !self.pool.is_idle(id) || meta.waiters.load(Ordering::Acquire) != 0 {
             return None;
         }
-        let useful = meta.block.load(Ordering::Relaxed) != 0;
-        if useful && meta.referenced.swap(0, Ordering::Relaxed) != 0 {
+        let Some(block) = meta.block.load(Ordering::Relaxed).checked_sub(1) else {
+            // Not in the table, so nobody can begin to wait for it; the content may be of use to those who did.
+            return self.pool.claim(id).filter(|slot| slot.meta().waiters.load(Ordering::Acquire) == 0);
+        };
+        if meta.referenced.load(Ordering::Relaxed) != 0 {
+            meta.referenced.store(0, Ordering::Relaxed);
             return None;
         }
-        let slot = self.pool.claim(id)?;
-        self.remove(id);
-        Some(slot)
+        self.with_bucket(block, || {
+            // While the bucket is locked nobody begins to wait, and nobody else takes the frame out of it.
+            let same = meta.block.load(Ordering::Relaxed) == block + 1;
+            if !same || meta.waiters.load(Ordering::Acquire) != 0 {
+                return None;
+            }
+            let slot = self.pool.claim(id)?;
+            self.remove(id);
+            Some(slot)
+        })
     }
 
     /// An empty buffer, evicting if need be. [`Error::NoBuffer`] if all that the class may have are in use.
     pub(crate) fn take_buffer(&self, class: Class) -> Result<Slot<'m>, Error> {
+        let common = self.common();
         // Twice round, because the first pass may only clear the bits of recent use.
-        for _ in 0..2 * self.common().div_ceil(SEARCH_STEP) + 1 {
-            if let Some(slot) = self.table.with(self.platform, |table| self.search(table)) {
+        for _ in 0..2 * common + 1 {
+            let index = self.hand.fetch_add(1, Ordering::Relaxed) % common;
+            if let Some(slot) = self.evict(index) {
                 self.reset(&slot);
                 return Ok(slot);
             }
         }
-        let kept_back = if class == Class::Reclaim { self.common()..self.count } else { 0..0 };
+        let kept_back = if class == Class::Reclaim { common..self.count } else { 0..0 };
         for index in kept_back.clone().chain(kept_back) {
-            if let Some(slot) = self.table.with(self.platform, |_| self.evict(index)) {
+            if let Some(slot) = self.evict(index) {
                 self.reset(&slot);
                 return Ok(slot);
             }
@@ -313,7 +360,7 @@ impl<'m> Cache<'m> {
     }
 
     fn answer(&self, id: FrameId) -> Lookup<'m> {
-        self.meta(id).referenced.store(1, Ordering::Relaxed);
+        self.note_use(self.meta(id));
         // A frame in the table that cannot be held is owned by the request that reads it.
         match self.pool.hold(id) {
             Some(share) if self.meta(id).state.load(Ordering::Acquire) == VALID => Lookup::Hit(share),
@@ -323,14 +370,16 @@ impl<'m> Cache<'m> {
 
     /// Looks a block up; a miss reserves a buffer for it, which later readers find only if it is to be `kept`.
     pub(crate) fn lookup(&self, block: u32, class: Class, kept: bool) -> Result<Lookup<'m>, Error> {
-        self.counters.lookups.fetch_add(1, Ordering::Relaxed);
-        let found = self.table.with(self.platform, |_| self.find(block).map(|id| self.answer(id)));
-        if let Some(found) = found {
-            self.counters.hits.fetch_add(1, Ordering::Relaxed);
+        if let Some(share) = self.hit(block) {
+            return Ok(Lookup::Hit(share));
+        }
+        let found = || self.find(block).map(|id| self.answer(id));
+        if let Some(found) = self.with_bucket(block, found) {
             return Ok(found);
         }
+        self.misses.fetch_add(1, Ordering::Relaxed);
         let slot = self.take_buffer(class)?;
-        Ok(self.table.with(self.platform, |_| {
+        Ok(self.with_bucket(block, || {
             // Somebody else may have been faster.
             if let Some(id) = self.find(block) {
                 return self.answer(id);
@@ -378,16 +427,20 @@ impl<'m> Cache<'m> {
                 share.meta().state.store(VALID, Ordering::Release);
             }
             Err(error) => {
-                self.table.with(self.platform, |_| self.remove(slot.id()));
+                // Who owns the buffer alone decides where it is in the table.
+                if let Some(block) = meta.block.load(Ordering::Relaxed).checked_sub(1) {
+                    self.with_bucket(block, || self.remove(slot.id()));
+                }
                 meta.state.store(failed_state(error), Ordering::Release);
             }
         }
     }
 
     /// Takes content that turned out to be wrong out of the table, so that the next reader asks the device again.
-    pub(crate) fn distrust(&self, share: &Shared<'m>) {
-        self.table.with(self.platform, |_| {
-            if share.meta().dirty.load(Ordering::Relaxed) == 0 {
+    pub(crate) fn distrust(&self, share: &Shared<'m>, block: u32) {
+        self.with_bucket(block, || {
+            let is_here = share.meta().block.load(Ordering::Relaxed) == block + 1;
+            if is_here && share.meta().dirty.load(Ordering::Relaxed) == 0 {
                 self.remove(share.id());
             }
         });
@@ -407,7 +460,7 @@ impl<'m> Cache<'m> {
         let meta = slot.meta();
         meta.hash.set(content.hash);
         meta.referenced.store(1, Ordering::Relaxed);
-        self.table.with(self.platform, |_| {
+        self.with_bucket(block, || {
             if let Some(old) = self.find(block) {
                 if self.meta(old).dirty.load(Ordering::Relaxed) != 0 {
                     return Err(Error::corrupt(addr, Damage::CacheConflict));
@@ -429,7 +482,7 @@ impl<'m> Cache<'m> {
     ///
     /// While somebody may still be reading the block (`wanted`), its write goes on, and it stays in the cache.
     pub(crate) fn cancel(&self, block: u32, wanted: bool) -> bool {
-        self.table.with(self.platform, |_| {
+        self.with_bucket(block, || {
             let Some(id) = self.find(block) else { return false };
             if !wanted {
                 self.remove(id);
@@ -444,7 +497,7 @@ impl<'m> Cache<'m> {
 
     /// Forgets a freed block that a commit may still need: only if it is written.
     pub(crate) fn forget(&self, block: u32) {
-        self.table.with(self.platform, |_| {
+        self.with_bucket(block, || {
             if let Some(id) = self.find(block).filter(|id| self.meta(*id).dirty.load(Ordering::Relaxed) == 0) {
                 self.remove(id);
             }
@@ -452,13 +505,13 @@ impl<'m> Cache<'m> {
     }
 
     /// Whether a dirty block was cancelled, so that there is no use in writing it.
-    pub(crate) fn is_cancelled(&self, share: &Shared<'m>) -> bool {
-        self.table.with(self.platform, |_| share.meta().freed.load(Ordering::Relaxed) == FREED)
+    pub(crate) fn is_cancelled(&self, share: &Shared<'m>, block: u32) -> bool {
+        self.with_bucket(block, || share.meta().freed.load(Ordering::Relaxed) == FREED)
     }
 
     /// The block is written, or needs no writing any more. `true` if it was cancelled meanwhile.
-    pub(crate) fn written(&self, share: &Shared<'m>) -> bool {
-        self.table.with(self.platform, |_| {
+    pub(crate) fn written(&self, share: &Shared<'m>, block: u32) -> bool {
+        self.with_bucket(block, || {
             // Whoever waits for that, without the lock, sees what became of the write.
             share.meta().dirty.store(0, Ordering::Release);
             share.meta().freed.swap(0, Ordering::Relaxed) != 0

@@ -9,7 +9,7 @@
 //!
 //! 1. the commit machine ([`crate::commit`]),
 //! 2. one arena ([`crate::arena`]; never two at once),
-//! 3. the cache table ([`crate::cache`]),
+//! 3. one bucket of the cache ([`crate::cache`]; never two at once),
 //! 4. the sync queue ([`crate::queue`]),
 //! 5. the store's sticky failure ([`crate::store`]).
 //!

@@ -82,12 +82,13 @@ impl Store<'_, '_> {
 
     /// Sums since mount.
     pub fn counters(&self) -> Counters {
+        let (hits, misses) = self.engine.cache.hits_and_misses();
         Counters {
             commit: self.commit.with(self.engine.platform, |commit| commit.counters),
             queued_block_writes: self.written_blocks.load(Ordering::Relaxed),
             queued_requests: self.written_requests.load(Ordering::Relaxed),
-            cache_lookups: self.engine.cache.counters.lookups.load(Ordering::Relaxed),
-            cache_hits: self.engine.cache.counters.hits.load(Ordering::Relaxed),
+            cache_lookups: hits.wrapping_add(misses),
+            cache_hits: hits,
             pending_blocks: self.engine.pending(),
             in_flight: self.in_flight.load(Ordering::Relaxed),
             limbo_blocks: self.limbo_blocks(),

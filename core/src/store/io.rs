@@ -148,7 +148,7 @@ impl<'d, 'm> Store<'d, 'm> {
             else {
                 continue;
             };
-            if !self.engine.cache.is_cancelled(&share) && !self.engine.has_failed() {
+            if !self.engine.cache.is_cancelled(&share, entry.block) && !self.engine.has_failed() {
                 return Some((entry, share));
             }
             self.written(share, entry.block, (entry.generation & 1) as u8);
@@ -179,7 +179,7 @@ impl<'d, 'm> Store<'d, 'm> {
 
     /// A queued block needs no more writing.
     pub(super) fn written(&self, share: Shared<'m>, block: u32, parity: u8) {
-        if self.engine.cache.written(&share) {
+        if self.engine.cache.written(&share, block) {
             if let Ok(place) = self.engine.arenas.locate(u64::from(block) << self.engine.size.shift()) {
                 self.retire(place);
             }

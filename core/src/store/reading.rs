@@ -62,6 +62,9 @@ impl Store<'_, '_> {
     #[track_caller]
     pub fn read_with(&self, ptr: BlockPtr, options: ReadOptions) -> Result<Block<'_>, Error> {
         trace!(self.engine, Read, ptr.addr, caller);
+        if let Some(share) = self.in_cache(ptr) {
+            return verified(&self.engine, share, ptr);
+        }
         let reading = self.retry_no_buffer(|| self.begin_read(ptr, options))?;
         loop {
             if let Some(result) = reading.poll() {
@@ -90,7 +93,16 @@ impl Store<'_, '_> {
         self.begin_read(ptr, options)
     }
 
+    /// The block if it can be had at once. What is in the cache lies in an arena, or it would not be there.
+    fn in_cache(&self, ptr: BlockPtr) -> Option<Shared<'_>> {
+        let block = u32::try_from(ptr.addr >> self.engine.size.shift()).ok()?;
+        self.engine.size.divides(ptr.addr).then(|| self.engine.cache.hit(block))?
+    }
+
     fn begin_read(&self, ptr: BlockPtr, options: ReadOptions) -> Result<Reading<'_>, Error> {
+        if let Some(share) = self.in_cache(ptr) {
+            return Ok(Reading { engine: &self.engine, source: Source::Here(share), ptr });
+        }
         let place = self.engine.arenas.locate(ptr.addr)?;
         if !self.promise() {
             return Err(Error::NoBuffer);
@@ -138,13 +150,19 @@ impl<'s> Reading<'s> {
                 Err(cause) => return Some(Err(Error::Device { op: DeviceOp::Read, addr, cause })),
             },
         };
-        let (expected, found) = (self.ptr.hash, share.meta().hash());
-        if expected != found && !sabotaged(Switch::SkipHashCheck) {
-            self.engine.cache.distrust(&share);
-            return Some(Err(Error::corrupt(addr, Damage::Hash { expected, found })));
-        }
-        Some(Ok(Block { share, ptr: self.ptr, _holder: Holder::new(self.engine, addr) }))
+        Some(verified(self.engine, share, self.ptr))
     }
+}
+
+/// The content, if it is what the pointer promises.
+#[track_caller]
+fn verified<'s>(engine: &'s Engine<'s>, share: Shared<'s>, ptr: BlockPtr) -> Result<Block<'s>, Error> {
+    let (expected, found) = (ptr.hash, share.meta().hash());
+    if expected != found && !sabotaged(Switch::SkipHashCheck) {
+        engine.cache.distrust(&share, (ptr.addr >> engine.size.shift()) as u32);
+        return Err(Error::corrupt(ptr.addr, Damage::Hash { expected, found }));
+    }
+    Ok(Block { share, ptr, _holder: Holder::new(engine, ptr.addr) })
 }
 
 impl core::fmt::Debug for Reading<'_> {
