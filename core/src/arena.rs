@@ -28,7 +28,7 @@ use crate::sync::{const_new, AtomicU32, AtomicUsize, Lock, Ordering};
 pub(crate) const MIN_ARENA_BLOCKS: u64 = 16;
 /// Words of free map that one lock section visits at most when it works through many.
 pub(crate) const WORDS_PER_SECTION: usize = 64;
-/// Allocations after which the next arena gets its turn.
+/// Allocations from one arena after which the next one gets its turn.
 const ROTATE_ALLOCATIONS: u32 = 2048;
 /// Looks at all arenas that one allocation takes at most while others keep giving blocks back.
 const LOOKS_MAX: u32 = 16;
@@ -95,6 +95,8 @@ pub(crate) struct ArenaState {
     pub(crate) rolling: bool,
     /// Where the search for a free block begins.
     pub(crate) cursor: u32,
+    /// Allocations since another arena got its turn.
+    turn: u32,
     /// The newest generation whose commit this arena has begun.
     pub(crate) rolled: u64,
     /// The log of the newest commit that was begun and that touched this arena.
@@ -121,6 +123,10 @@ pub(crate) struct ArenaSlot {
     blocks: AtomicU32,
     /// Where its words begin; constant after mount.
     words_at: AtomicUsize,
+    /// Blocks that only the log may take; constant after mount.
+    log_reserve: AtomicU32,
+    /// Changes with each lock section that made blocks available, while the lock is held.
+    given_back: AtomicU32,
     state: Lock<ArenaState>,
 }
 
@@ -131,10 +137,13 @@ impl ArenaSlot {
                 base_block: AtomicU32::new(0),
                 blocks: AtomicU32::new(0),
                 words_at: AtomicUsize::new(0),
+                log_reserve: AtomicU32::new(0),
+                given_back: AtomicU32::new(0),
                 state: Lock::new(ArenaState {
                     counts: Counts { avail: 0, reserved: 0, pending: 0, free_flight: 0, ranges_flight: 0 },
                     rolling: false,
                     cursor: 0,
+                    turn: 0,
                     rolled: 0,
                     log: LogState::NONE,
                     changes: 0,
@@ -178,6 +187,14 @@ pub(crate) struct Place {
     pub(crate) block: BlockNo,
 }
 
+/// A block that was handed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reserved {
+    pub(crate) place: Place,
+    /// The generation that was open then.
+    pub(crate) generation: u64,
+}
+
 /// All arenas of one store.
 pub(crate) struct Arenas<'m> {
     slots: &'m [ArenaSlot],
@@ -186,8 +203,6 @@ pub(crate) struct Arenas<'m> {
     words: &'m [AtomicUsize],
     size: BlockSize,
     rotation: AtomicU32,
-    /// Changes with each lock section that made blocks available, while the lock is held.
-    given_back: AtomicU32,
     platform: &'m dyn Platform,
 }
 
@@ -200,7 +215,7 @@ impl<'m> Arenas<'m> {
         platform: &'m dyn Platform,
     ) -> Self {
         let count = AtomicUsize::new(count.min(slots.len()));
-        Self { slots, count, words, size, rotation: AtomicU32::new(0), given_back: AtomicU32::new(0), platform }
+        Self { slots, count, words, size, rotation: AtomicU32::new(0), platform }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -260,7 +275,6 @@ impl<'m> Arenas<'m> {
     /// Counts arenas that are announced and filled.
     pub(crate) fn add(&self, arenas: usize) {
         self.count.store(self.len() + arenas, Ordering::Release);
-        self.given_back.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Adds arenas in which every block is free, behind the last one, as part of the commit of `generation`.
@@ -292,6 +306,8 @@ impl<'m> Arenas<'m> {
         slot.base_block.store(base_block, Ordering::Relaxed);
         slot.blocks.store(blocks, Ordering::Relaxed);
         slot.words_at.store(words_at, Ordering::Relaxed);
+        let log_reserve = blocks.div_ceil(2 * ranges_per_block(self.size) as u32) + 3;
+        slot.log_reserve.store(log_reserve, Ordering::Relaxed);
     }
 
     /// Byte address of an arena's first header.
@@ -332,7 +348,9 @@ impl<'m> Arenas<'m> {
         let before = state.counts.avail;
         let result = section(state, &self.map(arena));
         if state.counts.avail > before {
-            self.given_back.fetch_add(1, Ordering::AcqRel);
+            // Under the arena's lock, so nobody else adds to it.
+            let given_back = &self.slot(arena).given_back;
+            given_back.store(given_back.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
         }
         result
     }
@@ -340,7 +358,6 @@ impl<'m> Arenas<'m> {
     /// The same for a change to the free map, or for a look at what a commit that has begun includes: if a commit has
     /// just begun, first fixes what it includes. That takes as many lock sections as it needs, each of them short.
     pub(crate) fn change<R>(&self, arena: usize, section: impl FnOnce(&mut ArenaState, &FreeMap<'m>) -> R) -> R {
-        while !self.roll_some(arena) {}
         let mut section = Some(section);
         loop {
             let done = self.with(arena, |state, map| {
@@ -352,7 +369,7 @@ impl<'m> Arenas<'m> {
             if let Some(result) = done {
                 return result;
             }
-            self.roll_some(arena);
+            while !self.roll_some(arena) {}
         }
     }
 
@@ -430,7 +447,7 @@ impl<'m> Arenas<'m> {
 
     /// Blocks that only the log may take.
     pub(crate) fn log_reserve(&self, arena: usize) -> u32 {
-        self.blocks(arena).div_ceil(2 * ranges_per_block(self.size) as u32) + 3
+        self.slot(arena).log_reserve.load(Ordering::Relaxed)
     }
 
     /// Blocks that an allocation of this class leaves free in an arena.
@@ -443,7 +460,7 @@ impl<'m> Arenas<'m> {
     }
 
     /// Hands out a block. `spread` is where to begin, see [`spread`].
-    pub(crate) fn allocate(&self, class: Class, spread: u32) -> Result<Place, Error> {
+    pub(crate) fn allocate(&self, class: Class, spread: u32) -> Result<Reserved, Error> {
         self.allocate_leaving(|arena| self.reserve(arena, class), spread).map_err(|error| match error {
             Error::Full { free_blocks, pending_blocks, .. } => {
                 Error::Full { room_blocks: self.room(class), free_blocks, pending_blocks }
@@ -458,14 +475,17 @@ impl<'m> Arenas<'m> {
     /// where it has not: there was room at every moment, and none was seen. Whatever comes back is counted under the
     /// arena's lock. If nothing did meanwhile, there was no room when the last arena was looked at; otherwise all are
     /// looked at again.
-    pub(crate) fn allocate_leaving(&self, reserve: impl Fn(usize) -> u32, spread: u32) -> Result<Place, Error> {
-        let turn = self.rotation.fetch_add(1, Ordering::Relaxed) / ROTATE_ALLOCATIONS;
-        for _ in 0..LOOKS_MAX {
-            let before = self.given_back.load(Ordering::Acquire);
-            if let Some(place) = self.search(&reserve, spread.wrapping_add(turn) as usize) {
-                return Ok(place);
+    pub(crate) fn allocate_leaving(&self, reserve: impl Fn(usize) -> u32, spread: u32) -> Result<Reserved, Error> {
+        let start = spread.wrapping_add(self.rotation.load(Ordering::Relaxed)) as usize;
+        if let Some(reserved) = self.search(&reserve, start) {
+            return Ok(reserved);
+        }
+        for _ in 1..LOOKS_MAX {
+            let before = self.given_back();
+            if let Some(reserved) = self.search(&reserve, start) {
+                return Ok(reserved);
             }
-            if self.given_back.load(Ordering::Acquire) == before {
+            if self.given_back() == before {
                 break;
             }
         }
@@ -473,20 +493,33 @@ impl<'m> Arenas<'m> {
         Err(Error::Full { room_blocks: 0, free_blocks: space.avail_blocks, pending_blocks: space.pending_blocks })
     }
 
-    /// Looks at every arena: first round without waiting for a lock, second round with.
-    fn search(&self, reserve: &impl Fn(usize) -> u32, start: usize) -> Option<Place> {
+    /// Changes when blocks became available, or an arena was added, between two calls.
+    fn given_back(&self) -> u32 {
         let count = self.len();
+        let sum = |sum: u32, arena| sum.wrapping_add(self.slot(arena).given_back.load(Ordering::Acquire));
+        (0..count).fold(count as u32, sum)
+    }
+
+    /// Looks at every arena: first round without waiting for a lock, second round with.
+    fn search(&self, reserve: &impl Fn(usize) -> u32, start: usize) -> Option<Reserved> {
+        let count = self.len();
+        let mut next = (start as u32 % (count as u32).max(1)) as usize;
         for attempt in 0..2 * count {
-            let arena = (start % count + attempt) % count;
+            let arena = next;
+            next = if next + 1 == count { 0 } else { next + 1 };
             let reserve = reserve(arena);
             let take = |state: &mut ArenaState, map: &FreeMap<'m>| {
                 let block = (state.counts.avail > reserve).then(|| map.reserve(&mut state.counts, state.cursor))??;
                 state.cursor = block + 1;
-                Some(block)
+                state.turn = (state.turn + 1) % ROTATE_ALLOCATIONS;
+                Some((block, state.rolled + 1, state.turn == 0))
             };
             let taken = if attempt < count { self.try_with(arena, take).flatten() } else { self.with(arena, take) };
-            if let Some(index) = taken {
-                return Some(self.at(arena, index));
+            if let Some((index, generation, turn)) = taken {
+                if turn {
+                    self.rotation.fetch_add(1, Ordering::Relaxed);
+                }
+                return Some(Reserved { place: self.at(arena, index), generation });
             }
         }
         None

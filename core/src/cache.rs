@@ -495,13 +495,20 @@ impl<'m> Cache<'m> {
         })
     }
 
-    /// Forgets a freed block that a commit may still need: only if it is written.
-    pub(crate) fn forget(&self, block: u32) {
+    /// Forgets a freed block, unless it waits to be written or is being written; `false` then.
+    pub(crate) fn forget_written(&self, block: u32) -> bool {
+        // What waits to be written is in its bucket until then, so it is not in one that is empty.
+        if self.bucket(block).bucket.load(Ordering::Acquire) == 0 {
+            return true;
+        }
         self.with_bucket(block, || {
-            if let Some(id) = self.find(block).filter(|id| self.meta(*id).dirty.load(Ordering::Relaxed) == 0) {
+            let Some(id) = self.find(block) else { return true };
+            let written = self.meta(id).dirty.load(Ordering::Relaxed) == 0;
+            if written {
                 self.remove(id);
             }
-        });
+            written
+        })
     }
 
     /// Whether a dirty block was cancelled, so that there is no use in writing it.

@@ -43,11 +43,14 @@ impl WorkerSlot {
 pub(crate) struct Epochs<'m> {
     slots: &'m [WorkerSlot],
     now: AtomicU32,
+    /// Workers inside, or on their way in or out. Raised before an announcement and lowered after it, so 0 says that there
+    /// is none.
+    inside: AtomicU32,
 }
 
 impl<'m> Epochs<'m> {
     pub(crate) fn new(slots: &'m [WorkerSlot]) -> Self {
-        Self { slots, now: AtomicU32::new(0) }
+        Self { slots, now: AtomicU32::new(0), inside: AtomicU32::new(0) }
     }
 
     /// The present epoch, ordered against announcements as the head of this module says.
@@ -60,6 +63,7 @@ impl<'m> Epochs<'m> {
         let free = |slot: &WorkerSlot| slot.taken.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok();
         let index = self.slots.iter().position(free)?;
         let slot = &self.slots[index];
+        self.inside.fetch_add(1, Ordering::Relaxed);
         slot.name.store(name, Ordering::Relaxed);
         loop {
             let epoch = self.now.load(Ordering::Relaxed);
@@ -74,13 +78,14 @@ impl<'m> Epochs<'m> {
     pub(crate) fn leave(&self, index: usize) {
         if let Some(slot) = self.slots.get(index) {
             slot.seen.store(0, Ordering::Release);
+            self.inside.fetch_sub(1, Ordering::Release);
             slot.taken.store(0, Ordering::Release);
         }
     }
 
-    /// Whether nobody is inside.
+    /// Whether nobody is inside. After [`Epochs::stamp`], as an announcement would be looked for.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.slots.iter().all(|slot| slot.seen.load(Ordering::Acquire) & ACTIVE == 0)
+        self.inside.load(Ordering::Acquire) == 0
     }
 
     /// Moves on to the next epoch if everybody inside has seen the present one; otherwise the name of somebody who has

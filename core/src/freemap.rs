@@ -158,17 +158,7 @@ impl<'a> FreeMap<'a> {
     /// What the map says about a block. Blocks out of range are in use.
     pub(crate) fn state(&self, block: u32) -> State {
         let (at, bit) = place(block);
-        let in_plane = |plane| load(plane, at) & bit != 0;
-        match (in_plane(self.durable), in_plane(self.flight), in_plane(self.next)) {
-            (true, true, true) => State::Free,
-            (false, true, false) => State::Reserved,
-            (true, true, false) => State::New,
-            (true, false, false) => State::NewInFlight,
-            (true, false, true) => State::NewInFlightFreed,
-            (false, false, false) => State::InUse,
-            (false, false, true) => State::Freed,
-            (false, true, true) => State::FreedInFlight,
-        }
+        State::of(self.word(at), bit)
     }
 
     fn word(&self, at: usize) -> Planes {
@@ -201,22 +191,40 @@ impl<'a> FreeMap<'a> {
         (word & !((word << 1) | before)).count_ones() + behind as u32
     }
 
-    /// Moves one block from one state to another; `Err` with the state that it is in if that is another one.
+    /// Moves one block from one state to another; `Err` with the state that it is in if that is another one. What
+    /// [`FreeMap::replace`] does for a whole word, with no more work than one bit takes.
     fn step(&self, counts: &mut Counts, block: u32, from: State, to: State) -> Result<(), State> {
-        let found = self.state(block);
+        let (at, bit) = place(block);
+        let old = self.word(at);
+        let found = State::of(old, bit);
         if found != from {
             return Err(found);
         }
-        let (at, bit) = place(block);
-        let with = |word: Word, on: bool| if on { word | bit } else { word & !bit };
-        let (durable, flight, next) = to.planes();
-        let old = self.word(at);
-        let new = Planes {
-            durable: with(old.durable, durable),
-            flight: with(old.flight, flight),
-            next: with(old.next, next),
-        };
-        self.replace(counts, at, new);
+        let new = old.with(bit, to);
+        if from.is_free_in_flight() != to.is_free_in_flight() || sabotaged(Switch::LogReserved) {
+            // The runs of free blocks change too, and with them what the neighbours begin.
+            self.replace(counts, at, new);
+            return Ok(());
+        }
+        for (plane, old, new) in [(self.durable, old.durable, new.durable), (self.next, old.next, new.next)] {
+            if old != new {
+                store(plane, at, new);
+            }
+        }
+        let is = |state: State, wanted: &[State]| u32::from(wanted.contains(&state));
+        let shift = |count: &mut u32, wanted: &[State]| *count = *count + is(to, wanted) - is(from, wanted);
+        shift(&mut counts.avail, &[State::Free]);
+        shift(&mut counts.reserved, &[State::Reserved]);
+        shift(&mut counts.pending, &State::PENDING);
+        if is(from, &[State::Free]) + is(to, &[State::Free]) != 0 {
+            self.avail.set(at, new.avail() != 0);
+        }
+        if is(from, &State::CHANGED) + is(to, &State::CHANGED) != 0 {
+            self.changed.set(at, new.rolled() != new.flight);
+        }
+        if is(from, &State::MOVED) + is(to, &State::MOVED) != 0 {
+            self.moved.set(at, new.settled() != new.durable);
+        }
         Ok(())
     }
 
@@ -248,6 +256,11 @@ impl<'a> FreeMap<'a> {
     /// Makes a reserved block part of the next commit.
     pub(crate) fn enqueue(&self, counts: &mut Counts, block: u32) -> Result<(), State> {
         self.step(counts, block, State::Reserved, State::New)
+    }
+
+    /// The same as [`FreeMap::free`] and [`FreeMap::unreserve`], for a block of no commit that nobody can be reading.
+    pub(crate) fn free_new(&self, counts: &mut Counts, block: u32) -> Result<(), State> {
+        self.step(counts, block, State::New, State::Free)
     }
 
     /// Makes a block no part of the next commit. The result says what holds it back from being handed out again:
@@ -341,6 +354,13 @@ struct Planes {
 }
 
 impl Planes {
+    /// The same with one block in another state.
+    fn with(self, bit: Word, state: State) -> Self {
+        let set = |word: Word, on: bool| if on { word | bit } else { word & !bit };
+        let (durable, flight, next) = state.planes();
+        Self { durable: set(self.durable, durable), flight: set(self.flight, flight), next: set(self.next, next) }
+    }
+
     fn avail(self) -> Word {
         self.durable & self.flight & self.next
     }
@@ -369,6 +389,31 @@ impl Planes {
 }
 
 impl State {
+    /// Freed, and held back by a commit.
+    const PENDING: [Self; 3] = [Self::NewInFlightFreed, Self::Freed, Self::FreedInFlight];
+    /// The next commit would change something here.
+    const CHANGED: [Self; 3] = [Self::New, Self::NewInFlightFreed, Self::Freed];
+    /// The commit in flight changes something here.
+    const MOVED: [Self; 3] = [Self::NewInFlight, Self::NewInFlightFreed, Self::FreedInFlight];
+
+    /// The state of the block with this bit.
+    fn of(word: Planes, bit: Word) -> Self {
+        match (word.durable & bit != 0, word.flight & bit != 0, word.next & bit != 0) {
+            (true, true, true) => Self::Free,
+            (false, true, false) => Self::Reserved,
+            (true, true, false) => Self::New,
+            (true, false, false) => Self::NewInFlight,
+            (true, false, true) => Self::NewInFlightFreed,
+            (false, false, false) => Self::InUse,
+            (false, false, true) => Self::Freed,
+            (false, true, true) => Self::FreedInFlight,
+        }
+    }
+
+    fn is_free_in_flight(self) -> bool {
+        self.planes().1
+    }
+
     /// The bits of a block in this state: durable, flight, next.
     fn planes(self) -> (bool, bool, bool) {
         match self {

@@ -446,6 +446,7 @@ pub(crate) fn build_engine<'m>(
         queue: memory.queue,
         limbo: memory.limbo,
         limbo_promised: AtomicU32::new(0),
+        in_limbo: AtomicU32::new(0),
         epochs: Epochs::new(memory.workers),
         no_more_workers: AtomicBool::new(false),
         platform,

@@ -30,7 +30,7 @@ pub(crate) use settle::Settling;
 pub use settle::StillOwned;
 pub use worker::Worker;
 
-use crate::arena::{spread, Arenas, Class, Place};
+use crate::arena::{spread, ArenaState, Arenas, Class, Place, Reserved};
 use crate::block::{check_type, Block, BlockPtr, Filling};
 use crate::cache::{Cache, Content};
 use crate::commit::{Commit, CommitTicket};
@@ -61,6 +61,8 @@ pub(crate) struct Engine<'m> {
     pub(crate) limbo: &'m Lock<LimboView>,
     /// Places in limbo that are promised to blocks whose write is still under way; changed under limbo's lock.
     pub(crate) limbo_promised: AtomicU32,
+    /// Blocks in limbo; changed under limbo's lock.
+    pub(crate) in_limbo: AtomicU32,
     pub(crate) epochs: Epochs<'m>,
     /// The store is being unmounted: nobody can be inside an epoch.
     pub(crate) no_more_workers: AtomicBool,
@@ -196,15 +198,11 @@ impl<'d, 'm> Store<'d, 'm> {
         if !matches!(what.block_type, BlockType::Data | BlockType::Pivot | BlockType::Leaf | BlockType::DeadList) {
             return Err(Error::BadParameter { name: "block type", found: what.block_type as u64 });
         }
-        let place = self.engine.arenas.allocate(what.class, spread(what.block_type, what.hint))?;
+        let Reserved { place, generation } =
+            self.engine.arenas.allocate(what.class, spread(what.block_type, what.hint))?;
         // From here on the address goes back by itself if no buffer can be had.
-        let mut filling = Filling {
-            slot: None,
-            engine: &self.engine,
-            place,
-            block_type: what.block_type,
-            birth: self.open_generation(place),
-        };
+        let mut filling =
+            Filling { slot: None, engine: &self.engine, place, block_type: what.block_type, birth: generation };
         match self.retry_no_buffer(|| self.engine.cache.take_buffer(what.class)) {
             Ok(mut slot) => {
                 slot.bytes_mut().fill(0);
@@ -236,16 +234,10 @@ impl<'d, 'm> Store<'d, 'm> {
     /// For tests: takes what is kept back for the log too, as the original may.
     #[cfg(test)]
     pub(crate) fn allocate_from_reserve(&self) -> Result<Filling<'_>, Error> {
-        let place = self.engine.arenas.allocate_leaving(|_| 0, 0)?;
+        let Reserved { place, generation: birth } = self.engine.arenas.allocate_leaving(|_| 0, 0)?;
         let mut slot = self.retry_no_buffer(|| self.engine.cache.take_buffer(Class::Normal))?;
         slot.bytes_mut().fill(0);
-        let birth = self.open_generation(place);
         Ok(Filling { slot: Some(slot), engine: &self.engine, place, block_type: BlockType::Data, birth })
-    }
-
-    /// The generation that a block allocated now will be committed in.
-    fn open_generation(&self, place: Place) -> u64 {
-        self.engine.arenas.with(place.arena, |state, _| state.rolled + 1)
     }
 
     /// Makes a block final: fixes its pointer, and queues it for writing. It is part of the next commit from now on.
@@ -305,31 +297,65 @@ impl<'d, 'm> Store<'d, 'm> {
     pub fn free(&self, ptr: BlockPtr) -> Result<(), Error> {
         self.check_writable()?;
         let place = self.engine.arenas.locate(ptr.addr)?;
-        self.promise_limbo()?;
-        let freed = self.free_in_map(ptr.addr, place);
-        if freed.is_ok() {
-            trace!(self.engine, Freed, ptr.addr, caller);
+        // While something is in limbo, whoever frees helps (see `promise_limbo`).
+        if self.engine.in_limbo.load(Ordering::Relaxed) != 0 || !self.free_at_once(ptr.addr, place)? {
+            self.promise_limbo()?;
+            match self.free_by_limbo(ptr.addr, place) {
+                // Its write is under way: `written` keeps the promise.
+                Ok(Freed::Cancelled) => {}
+                Ok(Freed::Idle) => self.retire(place),
+                Ok(Freed::Committed) => self.drop_promise(),
+                Err(error) => {
+                    self.drop_promise();
+                    return Err(error);
+                }
+            }
         }
-        match freed {
-            // Its write is under way: `written` keeps the promise.
-            Ok(Freed::Cancelled) => {}
-            Ok(Freed::Idle) => self.retire(place),
-            Ok(Freed::Committed) | Err(_) => self.drop_promise(),
-        }
-        freed.map(drop)
+        trace!(self.engine, Freed, ptr.addr, caller);
+        Ok(())
     }
 
-    fn free_in_map(&self, addr: u64, place: Place) -> Result<Freed, Error> {
+    /// Frees a block for which nothing in memory has to be waited for: a commit has it, or it is in none, is written, and
+    /// nobody is inside an epoch. `false` if that is not so; nothing was changed then.
+    fn free_at_once(&self, addr: u64, place: Place) -> Result<bool, Error> {
+        self.engine.epochs.stamp();
+        let quiet = self.engine.epochs.is_quiet();
+        self.engine.arenas.change(place.arena, |state, map| {
+            self.check_free(state, addr, place)?;
+            match map.state(place.index) {
+                State::New if sabotaged(Switch::ReuseAtOnce) || !quiet => return Ok(false),
+                State::New if !self.engine.cache.forget_written(place.block) => return Ok(false),
+                State::New => map.free_new(&mut state.counts, place.index),
+                _ => map.free(&mut state.counts, place.index).map(|_| {
+                    self.engine.cache.forget_written(place.block);
+                }),
+            }
+            .map_err(|_| Error::NotAllocated { addr })?;
+            if sabotaged(Switch::ReuseAtOnce) {
+                map.sabotage_free(&mut state.counts, place.index);
+            }
+            state.changes += 1;
+            Ok(true)
+        })
+    }
+
+    fn check_free(&self, state: &ArenaState, addr: u64, place: Place) -> Result<(), Error> {
+        if !self.engine.arenas.log_has_room(place.arena, state) {
+            let free_blocks = u64::from(state.counts.avail);
+            return Err(Error::Full { room_blocks: 0, free_blocks, pending_blocks: 0 });
+        }
+        if self.engine.arenas.is_spare(place) {
+            return Err(Error::NotAllocated { addr });
+        }
+        Ok(())
+    }
+
+    /// Frees a block that may have to wait in limbo, with a place there promised.
+    fn free_by_limbo(&self, addr: u64, place: Place) -> Result<Freed, Error> {
         self.engine.epochs.stamp();
         let wanted = !self.engine.epochs.is_quiet();
         self.engine.arenas.change(place.arena, |state, map| {
-            if !self.engine.arenas.log_has_room(place.arena, state) {
-                let free_blocks = u64::from(state.counts.avail);
-                return Err(Error::Full { room_blocks: 0, free_blocks, pending_blocks: 0 });
-            }
-            if self.engine.arenas.is_spare(place) {
-                return Err(Error::NotAllocated { addr });
-            }
+            self.check_free(state, addr, place)?;
             let freed = map.free(&mut state.counts, place.index).map_err(|_| Error::NotAllocated { addr })?;
             state.changes += 1;
             if sabotaged(Switch::ReuseAtOnce) {
@@ -340,7 +366,7 @@ impl<'d, 'm> Store<'d, 'm> {
                 State::Reserved if self.engine.cache.cancel(place.block, wanted) => Freed::Cancelled,
                 State::Reserved => Freed::Idle,
                 _ => {
-                    self.engine.cache.forget(place.block);
+                    self.engine.cache.forget_written(place.block);
                     Freed::Committed
                 }
             })

@@ -120,7 +120,9 @@ impl Store<'_, '_> {
         }
         let kept = self.engine.limbo.with(self.engine.platform, |limbo| {
             self.forget_promise();
-            limbo.push_back(Retired { block: place.block, stamp })
+            let kept = limbo.push_back(Retired { block: place.block, stamp });
+            self.engine.in_limbo.store(limbo.storage_len() as u32, Ordering::Relaxed);
+            kept
         });
         // There is room: it was promised.
         debug_assert!(kept.is_ok());
@@ -138,7 +140,9 @@ impl Store<'_, '_> {
             let passed = self.engine.limbo.with(self.engine.platform, |limbo| {
                 let front = limbo.front()?;
                 self.engine.epochs.has_passed(front.stamp).ok()?;
-                limbo.pop_front()
+                let retired = limbo.pop_front();
+                self.engine.in_limbo.store(limbo.storage_len() as u32, Ordering::Relaxed);
+                retired
             });
             let Some(retired) = passed else { break };
             if let Ok(place) = self.engine.arenas.locate(u64::from(retired.block) << self.engine.size.shift()) {
