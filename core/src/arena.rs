@@ -123,6 +123,8 @@ pub(crate) struct ArenaSlot {
     blocks: AtomicU32,
     /// Where its words begin; constant after mount.
     words_at: AtomicUsize,
+    /// Where they end; constant after mount.
+    words_end: AtomicUsize,
     /// Blocks that only the log may take; constant after mount.
     log_reserve: AtomicU32,
     /// Changes with each lock section that made blocks available, while the lock is held.
@@ -137,6 +139,7 @@ impl ArenaSlot {
                 base_block: AtomicU32::new(0),
                 blocks: AtomicU32::new(0),
                 words_at: AtomicUsize::new(0),
+                words_end: AtomicUsize::new(0),
                 log_reserve: AtomicU32::new(0),
                 given_back: AtomicU32::new(0),
                 state: Lock::new(ArenaState {
@@ -306,6 +309,8 @@ impl<'m> Arenas<'m> {
         slot.base_block.store(base_block, Ordering::Relaxed);
         slot.blocks.store(blocks, Ordering::Relaxed);
         slot.words_at.store(words_at, Ordering::Relaxed);
+        let words_end = (words_at + FreeMap::words_needed(blocks)).min(self.words.len());
+        slot.words_end.store(words_end, Ordering::Relaxed);
         let log_reserve = blocks.div_ceil(2 * ranges_per_block(self.size) as u32) + 3;
         slot.log_reserve.store(log_reserve, Ordering::Relaxed);
     }
@@ -329,7 +334,7 @@ impl<'m> Arenas<'m> {
     fn map(&self, arena: usize) -> FreeMap<'m> {
         let blocks = self.blocks(arena);
         let at = self.slot(arena).words_at.load(Ordering::Relaxed);
-        let end = (at + FreeMap::words_needed(blocks)).min(self.words.len());
+        let end = self.slot(arena).words_end.load(Ordering::Relaxed);
         FreeMap::new(self.words.get(at..end).unwrap_or(&[]), blocks)
     }
 

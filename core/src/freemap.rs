@@ -120,39 +120,84 @@ pub(crate) enum State {
     FreedInFlight,
 }
 
+/// The planes of one word of blocks, side by side, so that a change to a block touches one cache line.
+///
+/// ```text
+///   | durable flight next log | durable flight next log | ... | avail | changed | moved |
+/// ```
+type Quad = [AtomicUsize; PLANES];
+
+/// Planes of a map, the log's among them.
+const PLANES: usize = 4;
+/// Numbers of the planes in a [`Quad`].
+const DURABLE: usize = 0;
+const FLIGHT: usize = 1;
+const NEXT: usize = 2;
+const LOG: usize = 3;
+
 /// The view of one arena's planes; made anew for each lock section.
 #[derive(Clone, Copy)]
 pub(crate) struct FreeMap<'a> {
     blocks: u32,
-    durable: &'a [AtomicUsize],
-    flight: &'a [AtomicUsize],
-    next: &'a [AtomicUsize],
-    log: &'a [AtomicUsize],
-    avail: Summary<'a>,
-    changed: Summary<'a>,
-    moved: Summary<'a>,
+    quads: &'a [Quad],
+    /// The summaries, one behind the other; looked at when a whole word changes its nature, which is seldom.
+    summaries: &'a [AtomicUsize],
 }
 
 impl<'a> FreeMap<'a> {
     /// Words of memory for an arena of `blocks` blocks.
     pub(crate) const fn words_needed(blocks: u32) -> usize {
         let plane = (blocks as usize).div_ceil(WORD_BITS);
-        4 * plane + 3 * Summary::words_needed(plane)
+        PLANES * plane + 3 * Summary::words_needed(plane)
     }
 
     /// The map in `memory`, which has [`FreeMap::words_needed`] words.
     pub(crate) fn new(memory: &'a [AtomicUsize], blocks: u32) -> Self {
-        let plane = (blocks as usize).div_ceil(WORD_BITS);
-        let split = |rest: &'a [AtomicUsize], at: usize| rest.split_at(at.min(rest.len()));
-        let (durable, rest) = split(memory, plane);
-        let (flight, rest) = split(rest, plane);
-        let (next, rest) = split(rest, plane);
-        let (log, rest) = split(rest, plane);
-        let (avail, rest) = split(rest, Summary::words_needed(plane));
-        let (changed, moved) = split(rest, Summary::words_needed(plane));
-        let summary = |memory| Summary::new(memory, plane);
-        let (avail, changed, moved) = (summary(avail), summary(changed), summary(moved));
-        Self { blocks, durable, flight, next, log, avail, changed, moved }
+        let quads = PLANES * (blocks as usize).div_ceil(WORD_BITS);
+        let (quads, summaries) = memory.split_at(quads.min(memory.len()));
+        Self { blocks, quads: quads.as_chunks().0, summaries }
+    }
+
+    /// One of the three summaries.
+    fn summary(&self, number: usize) -> Summary<'a> {
+        let len = Summary::words_needed(self.quads.len());
+        let memory = self.summaries.get(number * len..).unwrap_or(&[]);
+        Summary::new(memory.get(..len).unwrap_or(&[]), self.quads.len())
+    }
+
+    /// The words with a free block.
+    fn avail(&self) -> Summary<'a> {
+        self.summary(0)
+    }
+
+    /// The words that the next commit would change.
+    fn changed(&self) -> Summary<'a> {
+        self.summary(1)
+    }
+
+    /// The words that the commit in flight changes.
+    fn moved(&self) -> Summary<'a> {
+        self.summary(2)
+    }
+
+    /// Words of each plane.
+    fn words(&self) -> usize {
+        self.quads.len()
+    }
+
+    /// One word of one plane; 0 if there is none.
+    fn get(&self, plane: usize, at: usize) -> Word {
+        #[cfg(all(test, not(any(loom, feature = "shuttle"))))]
+        accesses::count();
+        self.quads.get(at).map_or(0, |quad| quad[plane].load(Ordering::Relaxed))
+    }
+
+    fn put(&self, plane: usize, at: usize, value: Word) {
+        #[cfg(all(test, not(any(loom, feature = "shuttle"))))]
+        accesses::count();
+        if let Some(quad) = self.quads.get(at) {
+            quad[plane].store(value, Ordering::Relaxed);
+        }
     }
 
     /// What the map says about a block. Blocks out of range are in use.
@@ -162,7 +207,7 @@ impl<'a> FreeMap<'a> {
     }
 
     fn word(&self, at: usize) -> Planes {
-        Planes { durable: load(self.durable, at), flight: load(self.flight, at), next: load(self.next, at) }
+        Planes { durable: self.get(DURABLE, at), flight: self.get(FLIGHT, at), next: self.get(NEXT, at) }
     }
 
     /// Replaces one word of each plane. The only function that changes a plane after loading, so the sums and the
@@ -174,25 +219,47 @@ impl<'a> FreeMap<'a> {
         counts.pending = counts.pending + new.pending().count_ones() - old.pending().count_ones();
         counts.free_flight = counts.free_flight + new.flight.count_ones() - old.flight.count_ones();
         let starts_before = self.starts_around(at);
-        store(self.durable, at, new.durable);
-        store(self.flight, at, new.flight);
-        store(self.next, at, new.next);
+        self.put(DURABLE, at, new.durable);
+        self.put(FLIGHT, at, new.flight);
+        self.put(NEXT, at, new.next);
         counts.ranges_flight = counts.ranges_flight + self.starts_around(at) - starts_before;
-        self.avail.set(at, new.avail() != 0);
-        self.changed.set(at, new.rolled() != new.flight);
-        self.moved.set(at, new.settled() != new.durable);
+        self.summarize(at, old, new);
+    }
+
+    /// Notes in the summaries what kind of word this is now. They are right about `old`.
+    #[inline(always)]
+    fn summarize(&self, at: usize, old: Planes, new: Planes) {
+        if (old.avail() != 0) != (new.avail() != 0) {
+            self.set_summary(0, at, new.avail() != 0);
+        }
+        if old.is_changed() != new.is_changed() {
+            self.set_summary(1, at, new.is_changed());
+        }
+        if old.is_moved() != new.is_moved() {
+            self.set_summary(2, at, new.is_moved());
+        }
+    }
+
+    /// Seldom: once for many blocks of a word.
+    #[cold]
+    #[inline(never)]
+    fn set_summary(&self, number: usize, at: usize, on: bool) {
+        self.summary(number).set(at, on);
     }
 
     /// Runs of the flight plane that begin in word `at` or at the first bit of the word behind it.
     fn starts_around(&self, at: usize) -> u32 {
-        let word = load(self.flight, at);
-        let before = if at == 0 { 0 } else { load(self.flight, at - 1) >> (WORD_BITS - 1) };
-        let behind = load(self.flight, at + 1) & 1 & !(word >> (WORD_BITS - 1));
+        let word = self.get(FLIGHT, at);
+        let before = if at == 0 { 0 } else { self.get(FLIGHT, at - 1) >> (WORD_BITS - 1) };
+        let behind = self.get(FLIGHT, at + 1) & 1 & !(word >> (WORD_BITS - 1));
         (word & !((word << 1) | before)).count_ones() + behind as u32
     }
 
     /// Moves one block from one state to another; `Err` with the state that it is in if that is another one. What
     /// [`FreeMap::replace`] does for a whole word, with no more work than one bit takes.
+    ///
+    /// Inlined, because callers name the states, and little is left of this then.
+    #[inline(always)]
     fn step(&self, counts: &mut Counts, block: u32, from: State, to: State) -> Result<(), State> {
         let (at, bit) = place(block);
         let old = self.word(at);
@@ -206,25 +273,13 @@ impl<'a> FreeMap<'a> {
             self.replace(counts, at, new);
             return Ok(());
         }
-        for (plane, old, new) in [(self.durable, old.durable, new.durable), (self.next, old.next, new.next)] {
-            if old != new {
-                store(plane, at, new);
-            }
-        }
-        let is = |state: State, wanted: &[State]| u32::from(wanted.contains(&state));
-        let shift = |count: &mut u32, wanted: &[State]| *count = *count + is(to, wanted) - is(from, wanted);
-        shift(&mut counts.avail, &[State::Free]);
-        shift(&mut counts.reserved, &[State::Reserved]);
-        shift(&mut counts.pending, &State::PENDING);
-        if is(from, &[State::Free]) + is(to, &[State::Free]) != 0 {
-            self.avail.set(at, new.avail() != 0);
-        }
-        if is(from, &State::CHANGED) + is(to, &State::CHANGED) != 0 {
-            self.changed.set(at, new.rolled() != new.flight);
-        }
-        if is(from, &State::MOVED) + is(to, &State::MOVED) != 0 {
-            self.moved.set(at, new.settled() != new.durable);
-        }
+        self.put(DURABLE, at, new.durable);
+        self.put(NEXT, at, new.next);
+        let shift = |count: &mut u32, set: u32| *count = *count + to.is_in(set) - from.is_in(set);
+        shift(&mut counts.avail, State::Free.bit());
+        shift(&mut counts.reserved, State::Reserved.bit());
+        shift(&mut counts.pending, State::PENDING);
+        self.summarize(at, old, new);
         Ok(())
     }
 
@@ -235,7 +290,7 @@ impl<'a> FreeMap<'a> {
         let (at, word) = if here != 0 {
             (from_at, here)
         } else {
-            let at = self.avail.next(from_at + 1).or_else(|| self.avail.next(0))?;
+            let at = self.avail().next(from_at + 1).or_else(|| self.avail().next(0))?;
             (at, self.word(at).avail())
         };
         (word != 0).then(|| (at * WORD_BITS) as u32 + word.trailing_zeros())
@@ -267,17 +322,16 @@ impl<'a> FreeMap<'a> {
     /// `Reserved`, nothing but memory (the caller ends that with [`FreeMap::unreserve`]); otherwise commits.
     pub(crate) fn free(&self, counts: &mut Counts, block: u32) -> Result<State, State> {
         let from = self.state(block);
-        let to = match from {
-            State::InUse => State::Freed,
-            State::New => State::Reserved,
-            State::NewInFlight => State::NewInFlightFreed,
-            other => return Err(other),
-        };
         if block >= self.blocks || self.is_log(block) {
             return Err(from);
         }
-        self.step(counts, block, from, to)?;
-        Ok(to)
+        let mut step = |to| self.step(counts, block, from, to).map(|()| to);
+        match from {
+            State::InUse => step(State::Freed),
+            State::New => step(State::Reserved),
+            State::NewInFlight => step(State::NewInFlightFreed),
+            other => Err(other),
+        }
     }
 
     /// Hands out a free block to the log of the commit in flight.
@@ -309,37 +363,39 @@ impl<'a> FreeMap<'a> {
     /// Whether a block is free in the commit in flight (in the durable one, when there is none).
     pub(crate) fn is_free_in_flight(&self, block: u32) -> bool {
         let (at, bit) = place(block);
-        load(self.flight, at) & bit != 0
+        self.get(FLIGHT, at) & bit != 0
     }
 
     /// Begins a commit: what `next` says becomes what is in flight. Only while no commit is in flight. Visits at most
     /// `words` words and returns whether that was all; until it was, the caller keeps all changes away.
     pub(crate) fn roll(&self, counts: &mut Counts, words: usize) -> bool {
         for _ in 0..words {
-            let Some(at) = self.changed.next(0) else { return true };
+            let Some(at) = self.changed().next(0) else { return true };
             let old = self.word(at);
             self.replace(counts, at, Planes { flight: old.rolled(), ..old });
+            self.changed().set(at, false);
         }
         !self.is_changed()
     }
 
     /// Whether the commit in flight changes anything here.
     pub(crate) fn is_moved(&self) -> bool {
-        self.moved.next(0).is_some()
+        self.moved().next(0).is_some()
     }
 
     /// Whether the next commit would change anything here.
     pub(crate) fn is_changed(&self) -> bool {
-        self.changed.next(0).is_some()
+        self.changed().next(0).is_some()
     }
 
     /// Ends a commit that is durable: what it freed may be handed out again. Visits at most `words` words and returns
     /// whether that was all.
     pub(crate) fn settle(&self, counts: &mut Counts, words: usize) -> bool {
         for _ in 0..words {
-            let Some(at) = self.moved.next(0) else { return true };
+            let Some(at) = self.moved().next(0) else { return true };
             let old = self.word(at);
             self.replace(counts, at, Planes { durable: old.settled(), ..old });
+            self.moved().set(at, false);
         }
         !self.is_moved()
     }
@@ -355,10 +411,21 @@ struct Planes {
 
 impl Planes {
     /// The same with one block in another state.
+    #[inline(always)]
     fn with(self, bit: Word, state: State) -> Self {
         let set = |word: Word, on: bool| if on { word | bit } else { word & !bit };
         let (durable, flight, next) = state.planes();
         Self { durable: set(self.durable, durable), flight: set(self.flight, flight), next: set(self.next, next) }
+    }
+
+    /// Whether the next commit would change anything.
+    fn is_changed(self) -> bool {
+        self.rolled() != self.flight
+    }
+
+    /// Whether the commit in flight changes anything.
+    fn is_moved(self) -> bool {
+        self.settled() != self.durable
     }
 
     fn avail(self) -> Word {
@@ -390,13 +457,20 @@ impl Planes {
 
 impl State {
     /// Freed, and held back by a commit.
-    const PENDING: [Self; 3] = [Self::NewInFlightFreed, Self::Freed, Self::FreedInFlight];
-    /// The next commit would change something here.
-    const CHANGED: [Self; 3] = [Self::New, Self::NewInFlightFreed, Self::Freed];
-    /// The commit in flight changes something here.
-    const MOVED: [Self; 3] = [Self::NewInFlight, Self::NewInFlightFreed, Self::FreedInFlight];
+    const PENDING: u32 = Self::NewInFlightFreed.bit() | Self::Freed.bit() | Self::FreedInFlight.bit();
+
+    /// The set of this state alone.
+    const fn bit(self) -> u32 {
+        1 << self as u32
+    }
+
+    /// 1 if it is in a set of states, else 0.
+    const fn is_in(self, set: u32) -> u32 {
+        (set >> self as u32) & 1
+    }
 
     /// The state of the block with this bit.
+    #[inline(always)]
     fn of(word: Planes, bit: Word) -> Self {
         match (word.durable & bit != 0, word.flight & bit != 0, word.next & bit != 0) {
             (true, true, true) => Self::Free,
@@ -415,6 +489,7 @@ impl State {
     }
 
     /// The bits of a block in this state: durable, flight, next.
+    #[inline(always)]
     fn planes(self) -> (bool, bool, bool) {
         match self {
             Self::Free => (true, true, true),

@@ -3,49 +3,49 @@
 //! Until [`FreeMap::load_done`], the plane `flight` is what the entries so far say, and `durable` with the summary
 //! `changed` are what was freed since the last barrier.
 
-use super::{load, masks, place, store, Counts, FreeMap, Word};
+use super::{masks, place, Counts, FreeMap, Word, DURABLE, FLIGHT, LOG, NEXT};
 use crate::memory::WORD_BITS;
 
 impl FreeMap<'_> {
     /// Makes every block in use and forgets all changes.
     pub(crate) fn clear(&self) {
-        for plane in [self.durable, self.flight, self.next, self.log] {
-            (0..plane.len()).for_each(|at| store(plane, at, 0));
+        for plane in [DURABLE, FLIGHT, NEXT, LOG] {
+            (0..self.words()).for_each(|at| self.put(plane, at, 0));
         }
-        [self.avail, self.changed, self.moved].iter().for_each(super::Summary::clear);
+        [self.avail(), self.changed(), self.moved()].iter().for_each(super::Summary::clear);
     }
 
     /// Makes all blocks free but the last two, in a map that nobody has used yet: `words` words from word `from` on.
     /// The word to go on with, if there are more.
     pub(crate) fn load_free(&self, counts: &mut Counts, from: usize, words: usize) -> Option<usize> {
         let usable = self.blocks.saturating_sub(2) as usize;
-        let end = self.flight.len().min(from + words);
+        let end = self.words().min(from + words);
         for at in from..end {
             let free = match usable.saturating_sub(at * WORD_BITS) {
                 0 => 0,
                 count if count < WORD_BITS => (1 << count) - 1,
                 _ => Word::MAX,
             };
-            for plane in [self.durable, self.flight, self.next] {
-                store(plane, at, free);
+            for plane in [DURABLE, FLIGHT, NEXT] {
+                self.put(plane, at, free);
             }
-            self.avail.set(at, free != 0);
+            self.avail().set(at, free != 0);
             counts.avail += free.count_ones();
         }
         counts.free_flight = counts.avail;
         counts.ranges_flight = u32::from(counts.avail != 0);
-        (end < self.flight.len()).then_some(end)
+        (end < self.words()).then_some(end)
     }
 
     /// Marks a run of blocks free or in use. `Err` with the first block that is so already.
     pub(crate) fn load_range(&self, first: u32, count: u32, free: bool) -> Result<(), u32> {
         for (at, mask) in masks(first, count) {
-            let old = load(self.flight, at);
+            let old = self.get(FLIGHT, at);
             let conflict = if free { old & mask } else { !old & mask };
             if conflict != 0 {
                 return Err((at * WORD_BITS) as u32 + conflict.trailing_zeros());
             }
-            store(self.flight, at, if free { old | mask } else { old & !mask });
+            self.put(FLIGHT, at, if free { old | mask } else { old & !mask });
         }
         Ok(())
     }
@@ -60,36 +60,36 @@ impl FreeMap<'_> {
     /// Notes that a run of blocks was freed, or is in use again, since the last barrier.
     pub(crate) fn load_doubt(&self, first: u32, count: u32, doubtful: bool) {
         for (at, mask) in masks(first, count) {
-            let old = load(self.durable, at);
-            store(self.durable, at, if doubtful { old | mask } else { old & !mask });
-            self.changed.set(at, true);
+            let old = self.get(DURABLE, at);
+            self.put(DURABLE, at, if doubtful { old | mask } else { old & !mask });
+            self.changed().set(at, true);
         }
     }
 
     /// What was freed up to here is certain.
     pub(crate) fn load_certain(&self) {
-        while let Some(at) = self.changed.next(0) {
-            store(self.durable, at, 0);
-            self.changed.set(at, false);
+        while let Some(at) = self.changed().next(0) {
+            self.put(DURABLE, at, 0);
+            self.changed().set(at, false);
         }
     }
 
     /// At the end of loading: makes what was freed since the last barrier be in use. Returns the number of blocks.
     pub(crate) fn load_keep_doubtful(&self) -> u32 {
         let mut kept = 0;
-        for at in 0..self.flight.len() {
-            let flight = load(self.flight, at);
-            let doubt = load(self.durable, at) & flight;
+        for at in 0..self.words() {
+            let flight = self.get(FLIGHT, at);
+            let doubt = self.get(DURABLE, at) & flight;
             kept += doubt.count_ones();
-            store(self.flight, at, flight & !doubt);
+            self.put(FLIGHT, at, flight & !doubt);
         }
         kept
     }
 
     /// At the end of loading: a block that holds part of the log and is free.
     pub(crate) fn load_free_log_block(&self) -> Option<u32> {
-        (0..self.flight.len()).find_map(|at| {
-            let both = load(self.flight, at) & load(self.log, at);
+        (0..self.words()).find_map(|at| {
+            let both = self.get(FLIGHT, at) & self.get(LOG, at);
             (both != 0).then(|| (at * WORD_BITS) as u32 + both.trailing_zeros())
         })
     }
@@ -98,12 +98,12 @@ impl FreeMap<'_> {
     pub(crate) fn load_done(&self) -> Counts {
         let mut counts = Counts::default();
         let mut before = 0;
-        for at in 0..self.flight.len() {
-            let flight = load(self.flight, at);
-            store(self.durable, at, flight);
-            store(self.next, at, flight);
-            self.avail.set(at, flight != 0);
-            self.changed.set(at, false);
+        for at in 0..self.words() {
+            let flight = self.get(FLIGHT, at);
+            self.put(DURABLE, at, flight);
+            self.put(NEXT, at, flight);
+            self.avail().set(at, flight != 0);
+            self.changed().set(at, false);
             counts.avail += flight.count_ones();
             counts.ranges_flight += (flight & !((flight << 1) | before)).count_ones();
             before = flight >> (WORD_BITS - 1);
@@ -115,12 +115,12 @@ impl FreeMap<'_> {
     /// Whether a block holds part of the log.
     pub(crate) fn is_log(&self, block: u32) -> bool {
         let (at, bit) = place(block);
-        load(self.log, at) & bit != 0
+        self.get(LOG, at) & bit != 0
     }
 
     pub(super) fn mark_log(&self, block: u32, on: bool) {
         let (at, bit) = place(block);
-        let old = load(self.log, at);
-        store(self.log, at, if on { old | bit } else { old & !bit });
+        let old = self.get(LOG, at);
+        self.put(LOG, at, if on { old | bit } else { old & !bit });
     }
 }

@@ -125,9 +125,9 @@ impl FreeMap<'_> {
         let (from_at, bit) = place(from);
         let at = match runs {
             Runs::FreeInFlight => Some(from_at),
-            Runs::Changes => self.moved.next(from_at),
+            Runs::Changes => self.moved().next(from_at),
         };
-        let Some(at) = at.filter(|at| *at < self.flight.len()) else { return Piece::End };
+        let Some(at) = at.filter(|at| *at < self.words()) else { return Piece::End };
         let mask = if at == from_at { !(bit - 1) } else { Word::MAX };
         let planes = self.word(at);
         let (freed, taken) = match runs {
@@ -140,7 +140,7 @@ impl FreeMap<'_> {
             let count = (if is_freed { freed } else { taken } >> shift).trailing_ones();
             return Piece::Run(Run { first: (at * WORD_BITS) as u32 + shift, count, freed: is_freed });
         }
-        if at + 1 == self.flight.len() {
+        if at + 1 == self.words() {
             return Piece::End;
         }
         Piece::Nothing { until: ((at + 1) * WORD_BITS) as u32 }

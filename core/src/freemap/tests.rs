@@ -47,7 +47,7 @@ fn compare(map: &FreeMap<'_>, counts: &Counts, reference: &Reference, blocks: u3
         assert_eq!(state == State::Reserved, reference.reserved.contains(&block), "block {block} {state:?}");
         let free_flight = reference.flight.contains(&block);
         let (at, bit) = place(block);
-        assert_eq!(load(map.flight, at) & bit != 0, free_flight, "block {block} in flight");
+        assert_eq!(map.get(FLIGHT, at) & bit != 0, free_flight, "block {block} in flight");
         ranges += u32::from(free_flight && (block == 0 || !reference.flight.contains(&(block - 1))));
     }
     assert_eq!(counts.avail, (0..blocks).filter(|block| reference.may_hand_out(*block)).count() as u32);
