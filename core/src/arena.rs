@@ -344,6 +344,7 @@ impl<'m> Arenas<'m> {
         self.slot(arena).state.with(self.platform, |state| self.section(arena, state, section))
     }
 
+    #[inline(always)]
     fn section<R>(
         &self,
         arena: usize,
@@ -362,20 +363,27 @@ impl<'m> Arenas<'m> {
 
     /// The same for a change to the free map, or for a look at what a commit that has begun includes: if a commit has
     /// just begun, first fixes what it includes. That takes as many lock sections as it needs, each of them short.
+    #[inline(always)]
     pub(crate) fn change<R>(&self, arena: usize, section: impl FnOnce(&mut ArenaState, &FreeMap<'m>) -> R) -> R {
         let mut section = Some(section);
         loop {
-            let done = self.with(arena, |state, map| {
+            let done = self.slot(arena).state.with(self.platform, |state| {
                 if state.rolling {
                     return None;
                 }
-                section.take().map(|section| section(state, map))
+                section.take().map(|section| self.section(arena, state, section))
             });
             if let Some(result) = done {
                 return result;
             }
-            while !self.roll_some(arena) {}
+            self.roll_all(arena);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn roll_all(&self, arena: usize) {
+        while !self.roll_some(arena) {}
     }
 
     /// Fixes a part of what a commit that has begun includes; `true` when all of it is.
@@ -389,6 +397,7 @@ impl<'m> Arenas<'m> {
         })
     }
 
+    #[inline(always)]
     fn try_with<R>(&self, arena: usize, section: impl FnOnce(&mut ArenaState, &FreeMap<'m>) -> R) -> Option<R> {
         self.slot(arena).state.try_with(self.platform, |state| self.section(arena, state, section))
     }

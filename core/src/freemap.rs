@@ -206,8 +206,11 @@ impl<'a> FreeMap<'a> {
         State::of(self.word(at), bit)
     }
 
+    #[inline]
     fn word(&self, at: usize) -> Planes {
-        Planes { durable: self.get(DURABLE, at), flight: self.get(FLIGHT, at), next: self.get(NEXT, at) }
+        #[cfg(all(test, not(any(loom, feature = "shuttle"))))]
+        accesses::count();
+        self.quads.get(at).map_or(Planes::IN_USE, Planes::of)
     }
 
     /// Replaces one word of each plane. The only function that changes a plane after loading, so the sums and the
@@ -261,11 +264,13 @@ impl<'a> FreeMap<'a> {
     /// Inlined, because callers name the states, and little is left of this then.
     #[inline(always)]
     fn step(&self, counts: &mut Counts, block: u32, from: State, to: State) -> Result<(), State> {
+        #[cfg(all(test, not(any(loom, feature = "shuttle"))))]
+        accesses::count();
         let (at, bit) = place(block);
-        let old = self.word(at);
-        let found = State::of(old, bit);
-        if found != from {
-            return Err(found);
+        let Some(quad) = self.quads.get(at) else { return Err(State::InUse) };
+        let old = Planes::of(quad);
+        if !old.is(bit, from) {
+            return Err(State::of(old, bit));
         }
         let new = old.with(bit, to);
         if from.is_free_in_flight() != to.is_free_in_flight() || sabotaged(Switch::LogReserved) {
@@ -273,8 +278,8 @@ impl<'a> FreeMap<'a> {
             self.replace(counts, at, new);
             return Ok(());
         }
-        self.put(DURABLE, at, new.durable);
-        self.put(NEXT, at, new.next);
+        quad[DURABLE].store(new.durable, Ordering::Relaxed);
+        quad[NEXT].store(new.next, Ordering::Relaxed);
         let shift = |count: &mut u32, set: u32| *count = *count + to.is_in(set) - from.is_in(set);
         shift(&mut counts.avail, State::Free.bit());
         shift(&mut counts.reserved, State::Reserved.bit());
@@ -410,6 +415,23 @@ struct Planes {
 }
 
 impl Planes {
+    /// Beyond the end.
+    const IN_USE: Self = Self { durable: 0, flight: 0, next: 0 };
+
+    #[inline(always)]
+    fn of(quad: &Quad) -> Self {
+        let load = |plane: usize| quad[plane].load(Ordering::Relaxed);
+        Self { durable: load(DURABLE), flight: load(FLIGHT), next: load(NEXT) }
+    }
+
+    /// Whether the block with this bit is in this state.
+    #[inline(always)]
+    fn is(self, bit: Word, state: State) -> bool {
+        let (durable, flight, next) = state.planes();
+        let same = |word: Word, on: bool| if on { word } else { !word };
+        same(self.durable, durable) & same(self.flight, flight) & same(self.next, next) & bit != 0
+    }
+
     /// The same with one block in another state.
     #[inline(always)]
     fn with(self, bit: Word, state: State) -> Self {
