@@ -306,8 +306,10 @@ impl<'m> Cache<'m> {
             return None;
         }
         let Some(block) = meta.block.load(Ordering::Relaxed).checked_sub(1) else {
-            // Not in the table, so nobody can begin to wait for it; the content may be of use to those who did.
-            return self.pool.claim(id).filter(|slot| slot.meta().waiters.load(Ordering::Acquire) == 0);
+            // Somebody else may have had it since, for another block; whoever is its sole owner sees whether it is still in
+            // no bucket and waited for by nobody.
+            let is_free = || meta.block.load(Ordering::Relaxed) == 0 && meta.waiters.load(Ordering::Acquire) == 0;
+            return self.pool.claim(id).filter(|_| is_free());
         };
         if meta.referenced.load(Ordering::Relaxed) != 0 {
             meta.referenced.store(0, Ordering::Relaxed);
@@ -336,8 +338,9 @@ impl<'m> Cache<'m> {
                 return Ok(slot);
             }
         }
-        let kept_back = if class == Class::Reclaim { common..self.count } else { 0..0 };
-        for index in kept_back.clone().chain(kept_back) {
+        // Others move the hand too, so this may have passed what it looked for.
+        let all = 0..if class == Class::Reclaim { self.count } else { common };
+        for index in all.clone().chain(all) {
             if let Some(slot) = self.evict(index) {
                 self.reset(&slot);
                 return Ok(slot);

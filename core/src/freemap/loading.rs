@@ -39,6 +39,16 @@ impl FreeMap<'_> {
 
     /// Marks a run of blocks free or in use. `Err` with the first block that is so already.
     pub(crate) fn load_range(&self, first: u32, count: u32, free: bool) -> Result<(), u32> {
+        if count == 1 {
+            // What a log of a fragmented arena is made of.
+            let (at, bit) = place(first);
+            let old = self.get(FLIGHT, at);
+            if (old & bit != 0) == free {
+                return Err(first);
+            }
+            self.put(FLIGHT, at, old ^ bit);
+            return Ok(());
+        }
         for (at, mask) in masks(first, count) {
             let old = self.get(FLIGHT, at);
             let conflict = if free { old & mask } else { !old & mask };

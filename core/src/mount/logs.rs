@@ -4,6 +4,7 @@ use super::{Mounting, Stage};
 use crate::device::DeviceError;
 use crate::error::{Damage, DeviceOp, Error};
 use crate::format::{chain_digest, restore_sealed, BlockSize, LogBlock, LogEntry, LogSeal, NONE};
+use crate::freemap::FreeMap;
 use crate::pool::Slot;
 use crate::sabotage::{sabotaged, Switch};
 use crate::store::Engine;
@@ -68,7 +69,8 @@ impl<'d, 'm> Mounting<'d, 'm> {
             state.log.tail_addr = addr;
             state.log.before_tail = walk.digest;
         });
-        let replayed = replay(engine, arena, &block, stop_at, &mut walk)?;
+        let target = Target::new(engine, arena, seal.is_some());
+        let replayed = replay(&target, &block, stop_at, &mut walk)?;
         walk.blocks += 1;
         walk.digest = chain_digest(walk.digest, addr, block.sum().hash, block.sum().len_bytes);
         self.log_blocks += 1;
@@ -160,14 +162,35 @@ fn restore_tail(page: &mut [u8], size: BlockSize, walk: &Walk, seal: &LogSeal) -
     !as_sealed && restore_sealed(page, size, walk.digest, walk.addr, seal)
 }
 
+/// An arena whose log is replayed: what every entry is checked against.
+struct Target<'m> {
+    map: FreeMap<'m>,
+    /// Byte address of the first block of the map.
+    first_addr: u64,
+    shift: u32,
+    /// Blocks that a log can name: all but the last two.
+    usable: u32,
+    /// The header says where the log ends, so nothing in it is in doubt.
+    sealed: bool,
+}
+
+impl<'m> Target<'m> {
+    fn new(engine: &Engine<'m>, arena: usize, sealed: bool) -> Self {
+        let first_addr = engine.arenas.addr(engine.arenas.at(arena, 0));
+        let usable = engine.arenas.blocks(arena).saturating_sub(2);
+        Self { map: engine.arenas.loading(arena), first_addr, shift: engine.size.shift(), usable, sealed }
+    }
+
+    /// A range of bytes, which begins and ends with a block, as first block and count; `None` if it is not all inside.
+    fn blocks(&self, addr: u64, len_bytes: u64) -> Option<(u32, u32)> {
+        let first = u32::try_from(addr.checked_sub(self.first_addr)? >> self.shift).ok()?;
+        let count = u32::try_from(len_bytes >> self.shift).ok()?;
+        (first.checked_add(count)? <= self.usable).then_some((first, count))
+    }
+}
+
 /// Applies the entries of one log block to the free map, up to the first barrier of generation `stop_at` or later.
-fn replay(
-    engine: &Engine<'_>,
-    arena: usize,
-    block: &LogBlock<'_>,
-    stop_at: u64,
-    walk: &mut Walk,
-) -> Result<Replayed, Error> {
+fn replay(target: &Target<'_>, block: &LogBlock<'_>, stop_at: u64, walk: &mut Walk) -> Result<Replayed, Error> {
     let addr = walk.addr;
     let mut out = Replayed { stopped: false, trailing: false, ends_with_barrier: false };
     let mut entries = block.entries();
@@ -177,14 +200,15 @@ fn replay(
         let entry = entry.map_err(|error| Error::format(addr, error))?;
         out.ends_with_barrier = matches!(entry, LogEntry::Barrier { .. });
         match entry {
-            LogEntry::Alloc { .. } | LogEntry::Free { .. } => apply(engine, arena, walk, entry, offset)?,
+            LogEntry::Alloc { addr, len_bytes } => apply(target, walk, (addr, len_bytes), false, offset)?,
+            LogEntry::Free { addr, len_bytes } => apply(target, walk, (addr, len_bytes), true, offset)?,
             LogEntry::Barrier { gen } => {
                 // Logs that end at a stopping barrier belong to the original, which may write what it likes behind it.
                 if stop_at == u64::MAX && gen < walk.last_barrier {
                     return Err(Error::corrupt(addr, Damage::BarrierOrder { offset }));
                 }
                 if gen <= stop_at && core::mem::take(&mut walk.doubtful) {
-                    engine.arenas.loading(arena).load_certain();
+                    target.map.load_certain();
                 }
                 walk.last_barrier = gen;
                 if gen >= stop_at {
@@ -198,33 +222,32 @@ fn replay(
 }
 
 /// Applies the range of the log entry at byte `offset`. The last two blocks of an arena are never free.
-fn apply(engine: &Engine<'_>, arena: usize, walk: &mut Walk, entry: LogEntry, offset: usize) -> Result<(), Error> {
-    let (first_addr, len_bytes, free) = match entry {
-        LogEntry::Alloc { addr, len_bytes } => (addr, len_bytes, false),
-        LogEntry::Free { addr, len_bytes } => (addr, len_bytes, true),
-        LogEntry::Barrier { .. } => return Ok(()),
+#[inline]
+fn apply(
+    target: &Target<'_>,
+    walk: &mut Walk,
+    (addr, len_bytes): (u64, u64),
+    free: bool,
+    offset: usize,
+) -> Result<(), Error> {
+    let Some((first, count)) = target.blocks(addr, len_bytes) else {
+        return Err(Error::corrupt(walk.addr, Damage::ForeignRange { offset }));
     };
-    let foreign = Error::corrupt(walk.addr, Damage::ForeignRange { offset });
-    let place = engine.arenas.locate(first_addr).map_err(|_| foreign)?;
-    let count = u32::try_from(len_bytes >> engine.size.shift()).map_err(|_| foreign)?;
-    let usable = engine.arenas.blocks(arena).saturating_sub(2);
-    if place.arena != arena || place.index.checked_add(count).is_none_or(|end| end > usable) {
-        return Err(foreign);
-    }
     // A log that lists every block a few times over is possible, one that does so over and over is not.
     walk.extra_words += u64::from(count) / 32;
-    if walk.extra_words > u64::from(usable) {
+    if walk.extra_words > u64::from(target.usable) {
         return Err(Error::corrupt(walk.addr, Damage::ReplayWork));
     }
-    let twice = if free { Damage::FreeTwice { offset } } else { Damage::AllocTwice { offset } };
     // Before its first barrier a log says what the arena began with; on a volume without any commit that is one entry.
     let begun = walk.last_barrier != 0 || (walk.unborn && walk.entries > 0);
-    let doubt = begun && (free || walk.doubtful);
+    let doubt = !target.sealed && begun && (free || walk.doubtful);
     walk.entries += 1;
     walk.doubtful |= doubt;
-    let map = engine.arenas.loading(arena);
     if doubt {
-        map.load_doubt(place.index, count, free);
+        target.map.load_doubt(first, count, free);
     }
-    map.load_range(place.index, count, free).map_err(|_| Error::corrupt(walk.addr, twice))
+    target.map.load_range(first, count, free).map_err(|_| {
+        let twice = if free { Damage::FreeTwice { offset } } else { Damage::AllocTwice { offset } };
+        Error::corrupt(walk.addr, twice)
+    })
 }
