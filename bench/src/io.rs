@@ -24,7 +24,7 @@ fn write_blocks(store: &Store<'_, '_>, blocks: u64, workers: u32, content: &[u8]
     let work = |worker: u32| -> Result<Vec<BlockPtr>, Error> {
         let mut written = Vec::new();
         while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
-            let mut block = store.allocate(Allocate::data().hint(worker))?;
+            let mut block = store.allocate(Allocate::data().hint(worker).unzeroed())?;
             block.bytes_mut().copy_from_slice(content);
             written.push(store.enqueue(block)?.ptr());
         }
@@ -231,7 +231,7 @@ fn one_commit(store: &Store<'_, '_>) -> Result<f64> {
 fn churn(store: &Store<'_, '_>, worker: u32, content: &[u8], stop: &AtomicBool) -> Result<(), Error> {
     let mut mine = VecDeque::new();
     while !stop.load(Ordering::Acquire) {
-        let mut block = store.allocate(Allocate::data().hint(worker))?;
+        let mut block = store.allocate(Allocate::data().hint(worker).unzeroed())?;
         block.bytes_mut().copy_from_slice(content);
         mine.push_back(store.enqueue(block)?.ptr());
         if mine.len() > 100 {

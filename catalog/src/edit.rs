@@ -148,7 +148,7 @@ impl<'s, 'd, 'm, 'k> Change<'s, 'd, 'm, 'k> {
         if self.fresh.is_full() {
             return Err(full);
         }
-        let what = Allocate { block_type: block_type(level), class: self.class, hint: 0 };
+        let what = Allocate::new(block_type(level)).class(self.class);
         let mut filling = self.store.allocate(what)?;
         let fill = build(filling.bytes_mut(), self.size(), level, items, from)?;
         let block = self.store.enqueue(filling)?;

@@ -101,12 +101,14 @@ pub struct Allocate {
     pub class: Class,
     /// Allocations with equal hints tend to share an arena, those of data another one than those of nodes.
     pub hint: u32,
+    /// Whether all bytes are zero at first; see [`Allocate::unzeroed`].
+    pub zeroed: bool,
 }
 
 impl Allocate {
     /// A block of this type, for new content.
     pub const fn new(block_type: BlockType) -> Self {
-        Self { block_type, class: Class::Normal, hint: 0 }
+        Self { block_type, class: Class::Normal, hint: 0, zeroed: true }
     }
 
     /// A data block, for new content.
@@ -124,6 +126,13 @@ impl Allocate {
     #[must_use]
     pub const fn hint(self, hint: u32) -> Self {
         Self { hint, ..self }
+    }
+
+    /// The same for a caller who writes every byte: at first they are whatever the buffer held before, which may be a
+    /// part of any block of the volume. What is not overwritten goes to the disk.
+    #[must_use]
+    pub const fn unzeroed(self) -> Self {
+        Self { zeroed: false, ..self }
     }
 }
 
@@ -187,7 +196,7 @@ impl<'d, 'm> Store<'d, 'm> {
         }
     }
 
-    /// Hands out a block to be filled, with all bytes zero. Waits for a buffer if need be.
+    /// Hands out a block to be filled, with all bytes zero unless it was asked otherwise. Waits for a buffer if need be.
     ///
     /// # Errors
     /// [`Error::Full`]; [`Error::NoBuffer`] if callers hold all buffers; [`Error::ReadOnly`]; [`Error::BadParameter`]
@@ -205,7 +214,9 @@ impl<'d, 'm> Store<'d, 'm> {
             Filling { slot: None, engine: &self.engine, place, block_type: what.block_type, birth: generation };
         match self.retry_no_buffer(|| self.engine.cache.take_buffer(what.class)) {
             Ok(mut slot) => {
-                slot.bytes_mut().fill(0);
+                if what.zeroed {
+                    slot.bytes_mut().fill(0);
+                }
                 filling.slot = Some(slot);
                 trace!(self.engine, Allocated, filling.addr(), caller);
                 Ok(filling)
@@ -226,7 +237,7 @@ impl<'d, 'm> Store<'d, 'm> {
     pub fn duplicate(&self, block: &Block<'_>, what: Allocate) -> Result<Filling<'_>, Error> {
         check_type(block.bytes(), what.block_type)
             .map_err(|_| Error::BadParameter { name: "block type", found: what.block_type as u64 })?;
-        let mut copy = self.allocate(what)?;
+        let mut copy = self.allocate(what.unzeroed())?;
         copy.bytes_mut().copy_from_slice(block.bytes());
         Ok(copy)
     }

@@ -272,3 +272,21 @@ fn errors_are_told_apart_and_carry_address_and_hashes() {
         assert!(!kinds[..i].contains(text), "{text}");
     }
 }
+
+/// Whoever says that every byte will be written gets what the buffer held; everybody else gets zeros.
+#[test]
+fn a_new_block_is_zero_unless_it_was_asked_otherwise() {
+    let memory = memory();
+    let disk = Disk::new(vec![0; 1 << 20]);
+    let store = Store::format(memory.take().unwrap(), &disk, &NoInterrupts, options(1)).unwrap();
+    let buffers = store.engine.cache.len();
+    for _ in 0..buffers {
+        store.allocate(Allocate::data()).unwrap().bytes_mut().fill(7);
+    }
+    for _ in 0..buffers {
+        assert!(store.allocate(Allocate::data().unzeroed()).unwrap().bytes().contains(&7));
+    }
+    for _ in 0..buffers {
+        assert!(store.allocate(Allocate::data()).unwrap().bytes().iter().all(|byte| *byte == 0));
+    }
+}

@@ -1,7 +1,7 @@
 //! Arenas, epochs and shared reads under the model checker shuttle.
 
 use super::shuttle_world::{check, explore, memory, mount, once_in, write_as, Child, Cooperative, Disk, Volume};
-use crate::arena::{ArenaSlot, Arenas, Place};
+use crate::arena::{ArenaSlot, Arenas, Place, Reserved};
 use crate::sync::AtomicUsize;
 use crate::{Class, DeviceError, DeviceOp, Error, Store};
 use shuttle::rand::{thread_rng, Rng};
@@ -47,8 +47,8 @@ fn shuttle_arenas_hand_out_every_block_once() {
         with_arenas(|arenas| {
             let hands = Hands::default();
             let take_all = |hint: u32| {
-                while let Ok(place) = arenas.allocate(Class::Normal, hint) {
-                    hands.take(place);
+                while let Ok(reserved) = arenas.allocate(Class::Normal, hint) {
+                    hands.take(reserved.place);
                 }
                 assert_eq!(arenas.room(Class::Normal), 0, "told full while there was room");
             };
@@ -68,7 +68,7 @@ fn shuttle_arenas_take_blocks_back() {
                 let mut mine = Vec::new();
                 for _ in 0..8 {
                     match arenas.allocate(Class::Normal, hint) {
-                        Ok(place) => {
+                        Ok(Reserved { place, .. }) => {
                             hands.take(place);
                             mine.push(place);
                         }
