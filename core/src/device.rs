@@ -38,6 +38,8 @@ pub enum DeviceError {
     Unsupported,
 }
 
+impl core::error::Error for DeviceError {}
+
 impl fmt::Display for DeviceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -194,6 +194,10 @@ impl Error {
     }
 }
 
+impl core::error::Error for Error {}
+
+impl core::error::Error for Damage {}
+
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
@@ -223,29 +227,50 @@ impl fmt::Display for Damage {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Self::Device { op: DeviceOp::Flush, cause, .. } => write!(f, "flush failed: {cause}"),
-            Self::Device { op: DeviceOp::Read, addr, cause } => write!(f, "read at {addr:#x} failed: {cause}"),
-            Self::Device { op: DeviceOp::Write, addr, cause } => write!(f, "write at {addr:#x} failed: {cause}"),
+            Self::Device { op: DeviceOp::Flush, cause, .. } => {
+                write!(f, "flush failed: {cause}; what was committed is safe, mount anew when the device is well")
+            }
+            Self::Device { op: DeviceOp::Read, addr, cause } => {
+                write!(f, "read at {addr:#x} failed: {cause}; try again, other blocks can still be read")
+            }
+            Self::Device { op: DeviceOp::Write, addr, cause } => write!(
+                f,
+                "write at {addr:#x} failed: {cause}; what was committed is safe, mount anew when the device is well"
+            ),
             Self::Corrupt { addr, damage } => write!(f, "damaged at {addr:#x}: {damage}"),
             Self::NotAVolume { first, second: Some(second) } => {
                 write!(f, "not a volume (first superblock: {first}; second: {second})")
             }
             Self::NotAVolume { first, second: None } => write!(f, "not a volume ({first})"),
-            Self::NotBlank { addr } => write!(f, "the device is not blank: it holds something at {addr:#x}"),
+            Self::NotBlank { addr } => {
+                write!(f, "the device is not blank: it holds something at {addr:#x}; force overwrites it")
+            }
             Self::Full { room_blocks, free_blocks, pending_blocks } => write!(
                 f,
                 "volume full: need 1 block, room for {room_blocks} ({free_blocks} free with reserves, \
-                 {pending_blocks} more after a commit)"
+                 {pending_blocks} more after a commit); free something, commit, try again"
             ),
-            Self::NoBuffer => f.write_str("every buffer of the cache is in use"),
-            Self::Stalled { worker } => write!(f, "worker {worker} does not leave its epoch"),
-            Self::NoWorker => f.write_str("no place for one more worker"),
-            Self::CommitInFlight => f.write_str("a commit is in flight"),
-            Self::ReadOnly => f.write_str("the store is read-only"),
-            Self::BadAddress { addr } => write!(f, "{addr:#x} is no block of this volume"),
-            Self::NotAllocated { addr } => write!(f, "block {addr:#x} is not allocated"),
+            Self::NoBuffer => f.write_str(
+                "every buffer of the cache is in use; drop blocks that are held, or give the store more memory",
+            ),
+            Self::Stalled { worker } => {
+                write!(f, "worker {worker} does not leave its epoch; try again when it has")
+            }
+            Self::NoWorker => {
+                f.write_str("no place for one more worker; leave an epoch, or declare the memory with more workers")
+            }
+            Self::CommitInFlight => f.write_str("a commit is in flight; step until it has ended"),
+            Self::ReadOnly => {
+                f.write_str("the store is read-only: mounted so, write-protected, or a write has failed; mount anew")
+            }
+            Self::BadAddress { addr } => {
+                write!(f, "{addr:#x} is no block of this volume; the pointer is out of date or of another volume")
+            }
+            Self::NotAllocated { addr } => {
+                write!(f, "block {addr:#x} is not allocated; the pointer is out of date, or was freed before")
+            }
             Self::MemoryTooSmall { part, need, have } => {
-                write!(f, "memory value too small for this volume: {need} {part:?} needed, {have} there")
+                write!(f, "memory value too small for this volume: {need} {part:?} needed, {have} there; declare more")
             }
             Self::Geometry { need_bytes, have_bytes } => {
                 write!(f, "does not fit the device: {need_bytes} bytes needed, {have_bytes} there")

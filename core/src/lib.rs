@@ -52,6 +52,29 @@
 //! }
 //! ```
 //!
+//! # Features
+//! A kernel needs none.
+//!
+//! | feature    | what                                                                              |
+//! |------------|-----------------------------------------------------------------------------------|
+//! | `trace`    | a ring of the last events: which line allocated, queued, freed a block            |
+//! | `sabotage` | switches that break one guarantee each, for tests that prove that tests notice    |
+//! | `bench`    | parts of the store one by one, for the benchmarks of the repository               |
+//! | `shuttle`  | locks and atomics of a model checker, for the tests of this crate                 |
+//!
+//! # Types
+//! | type                                      | what                                                            |
+//! |-------------------------------------------|-----------------------------------------------------------------|
+//! | [`Memory`], [`Resources`]                 | all memory of a store; the same, taken                          |
+//! | [`Device`], [`Request`], [`Completion`]   | what a driver implements, gets and gives back                   |
+//! | [`Platform`]                              | what a kernel provides                                          |
+//! | [`Store`], [`Mounting`], [`Formatting`]   | a mounted volume; on the way there by steps                     |
+//! | [`Filling`], [`Block`], [`BlockPtr`]      | a block that is written once; final; what to keep of it         |
+//! | [`Roots`], [`CommitTicket`]               | what a commit switches; a commit under way                      |
+//! | [`Worker`]                                | a reader for whom reuse of freed blocks waits                   |
+//! | [`Scrub`], [`Check`], [`Verify`]          | metadata read again; compared with what is reachable            |
+//! | [`Error`], [`Damage`]                     | what failed, where, and what to do                              |
+//!
 //! Lower floors know nothing of higher ones. docs/DESIGN.md says why things are as they are, docs/FORMAT.md what every
 //! byte means.
 #![no_std]
