@@ -43,7 +43,7 @@ fn count(disk: &dyn Device<'static>) -> Result<u64, Error> {
 }
 
 /// Where `boot.s` hands over. Interrupts are off, and there is one CPU. To return ends the machine.
-#[no_mangle]
+#[unsafe(no_mangle)]
 extern "C" fn kernel() {
     let disk = find_disk().map(Blocking::new).expect("no disk");
     let boots = count(&disk).unwrap_or_else(|error| panic!("{error}"));
