@@ -1,4 +1,5 @@
-//! `VirtioDisk` on a device that is made of this process's memory: what it does to the queue, and when it does not answer.
+//! `VirtioDisk` on a device that is made of this process's memory: what it does to the queue, and when it does not
+//! answer.
 #![cfg(feature = "virtio")]
 
 mod common;

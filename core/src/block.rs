@@ -94,7 +94,8 @@ impl BlockPtr {
     }
 }
 
-/// A block that its one owner fills. All bytes are zero at first, unless it was asked otherwise. Dropping it gives its address back.
+/// A block that its one owner fills. All bytes are zero at first, unless it was asked otherwise. Dropping it gives its
+/// address back.
 pub struct Filling<'s> {
     pub(crate) slot: Option<Slot<'s>>,
     pub(crate) engine: &'s Engine<'s>,

@@ -15,13 +15,13 @@
 //! - A block number is in the table at most once. A frame is in the table exactly while `meta.block` is not 0.
 //! - A dirty frame's buffer is kept by the share that the sync queue has parked in it, so it is never evicted.
 //! - A frame with waiters is not evicted, so a waiter finds the outcome of the read that it waited for.
-//! - A frame gets a block number only while somebody is its sole owner or has just ceased to be, and `state` is set back
-//!   before that; so whoever holds a share of a frame and then finds the number that it looked for, and `VALID`, has that
-//!   block (see [`Cache::hit`]).
+//! - A frame gets a block number only while somebody is its sole owner or has just ceased to be, and `state` is set
+//!   back before that; so whoever holds a share of a frame and then finds the number that it looked for, and `VALID`,
+//!   has that block (see [`Cache::hit`]).
 //!
 //! # Lock order
-//! Each bucket has a lock of its own, so that CPUs meet in the same one only by accident. One at a time, with at most the
-//! commit's and one arena's lock held; nothing is taken under it. A hit takes none.
+//! Each bucket has a lock of its own, so that CPUs meet in the same one only by accident. One at a time, with at most
+//! the commit's and one arena's lock held; nothing is taken under it. A hit takes none.
 
 use crate::arena::Class;
 use crate::device::DeviceError;
@@ -46,9 +46,9 @@ const VALID: u32 = 2;
 /// Plus the number of the device error.
 const FAILED: u32 = 3;
 
-/// What the cache knows about one buffer. All-zero when untouched. Changed under the lock of the bucket that the block is in,
-/// except for `waiters`, `referenced`, `hits`, and what the sole owner of the buffer writes before it publishes it through
-/// `state`.
+/// What the cache knows about one buffer. All-zero when untouched. Changed under the lock of the bucket that the block
+/// is in, except for `waiters`, `referenced`, `hits`, and what the sole owner of the buffer writes before it publishes
+/// it through `state`.
 pub(crate) struct FrameMeta {
     /// Block number plus one; 0 while the frame is not in the table.
     block: AtomicU32,
@@ -217,11 +217,12 @@ impl<'m> Cache<'m> {
         self.bucket(block).bucket_lock.with(self.platform, |()| section())
     }
 
-    /// The block if it is here and somebody can have it at once: a look-up without a lock, which may miss what is there.
+    /// The block if it is here and somebody can have it at once: a look-up without a lock, which may miss what is
+    /// there.
     ///
-    /// Links may change while they are followed, so the way can lead astray; it is bounded, and nothing is believed on the way.
-    /// What is found is held first and looked at again then: a frame that is held is not handed out for another block, and
-    /// whoever has become its holder sees what its last sole owner wrote.
+    /// Links may change while they are followed, so the way can lead astray; it is bounded, and nothing is believed on
+    /// the way. What is found is held first and looked at again then: a frame that is held is not handed out for
+    /// another block, and whoever has become its holder sees what its last sole owner wrote.
     pub(crate) fn hit(&self, block: u32) -> Option<Shared<'m>> {
         let wanted = block.checked_add(1)?;
         let mut link = self.bucket(block).bucket.load(Ordering::Relaxed);
@@ -306,8 +307,8 @@ impl<'m> Cache<'m> {
             return None;
         }
         let Some(block) = meta.block.load(Ordering::Relaxed).checked_sub(1) else {
-            // Somebody else may have had it since, for another block; whoever is its sole owner sees whether it is still in
-            // no bucket and waited for by nobody.
+            // Somebody else may have had it since, for another block; whoever is its sole owner sees whether it is
+            // still in no bucket and waited for by nobody.
             let is_free = || meta.block.load(Ordering::Relaxed) == 0 && meta.waiters.load(Ordering::Acquire) == 0;
             return self.pool.claim(id).filter(|_| is_free());
         };

@@ -43,8 +43,8 @@ impl WorkerSlot {
 pub(crate) struct Epochs<'m> {
     slots: &'m [WorkerSlot],
     now: AtomicU32,
-    /// Workers inside, or on their way in or out. Raised before an announcement and lowered after it, so 0 says that there
-    /// is none.
+    /// Workers inside, or on their way in or out. Raised before an announcement and lowered after it, so 0 says that
+    /// there is none.
     inside: AtomicU32,
 }
 

@@ -196,7 +196,8 @@ impl<'d, 'm> Store<'d, 'm> {
         }
     }
 
-    /// Hands out a block to be filled, with all bytes zero unless it was asked otherwise. Waits for a buffer if need be.
+    /// Hands out a block to be filled, with all bytes zero unless it was asked otherwise. Waits for a buffer if need
+    /// be.
     ///
     /// # Errors
     /// [`Error::Full`]; [`Error::NoBuffer`] if callers hold all buffers; [`Error::ReadOnly`]; [`Error::BadParameter`]
@@ -326,8 +327,8 @@ impl<'d, 'm> Store<'d, 'm> {
         Ok(())
     }
 
-    /// Frees a block for which nothing in memory has to be waited for: a commit has it, or it is in none, is written, and
-    /// nobody is inside an epoch. `false` if that is not so; nothing was changed then.
+    /// Frees a block for which nothing in memory has to be waited for: a commit has it, or it is in none, is written,
+    /// and nobody is inside an epoch. `false` if that is not so; nothing was changed then.
     fn free_at_once(&self, addr: u64, place: Place) -> Result<bool, Error> {
         self.engine.epochs.stamp();
         let quiet = self.engine.epochs.is_quiet();
