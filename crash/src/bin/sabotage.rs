@@ -161,6 +161,9 @@ fn main() -> std::process::ExitCode {
     let seconds = std::env::args().nth(2).and_then(|word| word.parse().ok());
     let deadline = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     for rung in order(switch) {
+        if DEADLINE.get().is_some_and(|deadline| Instant::now() > *deadline) {
+            break;
+        }
         if let Err(what) = try_on(rung, switch) {
             println!("rung {rung}: {}", what.replace('\n', " "));
             let Some(deadline) = deadline else { break };
