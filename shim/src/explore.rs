@@ -28,8 +28,9 @@ use std::ops::ControlFlow;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::time::Instant;
 
-/// Every so many states, one that reads like an earlier one is judged all the same: the verdict must be that one's.
-const AUDIT_EVERY: u64 = 1 << 12;
+/// Every so many states, one that reads like an earlier one is judged all the same: the verdict must be that one's, and
+/// mount must have read the same bytes.
+const AUDIT_EVERY: u64 = 1 << 10;
 
 /// How an exploration goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -226,9 +227,9 @@ impl Explorer {
             if let Some(known) = known {
                 self.counts.audits += 1;
                 let verdict = site.judge_choice(&space, choice, false, |reads| self.mount_images.contains(reads));
-                let result = verdict.and_then(|verdict| match verdict.shown == known {
+                let result = verdict.and_then(|verdict| match (verdict.shown, verdict.reads) == known {
                     true => Ok(None),
-                    false => Err(format!("shows commit {}, and {known} before", verdict.shown)),
+                    false => Err(format!("taken for a state that reads like it, {known:?}: {:?}", verdict.reads)),
                 });
                 return self.take_in(site, epoch, point, result);
             }
@@ -239,7 +240,7 @@ impl Explorer {
                 && (self.mount_images.len() as u64).is_multiple_of(every);
             let result = site.judge_choice(&space, choice, deep, |reads| self.mount_images.contains(reads));
             let result = result.and_then(|verdict| {
-                memo.insert(&space, choice, &verdict.places, verdict.shown);
+                memo.insert(&space, choice, &verdict.places, (verdict.shown, verdict.reads));
                 self.mount_images.insert(verdict.reads);
                 within(site.recording, epoch, verdict.shown).map(|()| verdict.recovery)
             });

@@ -18,10 +18,10 @@ use crate::crash::{Choice, CrashSpace};
 use std::collections::HashMap;
 use std::ops::Range;
 
-#[derive(Debug, Default)]
-struct Node {
+#[derive(Debug)]
+struct Node<V> {
     /// What a run that ends here found.
-    verdict: Option<usize>,
+    verdict: Option<V>,
     /// Sectors read next, and where each combination of them leads.
     asks: Option<(Range<usize>, Edges)>,
 }
@@ -29,22 +29,26 @@ struct Node {
 /// From the options of some sectors to the number of a node.
 type Edges = HashMap<Box<Choice>, usize>;
 
+impl<V> Node<V> {
+    const EMPTY: Self = Self { verdict: None, asks: None };
+}
+
 /// The verdicts of one epoch.
 #[derive(Debug)]
-pub struct Memo {
-    nodes: Vec<Node>,
+pub struct Memo<V> {
+    nodes: Vec<Node<V>>,
     verdicts: u64,
 }
 
-impl Default for Memo {
+impl<V> Default for Memo<V> {
     fn default() -> Self {
-        Self { nodes: vec![Node::default()], verdicts: 0 }
+        Self { nodes: vec![Node::EMPTY], verdicts: 0 }
     }
 }
 
-impl Memo {
+impl<V: Copy> Memo<V> {
     /// The verdict on a state that reads like one judged before.
-    pub fn find(&self, choice: &Choice) -> Option<usize> {
+    pub fn find(&self, choice: &Choice) -> Option<V> {
         let mut node = self.nodes.first()?;
         loop {
             if node.verdict.is_some() {
@@ -56,7 +60,7 @@ impl Memo {
     }
 
     /// Notes a verdict together with where the judge read, in order.
-    pub fn insert(&mut self, space: &CrashSpace<'_>, choice: &Choice, places: &[(u64, u64)], verdict: usize) {
+    pub fn insert(&mut self, space: &CrashSpace<'_>, choice: &Choice, places: &[(u64, u64)], verdict: V) {
         let mut at = 0;
         // Ranges that were asked for on the way here are not asked for again.
         let mut asked: Vec<Range<usize>> = Vec::new();
@@ -75,7 +79,7 @@ impl Memo {
             }
             at = *edges.entry(key.into()).or_insert(fresh);
             if at == fresh {
-                self.nodes.push(Node::default());
+                self.nodes.push(Node::EMPTY);
             }
         }
         self.verdicts += u64::from(self.nodes[at].verdict.replace(verdict).is_none());

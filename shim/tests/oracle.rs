@@ -3,6 +3,7 @@
 
 use arenite_core::{Error, Roots, Store};
 use arenite_shim::client::{Shape, Slots, Version};
+use arenite_shim::explore::{Explorer, Options};
 use arenite_shim::oracle::Judge;
 use arenite_shim::rng::Rng;
 use arenite_shim::tree::{Recording, Tree};
@@ -95,4 +96,17 @@ fn space_that_is_not_exact_is_refused() {
     let Recording { shape, block_size, trace, model } = recording();
     let what = judge(&Recording::<Forgetful> { shape, block_size, trace, model }).unwrap_err();
     assert!(what.contains("in use but unreachable"), "{what}");
+}
+
+#[test]
+fn every_state_of_a_further_commit_is_enumerated() {
+    let recording = recording();
+    let mut explorer = Explorer::new(Options { deep_every: 1, ..Options::DEFAULT });
+    explorer.explore(&recording);
+    let counts = explorer.counts();
+    assert!(explorer.failures().is_empty(), "{:?}", explorer.failures());
+    // A further commit has three flushes at least, so four epochs.
+    let expected = recording.trace.epoch_count() as u64 + 4 * counts.deep;
+    assert!(counts.deep >= 40 && counts.epochs >= expected, "{counts}, of {expected} epochs");
+    assert!(counts.audits >= 3, "{counts:?}");
 }
