@@ -8,6 +8,8 @@
 //! Exit codes: 0 all is well, 1 something was found wrong, 2 wrong arguments.
 #![forbid(unsafe_code)]
 
+mod catalogue;
+mod foreign_trace;
 mod rung;
 mod rungs;
 mod table;
@@ -48,6 +50,12 @@ struct Args {
     /// Judge one state again, and say what may be shown and what is: seed:trace:epoch:mask:tear, as failures are named.
     #[arg(long, value_name = "ID")]
     replay: Option<String>,
+    /// Explore a trace that was recorded elsewhere, by `arenite serve --record` for example, of a volume of files.
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    /// What the disk of the trace held at first, instead of what the trace says.
+    #[arg(requires = "trace")]
+    image: Option<PathBuf>,
     /// Threads; as many as there are processors if not given.
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -99,6 +107,9 @@ fn main() -> ExitCode {
     setup.threads = args.threads.unwrap_or(setup.threads);
     // Panics inside are results, and are reported with the name of the state.
     std::panic::set_hook(Box::new(|_| {}));
+    if let Some(file) = &args.trace {
+        return explore_trace(file, args.image.as_deref(), &setup);
+    }
     let rungs = all();
     if let Some(id) = &args.replay {
         return replay(&rungs, id, &setup);
@@ -120,6 +131,20 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     climb(&chosen, &args, &setup)
+}
+
+/// Explores one trace, and prints what was found.
+fn explore_trace(file: &std::path::Path, image: Option<&std::path::Path>, setup: &Setup) -> ExitCode {
+    match rungs::kernel::explore_file(file, image, setup) {
+        Ok(found) => {
+            println!("{}: good\n{found}", file.display());
+            ExitCode::SUCCESS
+        }
+        Err(what) => {
+            println!("{}: FAILED\n{what}", file.display());
+            ExitCode::from(1)
+        }
+    }
 }
 
 fn climb(rungs: &[&dyn Rung], args: &Args, setup: &Setup) -> ExitCode {

@@ -45,7 +45,9 @@ pub fn all() -> Vec<Box<dyn Rung>> {
         Box::new(rungs::production::Production::new()),
         Box::new(rungs::errors::Errors::new()),
         Box::new(rungs::corruption::Corruption),
+        Box::new(rungs::fuzzing::Fuzzing),
         Box::new(rungs::threads::Threads::new()),
+        Box::new(rungs::kernel::Kernel),
         Box::new(rungs::sabotage::Sabotage),
     ]
 }

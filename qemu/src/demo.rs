@@ -424,12 +424,20 @@ pub fn run(args: &DemoArgs) -> Result<bool> {
         sector_bytes: args.sector,
     };
     let mut demo = Demo::prepare(&bench, "demo", &plan)?;
-    let words: &[&str] = if args.force_format { &["format=force"] } else { &[] };
+    if args.verify_only {
+        let verify = demo.boot(Phase::Verify, &["partial=yes"])?;
+        require(&verify, Outcome::Success, bench.verbose)?;
+        demo.finish(true);
+        return Ok(true);
+    }
+    let commit_every = args.commit_every.map(|bytes| format!("commit_every={bytes}"));
+    let mut words: Vec<&str> = commit_every.iter().map(String::as_str).collect();
+    words.extend(args.force_format.then_some("format=force"));
     let kills: Vec<Moment> = args.kill_after.iter().map(|ms| Moment::after_ms(*ms)).collect();
     if args.server.is_some() {
         demo.serve_disk(&script)?;
     }
-    let report = demonstrate(&mut demo, words, &kills, &args.flip)?;
+    let report = demonstrate(&mut demo, &words, &kills, &args.flip)?;
     demo.end_server()?;
     print!("\n{}", report.table());
     demo.finish(report.is_good());

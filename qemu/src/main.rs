@@ -142,6 +142,12 @@ pub struct DemoArgs {
         ]
     )]
     pub scenario: Option<String>,
+    /// Commit after so many bytes of an import
+    #[arg(long, value_name = "BYTES", hide = true)]
+    pub commit_every: Option<u64>,
+    /// Boot once, on a disk with part of an import, and have the kernel verify what is there
+    #[arg(long, hide = true, requires = "disk")]
+    pub verify_only: bool,
     /// Print the names of the scenarios and stop
     #[arg(long)]
     pub list_scenarios: bool,

@@ -2,6 +2,8 @@
 
 pub mod corruption;
 pub mod errors;
+pub mod fuzzing;
+pub mod kernel;
 pub mod production;
 pub mod sabotage;
 pub mod small;
