@@ -12,7 +12,8 @@
 //! here: a hit is a hit on an address, and the reader compares the hash of the content with that of its pointer.
 //!
 //! # Invariants
-//! - A block number is in the table at most once. A frame is in the table exactly while `meta.block` is not 0.
+//! - A block number is in the table at most once. A frame is in the table exactly while `meta.block` is not 0: the
+//!   number comes before the link, and goes after it.
 //! - A dirty frame's buffer is kept by the share that the sync queue has parked in it, so it is never evicted.
 //! - A frame with waiters is not evicted, so a waiter finds the outcome of the read that it waited for.
 //! - A frame gets a block number only while somebody is its sole owner or has just ceased to be, and `state` is set
@@ -280,18 +281,19 @@ impl<'m> Cache<'m> {
     }
 
     fn remove(&self, id: FrameId) {
-        let block = self.meta(id).block.swap(0, Ordering::Relaxed);
-        if block == 0 {
-            return;
-        }
-        let mut at = &self.bucket(block - 1).bucket;
+        let meta = self.meta(id);
+        let Some(block) = meta.block.load(Ordering::Relaxed).checked_sub(1) else { return };
+        let mut at = &self.bucket(block).bucket;
         while let Some(here) = self.pool.by_link(at.load(Ordering::Relaxed)) {
             if here == id {
-                at.store(self.meta(id).next.load(Ordering::Relaxed), Ordering::Relaxed);
-                return;
+                at.store(meta.next.load(Ordering::Relaxed), Ordering::Relaxed);
+                break;
             }
             at = &self.meta(here).next;
         }
+        // Last: from here on whoever claims the frame may put it into another bucket, and so change its link, while
+        // this one is still locked. Release: that comes after the look at the link above.
+        meta.block.store(0, Ordering::Release);
     }
 
     /// Frames for every class; those behind them are for reclaim alone.
@@ -299,8 +301,8 @@ impl<'m> Cache<'m> {
         self.count.saturating_sub(RECLAIM_FRAMES).max(1)
     }
 
-    /// Takes a frame that nobody uses and that was not used lately.
-    fn evict(&self, index: u32) -> Option<Slot<'m>> {
+    /// Takes a frame that nobody uses, and that was not used lately unless it is to be had `anyway`.
+    fn evict(&self, index: u32, anyway: bool) -> Option<Slot<'m>> {
         let id = self.pool.id(index)?;
         let meta = self.meta(id);
         if !self.pool.is_idle(id) || meta.waiters.load(Ordering::Acquire) != 0 {
@@ -308,11 +310,11 @@ impl<'m> Cache<'m> {
         }
         let Some(block) = meta.block.load(Ordering::Relaxed).checked_sub(1) else {
             // Somebody else may have had it since, for another block; whoever is its sole owner sees whether it is
-            // still in no bucket and waited for by nobody.
-            let is_free = || meta.block.load(Ordering::Relaxed) == 0 && meta.waiters.load(Ordering::Acquire) == 0;
+            // still in no bucket and waited for by nobody. Acquire: whoever took it out of its bucket is done with it.
+            let is_free = || meta.block.load(Ordering::Acquire) == 0 && meta.waiters.load(Ordering::Acquire) == 0;
             return self.pool.claim(id).filter(|_| is_free());
         };
-        if meta.referenced.load(Ordering::Relaxed) != 0 {
+        if !anyway && meta.referenced.load(Ordering::Relaxed) != 0 {
             meta.referenced.store(0, Ordering::Relaxed);
             return None;
         }
@@ -334,15 +336,16 @@ impl<'m> Cache<'m> {
         // Twice round, because the first pass may only clear the bits of recent use.
         for _ in 0..2 * common + 1 {
             let index = self.hand.fetch_add(1, Ordering::Relaxed) % common;
-            if let Some(slot) = self.evict(index) {
+            if let Some(slot) = self.evict(index, false) {
                 self.reset(&slot);
                 return Ok(slot);
             }
         }
-        // Others move the hand too, so this may have passed what it looked for.
+        // Others move the hand too, so this may have passed what it looked for; or they use everything so often that
+        // all of it is in recent use whenever it is looked at, which is no reason to refuse.
         let all = 0..if class == Class::Reclaim { self.count } else { common };
         for index in all.clone().chain(all) {
-            if let Some(slot) = self.evict(index) {
+            if let Some(slot) = self.evict(index, true) {
                 self.reset(&slot);
                 return Ok(slot);
             }
@@ -529,3 +532,6 @@ impl<'m> Cache<'m> {
         })
     }
 }
+
+#[cfg(all(test, any(loom, feature = "shuttle")))]
+mod tests;

@@ -185,7 +185,7 @@ fn boot_build_std(root: &Path) -> Result<Outcome> {
     }
 }
 
-/// The core's hand-out of buffers and its epochs under the model checker loom. Its flag gets a target folder of its
+/// The core's hand-out of buffers, its cache and its epochs under the model checker loom. Its flag gets a target folder of its
 /// own, so that nothing else is built anew.
 fn check_loom(root: &Path) -> Result<Outcome> {
     let mut command = cargo(root);

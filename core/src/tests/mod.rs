@@ -32,7 +32,7 @@ mod shuttle_parts;
 #[cfg(all(feature = "shuttle", not(loom)))]
 mod shuttle_store;
 #[cfg(all(feature = "shuttle", not(loom)))]
-mod shuttle_world;
+pub(crate) mod shuttle_world;
 #[cfg(not(any(loom, feature = "shuttle")))]
 mod sizes;
 #[cfg(not(loom))]

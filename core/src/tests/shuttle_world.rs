@@ -49,7 +49,7 @@ impl Platform for Cooperative {
 }
 
 /// True once in `n` times.
-pub(super) fn once_in(n: u32) -> bool {
+pub(crate) fn once_in(n: u32) -> bool {
     thread_rng().gen_range(0..n) == 0
 }
 
@@ -397,7 +397,7 @@ fn runner<S: shuttle::scheduler::Scheduler + 'static>(scheduler: S) -> shuttle::
 }
 
 /// Runs a test under so many random schedules, and so many by changing priorities, and says how many these were.
-pub(super) fn explore(name: &str, random: usize, pct: usize, test: impl Fn() + Send + Sync + 'static) {
+pub(crate) fn explore(name: &str, random: usize, pct: usize, test: impl Fn() + Send + Sync + 'static) {
     let scale = std::env::var("ARENITE_SHUTTLE_SCALE").ok().and_then(|scale| scale.parse().ok()).unwrap_or(1);
     let test = Arc::new(test);
     let points = Arc::new(Mutex::new((0, 0)));
