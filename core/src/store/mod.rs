@@ -275,7 +275,7 @@ impl<'d, 'm> Store<'d, 'm> {
         let published = self.engine.arenas.change(place.arena, |state, map| {
             let generation = state.rolled + 1;
             map.enqueue(&mut state.counts, place.index).map_err(|_| Error::corrupt(addr, Damage::CacheConflict))?;
-            state.changes += 1;
+            state.changes = state.changes.saturating_add(1);
             let share = self.engine.cache.publish(slot, place.block, Content { hash, batch }, addr)?;
             self.engine.pending[(generation & 1) as usize].fetch_add(1, Ordering::AcqRel);
             Ok((share, generation))
@@ -346,7 +346,7 @@ impl<'d, 'm> Store<'d, 'm> {
             if sabotaged(Switch::ReuseAtOnce) {
                 map.sabotage_free(&mut state.counts, place.index);
             }
-            state.changes += 1;
+            state.changes = state.changes.saturating_add(1);
             Ok(true)
         })
     }
@@ -369,7 +369,7 @@ impl<'d, 'm> Store<'d, 'm> {
         self.engine.arenas.change(place.arena, |state, map| {
             self.check_free(state, addr, place)?;
             let freed = map.free(&mut state.counts, place.index).map_err(|_| Error::NotAllocated { addr })?;
-            state.changes += 1;
+            state.changes = state.changes.saturating_add(1);
             if sabotaged(Switch::ReuseAtOnce) {
                 map.sabotage_free(&mut state.counts, place.index);
                 return Ok(Freed::Committed);
