@@ -311,7 +311,9 @@ impl<'m> Arenas<'m> {
         slot.words_at.store(words_at, Ordering::Relaxed);
         let words_end = (words_at + FreeMap::words_needed(blocks)).min(self.words.len());
         slot.words_end.store(words_end, Ordering::Relaxed);
-        let log_reserve = blocks.div_ceil(2 * ranges_per_block(self.size) as u32) + 3;
+        // At least 1 for every block size, which the compiler does not know; a division by 0 would be a panic in mount.
+        let per_block = (2 * ranges_per_block(self.size) as u32).max(1);
+        let log_reserve = blocks.div_ceil(per_block) + 3;
         slot.log_reserve.store(log_reserve, Ordering::Relaxed);
     }
 
@@ -446,7 +448,7 @@ impl<'m> Arenas<'m> {
         let ranges = state.counts.ranges_flight.saturating_add(state.changes).saturating_add(2);
         // Free space cannot be in more pieces than that, however many changes there were.
         let ranges = ranges.min(self.blocks(arena).div_ceil(2));
-        let need = ranges.div_ceil(ranges_per_block(self.size) as u32);
+        let need = ranges.div_ceil((ranges_per_block(self.size) as u32).max(1));
         need <= state.counts.avail + 2 - state.log.spares.count_ones()
     }
 
