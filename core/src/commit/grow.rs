@@ -7,6 +7,9 @@
 //!   E3  header copies B of the new arenas, superblock 1 at its new place                         flush
 //! ```
 //!
+//! Of the old arenas only those take part whose logs must be written anew, because what the original or a commit that
+//! was cut off has left behind their ends could come alive with the new generation.
+//!
 //! The maps of the new arenas are filled first, a few words in each step; nobody else knows of these arenas until all
 //! are. What other callers have changed meanwhile stays with the next commit: their roots do not know of it yet. Only
 //! the generation moves on, so that their blocks are counted with the right one.
@@ -14,7 +17,7 @@
 use super::{Action, Commit, CommitTicket, Phase};
 use crate::arena::{Arenas, MIN_ARENA_BLOCKS};
 use crate::error::{Error, MemoryPart};
-use crate::format::{max_sealed_arenas, MAX_GENERATION};
+use crate::format::{max_arenas, max_sealed_arenas, BlockSize, MAX_GENERATION};
 use crate::freemap::FreeMap;
 use crate::mount::Mounting;
 use crate::store::Engine;
@@ -29,8 +32,14 @@ struct Plan {
     first_block: u32,
 }
 
-fn plan(arenas: &Arenas<'_>, size_shift: u32, second_addr: u64, most: usize) -> Result<Plan, Error> {
+fn plan(arenas: &Arenas<'_>, size: BlockSize, second_addr: u64) -> Result<Plan, Error> {
+    let size_shift = size.shift();
+    let max_arenas = max_arenas(size) as usize;
+    let most = USUAL_ARENAS_MAX.min(max_sealed_arenas(size) as usize);
     let have = arenas.len();
+    if have >= max_arenas {
+        return Err(Error::BadParameter { name: "number of arenas", found: have as u64 + 1 });
+    }
     let last = have.saturating_sub(1);
     let first_block = (arenas.base_addr(last) >> size_shift) as u32 + arenas.blocks(last) + 2;
     let extra = u64::from(((second_addr >> size_shift) as u32).saturating_sub(first_block));
@@ -70,13 +79,14 @@ impl<'m> Commit<'m> {
             return Err(Error::Geometry { need_bytes: len_bytes, have_bytes });
         }
         let second_addr = Mounting::second_superblock_addr(len_bytes, engine.size);
-        let most = USUAL_ARENAS_MAX.min(max_sealed_arenas(engine.size) as usize);
-        let plan = plan(&engine.arenas, engine.size.shift(), second_addr, most)?;
+        let plan = plan(&engine.arenas, engine.size, second_addr)?;
         let old = engine.arenas.len();
         for arena in 0..old {
             engine.arenas.with(arena, |state, _| {
                 state.rolled = generation;
-                state.touched = false;
+                // From this commit on the superblock vouches for seals, and names another generation: a log that must
+                // not be read by that rule as it is cannot stay.
+                state.touched = state.must_rewrite;
             });
         }
         engine.arenas.announce(plan.arenas, plan.first_block, plan.blocks, generation);

@@ -131,6 +131,8 @@ pub(crate) struct Commit<'m> {
     roots: Roots,
     /// Where the second superblock is.
     second_superblock_addr: u64,
+    /// Where that of the durable state is: somewhere else while the volume grows, until E0 is over.
+    old_second_addr: u64,
     /// Superblock copies that are not known to be good, a bit each.
     bad_superblocks: u8,
     /// The volume is new: the first commit is due although nothing changed.
@@ -177,6 +179,7 @@ impl<'m> Commit<'m> {
             generation: durable,
             roots,
             second_superblock_addr,
+            old_second_addr: second_superblock_addr,
             bad_superblocks,
             is_new: false,
             repair_only: false,
@@ -337,6 +340,7 @@ impl<'m> Commit<'m> {
     }
 
     fn after_repairs(&mut self) {
+        self.old_second_addr = self.second_superblock_addr;
         self.enter(if self.repair_only { Phase::Idle } else { Phase::Roll });
     }
 

@@ -25,6 +25,15 @@ impl<'m> Commit<'m> {
         }
     }
 
+    /// Where the other copy is, from which this one is repaired.
+    fn good_addr(&self, engine: &Engine<'m>, copy: Copy2) -> u64 {
+        match copy {
+            // A volume that grows has nothing at the second one's new place yet.
+            Copy2 { arena: None, bad: 0 } => self.old_second_addr,
+            _ => self.copy_addr(engine, copy, copy.bad ^ 1),
+        }
+    }
+
     pub(super) fn next_bad_copy(&self, engine: &Engine<'m>) -> Option<Copy2> {
         let first_bit = |bits: u8| (bits != 0).then(|| bits.trailing_zeros() as u8);
         if let Some(bad) = first_bit(self.bad_superblocks) {
@@ -49,7 +58,7 @@ impl<'m> Commit<'m> {
         let Some(slot) = self.buffer(engine) else { return Ok(Action::Wait) };
         self.arena = copy.arena.unwrap_or(0);
         self.phase = Phase::RepairRead(copy);
-        let good_addr = self.copy_addr(engine, copy, copy.bad ^ 1);
+        let good_addr = self.good_addr(engine, copy);
         Ok(self.submit_read(engine, good_addr, slot))
     }
 
@@ -65,7 +74,7 @@ impl<'m> Commit<'m> {
 
     /// What is about to be copied must still be what mount found.
     pub(super) fn check_good_copy(&self, engine: &Engine<'m>, copy: Copy2, bytes: &[u8]) -> Result<(), Error> {
-        let addr = self.copy_addr(engine, copy, copy.bad ^ 1);
+        let addr = self.good_addr(engine, copy);
         let (expected, found) = match copy.arena {
             Some(arena) => (engine.arenas.with(arena, |state, _| state.log.header_hash), hash64(bytes)),
             None => {

@@ -7,6 +7,8 @@ mod check;
 mod disk;
 #[cfg(not(any(loom, feature = "shuttle")))]
 mod formatting;
+#[cfg(not(any(loom, feature = "shuttle")))]
+mod growing;
 #[cfg(loom)]
 mod loom_epoch;
 #[cfg(loom)]
