@@ -189,6 +189,9 @@ impl<'d, 'm> Formatting<'d, 'm> {
         }
         if let Some(request) = self.unsent.take() {
             self.unsent = self.device.submit(request).err();
+            if self.unsent.is_some() {
+                self.make_room();
+            }
             return Ok(false);
         }
         match self.device.poll() {
@@ -250,6 +253,10 @@ impl<'d, 'm> Formatting<'d, 'm> {
             },
             Stage::Flush => {
                 self.waiting = self.device.flush(self.flush_tag).is_ok();
+                if !self.waiting {
+                    self.idle = true;
+                    self.make_room();
+                }
                 return Ok(());
             }
             Stage::EraseWrite { .. } | Stage::Commit(_) | Stage::Settle(_) | Stage::Done => {
@@ -261,6 +268,11 @@ impl<'d, 'm> Formatting<'d, 'm> {
         let chain = SlotChain::new(slot);
         self.submit(Request::read(self.unit_at(addr), PROBE_LEN_BYTES, chain, Purpose::Private));
         Ok(())
+    }
+
+    /// As in a mount: the device is full of what an earlier store has asked for.
+    fn make_room(&self) {
+        drop(self.device.poll());
     }
 
     fn submit(&mut self, request: Request<'m>) {

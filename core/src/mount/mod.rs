@@ -259,6 +259,9 @@ impl<'d, 'm> Mounting<'d, 'm> {
         }
         if let Some(request) = self.unsent.take() {
             self.unsent = self.device.submit(request).err();
+            if self.unsent.is_some() {
+                self.make_room();
+            }
             return Ok(false);
         }
         match self.device.poll() {
@@ -296,7 +299,16 @@ impl<'d, 'm> Mounting<'d, 'm> {
             return Ok(());
         }
         self.reading = self.device.flush(self.flush_tag).is_ok();
+        if !self.reading {
+            self.make_room();
+        }
         Ok(())
+    }
+
+    /// The device is full although it has nothing of ours: of requests of an earlier store that was abandoned, which
+    /// may be complete and only wait to be taken.
+    fn make_room(&self) {
+        drop(self.device.poll());
     }
 
     /// Reads the block that the stage wants.
@@ -475,7 +487,7 @@ impl<'d, 'm> Store<'d, 'm> {
             if let Some(store) = mounting.step()? {
                 return Ok(store);
             }
-            if mounting.reading {
+            if mounting.reading || mounting.stage == Stage::Flush {
                 platform.relax();
             }
         }

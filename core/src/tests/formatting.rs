@@ -60,3 +60,47 @@ fn a_format_that_fails_gives_the_memory_back_only_if_nothing_was_written() {
     assert!(matches!(failed.error, Error::Device { .. }) && failed.memory.is_none());
     assert!(formatting.step().is_err());
 }
+
+/// A volume is not found any more at any block size once another was made over it, not even when that is lost.
+#[test]
+fn no_superblock_of_an_old_volume_survives_a_format() {
+    let old_size = crate::format::BlockSize::MAX;
+    type Large =
+        crate::Memory<{ crate::memory::pages_for(24, 1 << 16) }, 24, { crate::memory::map_words(1024, 4) }, 4, 16>;
+    let (large, memories) = (std::boxed::Box::new(Large::new()), [memory(), memory()]);
+    let len = 2 << 20;
+    let disk = Disk::new(vec![0; len]);
+    let old = FormatOptions { block_size: old_size, arenas: 1, force: false };
+    Store::format(large.take().unwrap(), &disk, &NoInterrupts, old).unwrap().unmount().unwrap();
+    assert!(crate::format::Superblock::decode(&disk.bytes()[len - (1 << 16)..]).is_ok());
+    let forced = FormatOptions { force: true, ..options(1) };
+    Store::format(memories[0].take().unwrap(), &disk, &NoInterrupts, forced).unwrap().unmount().unwrap();
+    disk.edit(|bytes| {
+        bytes[..BLOCK].fill(0);
+        bytes[len - BLOCK..].fill(0);
+    });
+    let failed = Store::mount(memories[1].take().unwrap(), &disk, &NoInterrupts, crate::MountOptions::default());
+    assert!(matches!(failed.unwrap_err().error, Error::NotAVolume { .. }));
+}
+
+/// The device is full of what a store has asked for that was abandoned: who comes next makes room.
+#[test]
+fn a_device_full_of_an_abandoned_stores_requests_is_mounted_and_formatted() {
+    let memories: std::vec::Vec<_> = (0..3).map(|_| memory()).collect();
+    let disk = Disk::new(vec![0; 1 << 20]);
+    let fill = |store: Store<'_, '_>| {
+        let mut rooted = None;
+        for i in 0..8 {
+            rooted = Some(super::store::write(&store, i).unwrap());
+            // Apart from the next, so that each is a request.
+            drop(store.allocate(crate::Allocate::data()).unwrap());
+        }
+        store.step();
+        assert!(rooted.is_some() && store.counters().in_flight == 4);
+        assert!(store.unmount_within(0).is_err());
+    };
+    fill(Store::format(memories[0].take().unwrap(), &disk, &NoInterrupts, options(2)).unwrap());
+    let forced = FormatOptions { force: true, ..options(2) };
+    fill(Store::format(memories[1].take().unwrap(), &disk, &NoInterrupts, forced).unwrap());
+    Store::mount(memories[2].take().unwrap(), &disk, &NoInterrupts, crate::MountOptions::default()).unwrap();
+}
