@@ -162,7 +162,8 @@ impl<'d, 'm> Store<'d, 'm> {
     /// Words that a check of this volume needs: one bit for each block up to the end of the last arena.
     pub fn check_words(&self) -> usize {
         let arenas = &self.engine.arenas;
-        let end = arenas.len().checked_sub(1).map_or(0, |last| {
+        // One without a block was lost, and may claim to be anywhere.
+        let end = (0..arenas.len()).rev().find(|arena| arenas.blocks(*arena) != 0).map_or(0, |last| {
             (arenas.base_addr(last) >> self.engine.size.shift()) + 2 + u64::from(arenas.blocks(last))
         });
         check_words(end)
@@ -198,8 +199,11 @@ impl<'s, 'd, 'm, 'w> Check<'s, 'd, 'm, 'w> {
 
     /// Whether the block at a byte address was visited or explained.
     pub fn is_known(&self, addr: u64) -> bool {
-        let block = addr >> self.store.engine.size.shift();
-        self.known.get((block / WORD_BITS) as usize).is_some_and(|word| word & (1 << (block % WORD_BITS)) != 0)
+        let size = self.store.engine.size;
+        let block = addr >> size.shift();
+        let word = usize::try_from(block / WORD_BITS).ok().filter(|_| size.divides(addr));
+        let word = word.and_then(|at| self.known.get(at));
+        word.is_some_and(|word| word & (1 << (block % WORD_BITS)) != 0)
     }
 
     /// A pointer that the newest commit holds leads to this block. To be called once for each block, also where several
@@ -335,10 +339,11 @@ impl Verify<'_, '_, '_, '_> {
         let arenas = &self.check.store.engine.arenas;
         let spare = arenas.locate(addr).is_ok_and(|place| arenas.is_spare(place));
         self.check.report.log_blocks += 1;
-        self.check.report.spare_blocks -= u64::from(spare);
         if !self.check.note(addr) {
+            // Or a log that leads there twice, since what mount read of it went bad: then its digest is wrong, too.
             return Some(Finding::ReachableLog { addr });
         }
+        self.check.report.spare_blocks = self.check.report.spare_blocks.saturating_sub(u64::from(spare));
         (self.check.store.is_free(addr) == Ok(true)).then_some(Finding::FreeLog { addr })
     }
 

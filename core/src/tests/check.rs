@@ -194,3 +194,72 @@ fn a_check_goes_by_steps_and_notices_a_commit() {
     assert_eq!(verify.step(), Err(Error::CommitInFlight), "it is another state");
     assert!(store.check(&mut more).is_ok());
 }
+
+/// No hash covers the way from one log block to the next, so it may lead in a circle.
+#[test]
+fn a_log_that_has_come_to_lead_in_a_circle_is_a_finding() {
+    let memory = memory();
+    let disk = Disk::new(vec![0; 2 << 20]);
+    let store = Store::format(memory.take().unwrap(), &disk, &NoInterrupts, options(1)).unwrap();
+    let mut kept: Vec<BlockPtr> = core::iter::from_fn(|| write(&store, 1).ok()).collect();
+    let mut odd = false;
+    store.commit(store.roots().with_root(Some(kept[0]), 1)).unwrap();
+    kept.retain(|ptr| {
+        odd = !odd;
+        odd || store.free(*ptr).is_err()
+    });
+    store.commit(store.roots()).unwrap();
+    store.settle().unwrap();
+    for round in 0..6 {
+        kept.push(write(&store, round).unwrap());
+        store.commit(store.roots()).unwrap();
+        store.settle().unwrap();
+    }
+    let arena = store.arena(0).unwrap();
+    assert!(arena.log_blocks >= 4, "{arena:?}");
+    let spare = (arena.addr + arena.size_bytes) as usize;
+    disk.edit(|bytes| {
+        let head = arena.log_addr as usize;
+        bytes.copy_within(head..head + BLOCK, spare);
+        for at in [head, spare] {
+            bytes[at + 12..at + 20].copy_from_slice(&(spare as u64).to_be_bytes());
+        }
+    });
+    let (found, report) = check(&store, &kept);
+    assert!(found.iter().any(|finding| matches!(finding, Finding::BadLog(_))), "{found:?}");
+    assert!(report.spare_blocks <= 2, "{report:?}");
+}
+
+/// Where a lost arena claims to be says nothing about how large the volume is.
+#[test]
+fn a_lost_arena_far_away_needs_no_memory_for_a_check() {
+    let memories = [memory(), memory()];
+    let disk = Disk::new(vec![0; 1 << 20]);
+    volume(memories[0].take().unwrap(), &disk).0.unmount().unwrap();
+    disk.edit(|bytes| {
+        bytes[104 + 16..104 + 24].copy_from_slice(&(1_u64 << 60).to_be_bytes());
+        let hash = crate::hash::hash64(&bytes[..136]);
+        bytes[136..144].copy_from_slice(&hash.to_be_bytes());
+    });
+    let options = MountOptions { read_only: true, damaged: true, ..MountOptions::default() };
+    let store = Store::mount(memories[1].take().unwrap(), &disk, &NoInterrupts, options).unwrap();
+    assert_eq!(store.report().damaged_arenas, 1);
+    assert!(store.check_words() <= crate::check_words(512), "{}", store.check_words());
+    let (found, _) = check(&store, &[]);
+    assert!(found.iter().any(|finding| matches!(finding, Finding::BadLog(_))), "{found:?}");
+}
+
+/// What is known is a block, not the bytes in it; and not what has the same number in fewer bits.
+#[test]
+fn only_addresses_of_blocks_are_known() {
+    let memory = memory();
+    let disk = Disk::new(vec![0; 1 << 20]);
+    let (store, ptrs) = volume(memory.take().unwrap(), &disk);
+    let mut words = vec![0; store.check_words()];
+    let mut check = store.check(&mut words).unwrap();
+    check.visit(ptrs[0]).unwrap();
+    assert!(check.is_known(ptrs[0].addr));
+    for addr in [ptrs[0].addr + 1, ptrs[0].addr + (1 << 49), u64::MAX] {
+        assert!(!check.is_known(addr), "{addr:#x}");
+    }
+}
