@@ -333,6 +333,30 @@ fn settling_ends_while_others_go_on_to_enqueue_and_to_commit() {
     store.settle().unwrap();
 }
 
+/// What is enqueued later cannot overtake what somebody waits for, wherever it lies.
+#[test]
+fn what_is_waited_for_is_written_first() {
+    let memory = memory();
+    let disk = Disk::new(vec![0; 1 << 20]);
+    let store = Store::format(memory.take().unwrap(), &disk, &NoInterrupts, options(2)).unwrap();
+    let enqueue = |hint| {
+        let mut block = store.allocate(Allocate::data().hint(hint)).unwrap();
+        block.bytes_mut().fill(7);
+        store.enqueue(block).unwrap().ptr().addr
+    };
+    let waited_for = enqueue(1);
+    let mut settling = store.start_settling();
+    let later = enqueue(0);
+    assert!(later < waited_for, "by the address alone it would come first");
+    let first = store.engine.queue.with(&NoInterrupts, |queue| queue.peek().map(|entry| entry.block));
+    assert_eq!(first, Some((waited_for / BLOCK as u64) as u32));
+    disk.take_log();
+    while store.poll_settling(&mut settling).is_none() {
+        store.step();
+    }
+    assert_eq!(disk.take_log()[0], Some((waited_for, BLOCK as u64)));
+}
+
 #[test]
 fn limbo_is_bounded_and_says_who_fills_it() {
     let memory = memory();
