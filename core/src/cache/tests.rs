@@ -62,7 +62,10 @@ fn content(block: u32, batch: u32) -> Content {
 #[cfg(loom)]
 mod loom_cache {
     use super::{content, Cache, Pool, Shared, Yielding};
+    use crate::arena::Class;
+    use crate::cache::Lookup;
     use crate::format::BlockSize;
+    use crate::hash::hash64;
     use crate::memory::Taken;
     use crate::pool::{Frame, Page, PageArea};
     use loom::sync::Arc;
@@ -133,6 +136,42 @@ mod loom_cache {
             taker.join().unwrap();
             cache.check_table();
             assert!(cache.hit(1).is_some(), "a block that nobody forgot is lost");
+        });
+    }
+
+    /// Looks a block up that may not be here, and does the device's part of the read; its bytes are zeros.
+    fn read(cache: &Cache<'static>, block: u32) {
+        let zeros = hash64(&[0; 4096]);
+        let share = match cache.lookup(block, Class::Reclaim, true) {
+            Err(_) => return,
+            Ok(Lookup::Hit(share)) => share,
+            Ok(Lookup::Wait(ticket)) => loop {
+                match ticket.poll() {
+                    Some(share) => break share.ok().unwrap(),
+                    None => thread::yield_now(),
+                }
+            },
+            Ok(Lookup::Miss(slot, ticket)) => {
+                cache.finish_read(slot, Ok(()));
+                ticket.poll().unwrap().ok().unwrap()
+            }
+        };
+        assert_eq!(share.meta().hash(), zeros, "a read of another block");
+    }
+
+    /// Two read one block into the frame of another one, which somebody still looks up.
+    #[test]
+    fn loom_a_read_is_shared_whole() {
+        check(2, || {
+            let cache = cache();
+            assert!(put(&cache, 0, 1) && put(&cache, 1, 3));
+            let other = Arc::clone(&cache);
+            let reader = thread::spawn(move || read(&other, 2));
+            check_hit(1, cache.hit(1));
+            read(&cache, 2);
+            reader.join().unwrap();
+            cache.check_table();
+            assert!(cache.hit(2).is_some());
         });
     }
 
