@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   look for anything that is not zero at both ends of the device      unless forced; nothing is written so far
-//!   overwrite each place of a superblock with zeros                    flush
+//!   overwrite each superblock that there is, of any block size         flush
 //!   commit of nothing, from a state in which everything is free        until its second copies are durable
 //! ```
 //!
@@ -18,7 +18,7 @@ use crate::arena::MIN_ARENA_BLOCKS;
 use crate::commit::{Commit, CommitTicket};
 use crate::device::{Completion, Device, DeviceError, DeviceGeometry, FlushTag, Purpose, Request, DROP_RELAXATIONS};
 use crate::error::{DeviceOp, Error, MemoryPart};
-use crate::format::{max_arenas, BlockSize};
+use crate::format::{max_arenas, BlockSize, SUPERBLOCK_MAGIC};
 use crate::freemap::FreeMap;
 use crate::memory::{Resources, PROBE_LEN_BYTES};
 use crate::mount::{build_engine, CopyState, Failed, MountReport, Mounting, MIN_FRAMES};
@@ -318,14 +318,19 @@ impl<'d, 'm> Formatting<'d, 'm> {
         Ok(())
     }
 
-    /// Overwrites the first sector of a place where a superblock may be. All else in what is written stays as it is, so
-    /// whatever of it survives a crash, an old volume is either whole or none.
+    /// Overwrites the first sector of a place where a superblock may be, if there is one. All else stays as it is (that
+    /// place may hold data of an old volume with smaller blocks), so whatever of the writes survives a crash, an old
+    /// volume is either whole or none.
     fn erase(&mut self, mut slot: Slot<'m>, addr: u64, place: usize) -> Result<(), Error> {
         let superblock = self.superblock_place(place).unwrap_or(addr);
         let first = (superblock - addr) as usize;
-        if let Some(sector) = slot.bytes_mut().get_mut(first..).and_then(|rest| rest.get_mut(..512)) {
-            sector.fill(0);
-        }
+        let is_there = |bytes: &&mut [u8]| bytes.starts_with(&SUPERBLOCK_MAGIC);
+        let Some(sector) = slot.bytes_mut().get_mut(first..).and_then(|rest| rest.get_mut(..512)).filter(is_there)
+        else {
+            self.stage = Stage::EraseRead { place: place + 1 };
+            return Ok(());
+        };
+        sector.fill(0);
         let Ok(chain) = SharedChain::new(slot.share()) else { return Err(Error::NoBuffer) };
         self.stage = Stage::EraseWrite { place };
         self.has_written = true;

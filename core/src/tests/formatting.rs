@@ -46,6 +46,7 @@ fn a_format_that_fails_gives_the_memory_back_only_if_nothing_was_written() {
     let mut formatting =
         Formatting::new(failed.memory.unwrap(), &disk, &NoInterrupts, FormatOptions { force: true, ..options(2) });
     disk.fail(None);
+    disk.edit(|bytes| bytes[..8].copy_from_slice(&crate::format::SUPERBLOCK_MAGIC));
     while disk.take_log().is_empty() {
         assert!(formatting.step().unwrap().is_none());
     }
@@ -81,6 +82,31 @@ fn no_superblock_of_an_old_volume_survives_a_format() {
     });
     let failed = Store::mount(memories[1].take().unwrap(), &disk, &NoInterrupts, crate::MountOptions::default());
     assert!(matches!(failed.unwrap_err().error, Error::NotAVolume { .. }));
+}
+
+/// A format that is cut off while it erases may leave an old volume, but then a whole one: places of superblocks of
+/// other block sizes hold its data.
+#[test]
+fn nothing_but_superblocks_is_erased_before_there_is_no_volume() {
+    let memories = [memory(), memory()];
+    let disk = Disk::new(vec![0; 1 << 20]);
+    let store = Store::format(memories[0].take().unwrap(), &disk, &NoInterrupts, options(1)).unwrap();
+    store.unmount().unwrap();
+    let last = (1 << 20) - BLOCK;
+    disk.edit(|bytes| bytes[last - (64 << 10)..last].fill(0xda));
+    let old = disk.bytes();
+    disk.take_log();
+    let forced = FormatOptions { force: true, ..options(2) };
+    let mut formatting = Formatting::new(memories[1].take().unwrap(), &disk, &NoInterrupts, forced);
+    while !disk.take_log().contains(&None) {
+        assert!(formatting.step().unwrap().is_none());
+    }
+    let mut erased = disk.bytes();
+    for at in [0, last] {
+        assert_eq!(erased[at..at + 512], [0; 512]);
+        erased[at..at + 512].copy_from_slice(&old[at..at + 512]);
+    }
+    assert!(erased == old);
 }
 
 /// The device is full of what a store has asked for that was abandoned: who comes next makes room.
