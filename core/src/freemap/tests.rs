@@ -73,6 +73,13 @@ fn compare(map: &FreeMap<'_>, counts: &Counts, reference: &Reference, blocks: u3
     let differ: BTreeSet<u32> = reference.flight.symmetric_difference(&reference.durable).copied().collect();
     assert_eq!(moved, differ);
     assert_eq!(map.is_moved(), reference.flight != reference.durable, "moved");
+    assert_eq!(map.is_changed(), reference.flight != reference.next, "changed");
+    for at in 0..map.words() {
+        let word = map.word(at);
+        let kinds = [word.avail() != 0, word.is_changed(), word.is_moved()];
+        let noted = [map.avail(), map.changed(), map.moved()].map(|summary| summary.next(at) == Some(at));
+        assert_eq!(noted, kinds, "summaries of word {at}");
+    }
 }
 
 #[test]
@@ -124,7 +131,11 @@ fn random_walk_agrees_with_sets() {
                     let used = !reference.next.contains(&block)
                         && !reference.reserved.contains(&block)
                         && !reference.log.contains(&block);
-                    let result = map.free(&mut counts, block);
+                    let at_once = map.state(block) == State::New && roll(2) == 0;
+                    let result = match at_once {
+                        true => map.free_new(&mut counts, block).map(|()| State::Free),
+                        false => map.free(&mut counts, block),
+                    };
                     assert_eq!(result.is_ok(), used, "block {block}");
                     if used {
                         reference.next.insert(block);
