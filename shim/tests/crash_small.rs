@@ -118,6 +118,17 @@ fn growing() {
     assert!(counts.mount_images >= 100, "{counts}");
 }
 
+/// Growing is the first commit that gets through on a volume of the original.
+#[test]
+fn growing_a_volume_of_the_original() {
+    let config = |seed| {
+        let growing = Config { arenas: 2, commits: 1, restart: 60, ..Config::growing(seed) };
+        Config { prelude: Prelude::Foreign, ..growing }
+    };
+    let counts = explore("growing, foreign", DEEP, seeds(12, config));
+    assert!(counts.mount_images >= 100, "{counts}");
+}
+
 #[test]
 fn a_cut_off_format_leaves_the_old_volume_or_the_new_one_or_none() {
     let old = record(&Config { lives: 1, ..Config::arenas(9) }).unwrap();
