@@ -5,6 +5,7 @@ use crate::help::*;
 use crate::size;
 use arenite_core::format::BlockSize;
 use clap::{Parser, Subcommand};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 #[derive(Parser)]
@@ -149,6 +150,20 @@ pub(crate) enum Command {
         size: Option<u64>,
         /// File or block device that holds the volume.
         image: PathBuf,
+    },
+    /// Measure the store against the device under a folder: runs `arenite-bench`.
+    #[command(after_help = BENCH_HELP, disable_help_flag = true)]
+    Bench {
+        /// What `arenite-bench` is given; `--help` shows what it takes.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Try crash states, faults and damage by the million: runs `arenite-crash`.
+    #[command(after_help = CRASH_HELP, disable_help_flag = true)]
+    Crash {
+        /// What `arenite-crash` is given; `--help` shows what it takes.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
     },
     /// Write manual pages.
     #[command(after_help = MAN_HELP)]

@@ -221,3 +221,24 @@ const SERVE_EXIT_CODES: &str = "Exit codes:
 pub(crate) fn serve() -> String {
     format!("{SERVE_HELP}\n\n{}\n\n{SERVE_EXIT_CODES}", arenite_shim::nbd::script::HELP)
 }
+
+pub(crate) const BENCH_HELP: &str = "Examples:
+  arenite bench --help
+  arenite bench --list
+  arenite bench --filter write --dir /mnt/disk
+
+Exit codes:
+  0  no goal was missed by more than the spread
+  1  a goal was missed, or there is no arenite-bench
+  2  something could not be measured";
+
+pub(crate) const CRASH_HELP: &str = "Examples:
+  arenite crash --help
+  arenite crash --list
+  arenite crash --rung 1
+  arenite crash --trace disk.trace
+
+Exit codes:
+  0  no failure
+  1  a state, a fault or a flipped bit was not survived, or there is no arenite-crash
+  2  wrong arguments";

@@ -7,6 +7,7 @@
 //!   grow         a larger volume                dump      blocks, decoded
 //!   map          a volume as a picture          timeline  a commit as a picture
 //!   serve        an image as somebody's disk     pages     manual pages, completions
+//!   front        bench and crash, programs of their own
 //!   failure, open, memory, size, progress, interrupt, svg: what commands share
 //! ```
 //!
@@ -20,6 +21,7 @@ mod dump;
 mod exercise;
 mod failure;
 mod format;
+mod front;
 mod grow;
 mod help;
 mod image;
@@ -76,11 +78,20 @@ fn main() -> ExitCode {
             let request = serve::Request { socket, record, script, read_only, once, quiet };
             line(&image, serve::run(&image, &request), quiet)
         }
+        Command::Bench { arguments } => front("bench", &arguments),
+        Command::Crash { arguments } => front("crash", &arguments),
         Command::Man { out } => match pages::man(&out) {
             Ok(()) => ExitCode::SUCCESS,
             Err(failure) => fail(&out, &failure),
         },
         Command::Completions { shell } => print(&pages::completions(shell), 0, EXIT_FAILURE),
+    }
+}
+
+fn front(name: &str, arguments: &[std::ffi::OsString]) -> ExitCode {
+    match front::run(name, arguments) {
+        Ok(code) => code,
+        Err(failure) => fail(Path::new(&format!("arenite-{name}")), &failure),
     }
 }
 

@@ -79,3 +79,27 @@ fn full_output_exits_with_1() {
         .unwrap();
     assert_eq!(status.code(), Some(1));
 }
+
+/// `bench` and `crash` give their arguments to programs beside the tool, and say what is missing if there is none.
+#[test]
+fn front_ends_find_their_programs_or_say_so() {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("front-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let tool = folder.join("arenite");
+    std::fs::copy(env!("CARGO_BIN_EXE_arenite"), &tool).unwrap();
+    let run = |arguments: &[&str]| Command::new(&tool).args(arguments).env("PATH", "/nowhere").output().unwrap();
+    for (name, hint) in [("bench", "cargo bench-store"), ("crash", "cargo crash")] {
+        let output = run(&[name, "--list"]);
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), complaint.lines().count()), (Some(1), 1), "{complaint}");
+        assert!(complaint.contains(hint), "{complaint}");
+        let program = folder.join(format!("arenite-{name}"));
+        std::fs::write(&program, "#!/bin/sh\necho \"$0 got $*\"; exit 7\n").unwrap();
+        std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let output = run(&[name, "--rung", "1", "--help", "-q"]);
+        let out = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(7));
+        assert!(out.contains(&format!("arenite-{name} got --rung 1 --help -q")), "{out}");
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}
