@@ -20,8 +20,8 @@ use std::sync::Arc;
 
 const SIZE: BlockSize = BlockSize::ORIGINAL;
 
-/// Makes every second one of `blocks` blocks used, so that the free space around them is in as many pieces. Seconds that the
-/// commit took which lists them all in the logs.
+/// Makes every second one of `blocks` blocks used, so that the free space around them is in as many pieces. Seconds
+/// that the commit took which lists them all in the logs.
 fn fragment(store: &Store<'_, '_>, blocks: u64) -> Result<f64> {
     let taken = (0..blocks).map(|_| allocate_logged(store, 0)).collect::<Result<Vec<_>, _>>();
     let mut taken = taken.map_err(failed("allocate"))?;
@@ -183,7 +183,8 @@ fn encode(ranges: &[(u64, u64)], page: &mut [u8]) -> Result<f64> {
     })
 }
 
-/// One changed block: blocks written, flushes, and the time to the acknowledgement on a device with a clock of its own.
+/// One changed block: blocks written, flushes, and the time to the acknowledgement on a device with a clock of its
+/// own.
 ///
 /// # Errors
 /// Those of the store.

@@ -1,7 +1,8 @@
 //! `bench` and `crash`: front ends to programs of their own, `arenite-bench` and `arenite-crash`.
 //!
-//! These two are built with other settings than this tool (the crash harness with all its checks, the benchmarks without
-//! debugging aids), so they are programs of their own, found beside this one or by the search path, as git finds its own.
+//! These two are built with other settings than this tool (the crash harness with all its checks, the benchmarks
+//! without debugging aids), so they are programs of their own, found beside this one or by the search path, as git
+//! finds its own.
 
 use crate::failure::Failure;
 use std::ffi::OsString;

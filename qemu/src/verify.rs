@@ -185,8 +185,8 @@ fn boot_build_std(root: &Path) -> Result<Outcome> {
     }
 }
 
-/// The core's hand-out of buffers, its cache and its epochs under the model checker loom. Its flag gets a target folder of its
-/// own, so that nothing else is built anew.
+/// The core's hand-out of buffers, its cache and its epochs under the model checker loom. Its flag gets a target
+/// folder of its own, so that nothing else is built anew.
 fn check_loom(root: &Path) -> Result<Outcome> {
     let mut command = cargo(root);
     command.args(["test", "--package", "arenite-core", "--release", "--lib", "--target-dir"]);

@@ -1,5 +1,5 @@
-//! The device over io_uring: the store works on it, and sees what the file device sees. Where the kernel has no io_uring, or
-//! does not let this program use it, there is nothing to be tested, and the tests say so.
+//! The device over io_uring: the store works on it, and sees what the file device sees. Where the kernel has no
+//! io_uring, or does not let this program use it, there is nothing to be tested, and the tests say so.
 
 use arenite_core::format::BlockSize;
 use arenite_core::{Allocate, BlockPtr, Error, FormatOptions, MountOptions, Resources, Store};

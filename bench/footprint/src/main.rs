@@ -1,5 +1,5 @@
-//! Mount, read, allocate, write, free, commit, on a device of which the compiler knows nothing: what of the store ends up
-//! in a kernel's image. It is never run.
+//! Mount, read, allocate, write, free, commit, on a device of which the compiler knows nothing: what of the store
+//! ends up in a kernel's image. It is never run.
 #![no_std]
 #![no_main]
 

@@ -1,8 +1,9 @@
 //! `cargo size-report`: what the store takes of an image and of memory.
 //!
-//! Builds `bench/footprint`, a minimal embedding (mount, read, allocate, write, free, commit), for a microcontroller with
-//! optimisation for size and link-time optimisation, and adds up what is in its image; then prints the memory that volumes
-//! of several sizes need. Exit status 1 if the image is larger than its goal, 2 if it could not be built.
+//! Builds `bench/footprint`, a minimal embedding (mount, read, allocate, write, free, commit), for a microcontroller
+//! with optimisation for size and link-time optimisation, and adds up what is in its image; then prints the memory
+//! that volumes of several sizes need. Exit status 1 if the image is larger than its goal, 2 if it could not be
+//! built.
 #![forbid(unsafe_code)]
 
 use anyhow::{bail, Context, Result};
