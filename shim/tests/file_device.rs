@@ -149,7 +149,7 @@ fn the_size_is_that_of_whole_sectors() {
 /// From the first look to the last write under one lock.
 #[test]
 fn a_locked_file_becomes_a_device_without_a_gap() {
-    let file = TempFile::new("locked", 1 << 20);
+    let file = TempFile::new("locked-before", 1 << 20);
     let open = || std::fs::OpenOptions::new().read(true).write(true).open(&file.0).unwrap();
     let locked = open();
     locked.try_lock().unwrap();
