@@ -87,12 +87,13 @@ pub fn io_errors(bench: &Bench) -> Result<String> {
     // 32 MiB into the third. So the failing sector is met after two commits at least.
     const LATE_SECTOR: u64 = (128 + 16) * MIB / 512;
     let fill = |dir: &Path| generate::large(dir, SEED, 80, MIB);
-    let demo = prepare(bench, "io-errors", Plan { size: 192 * MIB, ..PLAN }, fill)?;
-    let fail = |phase, manner| {
-        boot_with(&demo, bench, phase, Outcome::Io, |boot| boot.disks[STORE].manner = manner)
+    let make = || prepare(bench, "io-errors", Plan { size: 192 * MIB, ..PLAN }, fill);
+    let fail = |demo: &Demo<'_>, phase, manner| {
+        boot_with(demo, bench, phase, Outcome::Io, |boot| boot.disks[STORE].manner = manner)
             .with_context(|| format!("{manner:?}"))
     };
-    let flush = fail(Phase::Import, Manner::FailingFlush);
+    let demo = make()?;
+    let flush = fail(&demo, Phase::Import, Manner::FailingFlush);
     if let Err(error) = &flush {
         if format!("{error:#}").contains("blkdebug") {
             demo.finish(true);
@@ -100,14 +101,17 @@ pub fn io_errors(bench: &Bench) -> Result<String> {
         }
     }
     flush?;
-    fail(Phase::Import, Manner::FailingWrite(LATE_SECTOR))?;
+    demo.finish(true);
+    // A format that failed leaves a disk that is not blank, so the next one begins on another.
+    let demo = make()?;
+    fail(&demo, Phase::Import, Manner::FailingWrite(LATE_SECTOR))?;
     let verify = boot(bench, &demo, Phase::Verify, &["partial=yes"], Outcome::Success)?;
     let found = results(&verify).next().and_then(|event| event.number("files")).context("no @result")?;
     ensure!((32..80).contains(&found), "{found} files were found after a failed write");
     demo.check_on_host(Expected::PartAfterChanges).context("host")?;
 
     boot(bench, &demo, Phase::Import, &[], Outcome::Success)?;
-    fail(Phase::Verify, Manner::FailingRead(LATE_SECTOR))?;
+    fail(&demo, Phase::Verify, Manner::FailingRead(LATE_SECTOR))?;
     demo.check_on_host(Expected::AsImported).context("host")?;
     demo.finish(true);
     Ok(format!("{found} files kept after a failed write"))
