@@ -117,7 +117,10 @@ impl Bench {
 impl<'a> Bench {
     /// The machine for a boot.
     pub fn machine(&'a self, boot: Boot<'a>) -> Machine<'a> {
-        let Boot { memory, words, disks, cut, .. } = boot;
+        let Boot { memory, mut words, disks, cut, .. } = boot;
+        if self.driver == Driver::Simple {
+            words.push("driver=simple".into());
+        }
         Machine {
             qemu: &self.qemu,
             kernel: &self.kernel,
@@ -279,9 +282,6 @@ impl<'a> Demo<'a> {
     /// What [`Demo::boot`] would start.
     pub fn plan_boot(&self, phase: Phase, words: &[&str]) -> Boot<'_> {
         let mut all = vec![format!("phase={}", phase.name())];
-        if self.bench.driver == Driver::Simple {
-            all.push("driver=simple".into());
-        }
         all.extend(words.iter().map(|word| word.to_string()));
         let (manner, sector_bytes) = (Manner::Sound, self.sector_bytes);
         let socket = self.server.as_ref().map(BlockServer::socket);
@@ -443,4 +443,31 @@ pub fn run(args: &DemoArgs) -> Result<bool> {
     demo.finish(report.is_good());
     println!("{}", report.verdict());
     Ok(report.is_good())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_driver_is_named_to_every_kernel() {
+        let limits = Limits { silence: Duration::ZERO, whole: Duration::ZERO };
+        for (driver, words) in [(Driver::Queue, &["shell"][..]), (Driver::Simple, &["shell", "driver=simple"])] {
+            let bench = Bench {
+                root: PathBuf::new(),
+                qemu: PathBuf::new(),
+                kernel: PathBuf::new(),
+                accel: Accel::Tcg,
+                board: Board::Q35,
+                driver,
+                cpus: 1,
+                limits,
+                verbose: false,
+                keep: false,
+            };
+            let (memory, words_given) = (0, vec!["shell".into()]);
+            let boot = Boot { label: "", memory, words: words_given, disks: vec![], total_bytes: 0, cut: None };
+            assert_eq!(bench.machine(boot).words, words);
+        }
+    }
 }

@@ -1,11 +1,12 @@
 //! Scenarios about the store's disk: other machines, another driver, a partition of it, and one that does not answer.
 
-use crate::demo::{require, results, Bench, Demo, Phase, Plan};
+use crate::demo::{results, Bench, Boot, Demo, Phase, Plan};
 use crate::generate;
 use crate::host::{host_check, Expected};
 use crate::outcome::Outcome;
+use crate::refusals::{boot_with, STORE};
 use crate::scenarios::{boot, judged, prepare, prepare_small, MIB, PLAN, SEED};
-use crate::vm::{Board, Driver, Manner, Run};
+use crate::vm::{Board, Driver, Manner};
 use anyhow::{ensure, Context, Result};
 use gpt::disk::LogicalBlockSize;
 use std::fs::File;
@@ -33,7 +34,8 @@ pub fn simple_driver(bench: &Bench) -> Result<String> {
     let bench = &Bench { driver: Driver::Simple, ..bench.clone() };
     let note = both_sectors(bench, "simple-driver")?;
     let mut demo = prepare_small(bench, "simple-driver")?;
-    let run = without_flush(bench, &demo)?;
+    let no_flush = |boot: &mut Boot<'_>| boot.disks[STORE].manner = Manner::NoFlush;
+    let run = boot_with(&demo, bench, Phase::Import, Outcome::NoFlush, no_flush)?;
     ensure!(run.log.iter().any(|line| line.ends_with("driven by VirtIOBlk")), "the kernel took the other driver");
     let microvm = Bench { board: Board::Microvm, ..bench.clone() };
     let mut on_microvm = prepare_small(&microvm, "simple-driver-microvm")?;
@@ -44,23 +46,17 @@ pub fn simple_driver(bench: &Bench) -> Result<String> {
     Ok(note)
 }
 
-fn without_flush(bench: &Bench, demo: &Demo<'_>) -> Result<Run> {
-    let mut plan = demo.plan_boot(Phase::Import, &[]);
-    plan.disks[0].manner = Manner::NoFlush;
-    let run = bench.start(plan)?;
-    require(&run, Outcome::NoFlush, bench.verbose)?;
-    Ok(run)
-}
-
 /// A disk whose writes never end: the kernel waits for so long as it was told, lets go of the disk and says why.
 pub fn no_answer(bench: &Bench) -> Result<String> {
     for driver in [Driver::Queue, Driver::Simple] {
         let bench = &Bench { driver, ..bench.clone() };
         let demo = prepare_small(bench, "no-answer")?;
-        let mut plan = demo.plan_boot(Phase::Import, &["timeout_us=2000000"]);
-        plan.disks[0].manner = Manner::Stalling;
-        let run = bench.start(plan)?;
-        require(&run, Outcome::Io, bench.verbose).with_context(|| format!("{driver:?}"))?;
+        let stalling = |boot: &mut Boot<'_>| {
+            boot.words.push("timeout_us=2000000".into());
+            boot.disks[STORE].manner = Manner::Stalling;
+        };
+        let run = boot_with(&demo, bench, Phase::Import, Outcome::Io, stalling);
+        let run = run.with_context(|| format!("{driver:?}"))?;
         for (what, text) in [("given up", "given up: a request takes too long"), ("why", "did not answer in time")] {
             let said = run.log.iter().filter(|line| line.contains(text)).count();
             ensure!(said == 1, "{driver:?}: the kernel said {said} times that the disk was {what} (`{text}`)");

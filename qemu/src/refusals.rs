@@ -11,12 +11,12 @@ use anyhow::{ensure, Context, Result};
 use std::path::Path;
 
 /// The first of a machine's disks.
-const STORE: usize = 0;
+pub const STORE: usize = 0;
 /// The second.
 const INPUT: usize = 1;
 
 /// Boots with one thing changed and demands an outcome.
-fn boot_with<'a>(
+pub fn boot_with<'a>(
     demo: &'a Demo<'_>,
     bench: &Bench,
     phase: Phase,

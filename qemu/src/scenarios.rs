@@ -227,6 +227,16 @@ pub fn boot(bench: &Bench, demo: &Demo<'_>, phase: Phase, words: &[&str], outcom
     Ok(run)
 }
 
+/// Another machine finds every file, and changes some; the host finds those changes.
+pub fn verify(bench: &Bench, demo: &Demo<'_>) -> Result<Run> {
+    let verify = boot(bench, demo, Phase::Verify, &[], Outcome::Success)?;
+    let first = results(&verify).next().context("no @result")?;
+    let found = (first.number("files"), first.number("bytes"));
+    ensure!(found == (Some(demo.packed.files), Some(demo.packed.bytes)), "not everything was found: {first:?}");
+    demo.check_on_host(Expected::AfterChanges).context("host, changed")?;
+    Ok(verify)
+}
+
 /// The whole demonstration, judged by its report.
 fn whole(mut demo: Demo<'_>) -> Result<String> {
     let note = judged(&mut demo)?;
@@ -280,13 +290,9 @@ fn flip_copy(bench: &Bench, name: &str, what: Flip, kind: &str) -> Result<String
     let mut demo = prepare_small(bench, name)?;
     let import = boot(bench, &demo, Phase::Import, &[], Outcome::Success)?;
     demo.damage(what, &import)?;
-    let verify = boot(bench, &demo, Phase::Verify, &[], Outcome::Success)?;
+    let verify = verify(bench, &demo)?;
     let said = verify.events.iter().any(|event| event.name == "repaired" && event.text("what") == Some(kind));
     ensure!(said, "the kernel did not say that a {kind} was damaged (@repaired what={kind})");
-    let first = results(&verify).next().context("no @result")?;
-    let found = (first.number("files"), first.number("bytes"));
-    ensure!(found == (Some(demo.packed.files), Some(demo.packed.bytes)), "not everything was found: {first:?}");
-    demo.check_on_host(Expected::AfterChanges).context("host")?;
     demo.finish(true);
     Ok(String::new())
 }
