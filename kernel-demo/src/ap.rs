@@ -15,7 +15,7 @@ use core::arch::global_asm;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::acpi::Cpus;
-use crate::boot::{CODE_DESCRIPTOR, CODE_SELECTOR, DATA_DESCRIPTOR, DATA_SELECTOR};
+use crate::boot::{long_mode_on, CODE_DESCRIPTOR, CODE_SELECTOR, DATA_DESCRIPTOR, DATA_SELECTOR};
 use crate::paging::PML4;
 use crate::stacks::{self, MAX_CPUS, PAGE_BYTES};
 use crate::start_info::Region;
@@ -44,8 +44,7 @@ ap_trampoline:
     movw %ax, %ds
     lgdtl (ap_gdt_pointer - ap_trampoline)
     movl %cr0, %eax
-    andl $0x9FFFFFFB, %eax              // caches on, no x87 emulation
-    orl $3, %eax                        // MP, PE
+    orl $1, %eax                        // PE
     movl %eax, %cr0
     ljmpl ${code32}, $ap_protected
     .balign 8
@@ -67,18 +66,9 @@ ap_gdt_end:
 ap_protected:
     movw ${data}, %ax
     movw %ax, %ds
-    movl %cr4, %eax
-    orl $0x620, %eax                    // PAE, OSFXSR, OSXMMEXCPT
-    movl %eax, %cr4
-    movl ${pml4}, %eax
-    movl %eax, %cr3
-    movl $0xC0000080, %ecx              // EFER: long mode, no-execute
-    rdmsr
-    orl $0x900, %eax
-    wrmsr
-    movl %cr0, %eax
-    orl $0x80010000, %eax               // PG, WP
-    movl %eax, %cr0
+    "#,
+    long_mode_on!(),
+    r#"
     ljmp ${code}, $ap_long_mode
 
     .code64

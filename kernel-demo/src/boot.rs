@@ -29,6 +29,29 @@ pub const CODE_DESCRIPTOR: u64 = 0x00AF_9A00_0000_FFFF;
 /// Descriptor of a flat, ring 0 data segment.
 pub const DATA_DESCRIPTOR: u64 = 0x00CF_9200_0000_FFFF;
 
+/// From 32-bit protected mode to the brink of long mode, which the far jump that follows enters: the same for every CPU.
+/// Wants the operand `pml4`; takes `eax`, `ecx` and `edx`.
+macro_rules! long_mode_on {
+    () => {
+        r#"
+    movl %cr4, %eax
+    orl $0x620, %eax                    // PAE, OSFXSR, OSXMMEXCPT
+    movl %eax, %cr4
+    movl ${pml4}, %eax
+    movl %eax, %cr3
+    movl $0xC0000080, %ecx              // EFER: long mode, no-execute
+    rdmsr
+    orl $0x900, %eax
+    wrmsr
+    movl %cr0, %eax
+    andl $0x9FFFFFFB, %eax              // caches on, no x87 emulation
+    orl $0x80010003, %eax               // PG, WP, MP, PE
+    movl %eax, %cr0
+        "#
+    };
+}
+pub(crate) use long_mode_on;
+
 global_asm!(
     r#"
     .section .note.pvh, "a", @note
@@ -78,19 +101,9 @@ pvh_start:
     addl $8, %edi
     loop 2b
 
-    movl %cr4, %eax
-    orl $0x620, %eax                    // PAE, OSFXSR, OSXMMEXCPT
-    movl %eax, %cr4
-    movl ${pml4}, %eax
-    movl %eax, %cr3
-    movl $0xC0000080, %ecx              // EFER: long mode, no-execute
-    rdmsr
-    orl $0x900, %eax
-    wrmsr
-    movl %cr0, %eax
-    andl $0x9FFFFFFB, %eax              // caches on, no x87 emulation
-    orl $0x80010003, %eax               // PG, WP, MP, PE
-    movl %eax, %cr0
+    "#,
+    long_mode_on!(),
+    r#"
     lgdt boot_gdt_pointer
     ljmp ${code}, $long_mode
 

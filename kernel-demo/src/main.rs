@@ -159,15 +159,17 @@ fn run(cmdline: &cmdline::CmdLine, disks: Vec<blk::ReadyDisk>) {
         selftest::provoke(fault, cmdline);
     }
     if cmdline.has("selftest") {
-        selftest::run(disks, cmdline);
-    } else if cmdline.has("shell") {
-        if let Err(failure) = shell::run(disks, cmdline) {
-            exit::fail(failure.outcome, format_args!("{}", failure.reason));
-        }
+        return selftest::run(disks, cmdline);
+    }
+    let done = if cmdline.has("shell") {
+        shell::run(disks, cmdline)
     } else if cmdline.has("phase") {
-        if let Err(failure) = phase::run(disks, cmdline) {
-            exit::fail(failure.outcome, format_args!("{}", failure.reason));
-        }
+        phase::run(disks, cmdline)
+    } else {
+        Ok(())
+    };
+    if let Err(failure) = done {
+        exit::fail(failure.outcome, format_args!("{}", failure.reason));
     }
 }
 

@@ -35,8 +35,8 @@ impl Progress {
         let (now, next) = (time::micros(), self.next_us.load(Ordering::Relaxed));
         // Whoever puts the next time off prints.
         let is_mine =
-            |_| self.next_us.compare_exchange(next, now + PROGRESS_INTERVAL_US, Ordering::Relaxed, Ordering::Relaxed);
-        if now >= next && is_mine(()).is_ok() {
+            || self.next_us.compare_exchange(next, now + PROGRESS_INTERVAL_US, Ordering::Relaxed, Ordering::Relaxed);
+        if now >= next && is_mine().is_ok() {
             println!("@progress {done} {}", self.total);
         }
     }

@@ -116,11 +116,6 @@ impl SimpleDisk {
         };
         Ok(Self { info, inner: Mutex::new(inner) })
     }
-
-    /// Whether the device takes flushes: `VirtIOBlk` agrees on them whenever they are offered.
-    pub fn can_flush(&self) -> bool {
-        self.info.flush
-    }
 }
 
 impl Inner {
@@ -278,12 +273,14 @@ impl Device<'static> for SimpleDisk {
     }
 
     fn poll(&self) -> Option<Completion<'static>> {
-        if !self.can_flush() {
-            if let Some(tag) = self.inner.lock().flush.take() {
+        let mut inner = self.inner.lock();
+        // `VirtIOBlk` agrees on flushes whenever they are offered.
+        if !self.info.flush {
+            if let Some(tag) = inner.flush.take() {
                 return Some(Completion::Flush(tag, Err(DeviceError::Unsupported)));
             }
         }
-        self.inner.lock().poll()
+        inner.poll()
     }
 }
 

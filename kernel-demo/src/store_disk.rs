@@ -61,7 +61,7 @@ impl StoreDisk {
             },
         };
         let timeout_us = cmdline.get_number("timeout_us").map_err(|_| bad("timeout_us= is a number"))?;
-        let mut info = disk.info().clone();
+        let info = disk.info().clone();
         let device: &'static dyn Device<'static> = match (cmdline.has("driver"), cmdline.get("driver")) {
             (false, _) | (true, Some("queue")) => {
                 let disk = disk.claim();
@@ -74,7 +74,6 @@ impl StoreDisk {
             }
             (true, Some("simple")) => {
                 let disk: &'static SimpleDisk = Box::leak(Box::new(SimpleDisk::open(disk, timeout_us)?));
-                info.flush = disk.can_flush();
                 println!("disk {}: driven by VirtIOBlk", info.place);
                 on_partition(disk, wanted, || Some(disk))?
             }

@@ -19,9 +19,9 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use arenite_catalog::Catalog;
 use spin::{Mutex, MutexGuard};
 
+use crate::crew;
 use crate::failure::Failure;
 use crate::volume::Volume;
-use crate::{crew, interrupts};
 
 /// The catalogue as the kernel uses it.
 pub type KernelCatalog<'v> = Catalog<'v, 'static, 'static>;
@@ -127,16 +127,15 @@ impl<'v> Changes<'v> {
 
     /// Waits until the gate is open, and does something to it.
     fn pass_gate(&self, pass: impl Fn(&mut Gate)) {
-        loop {
+        let try_pass = || {
             let mut gate = self.gate.lock();
-            if !gate.is_closed {
-                return pass(&mut gate);
+            let is_open = !gate.is_closed;
+            if is_open {
+                pass(&mut gate);
             }
-            drop(gate);
-            if !self.team.help() {
-                interrupts::relax();
-            }
-        }
+            is_open
+        };
+        crew::help_until(|| self.team.help(), try_pass);
     }
 
     /// The catalogue, for one change or one look.

@@ -111,12 +111,19 @@ impl<'v> Change<'v> {
     fn entry(&self, entry: &archive::Entry, fate: Fate) -> Result<(), Failure> {
         let found = self.changes.catalog().get(&entry.path)?;
         let Some(old) = found else { return if self.partial { Ok(()) } else { Err(not_there()) } };
-        let changed = self.changes.side_by_side(|| match fate {
-            Fate::Deleted => self.explained(self.changes.catalog().remove(&entry.path)),
-            _ => {
-                let content = self.explained(rewrite(self.volume, &entry.path, &old))?;
-                self.explained(self.changes.catalog().put_or_free(&entry.path, &Entry { content, ..old }))
-            }
+        let write = || match fate {
+            Fate::Deleted => Ok(None),
+            _ => self.explained(rewrite(self.volume, &entry.path, &old)).map(Some),
+        };
+        let enter = |catalog: &mut KernelCatalog<'v>, content: Option<Content>| {
+            self.explained(match content {
+                None => catalog.remove(&entry.path),
+                Some(content) => catalog.put_or_free(&entry.path, &Entry { content, ..old }),
+            })
+        };
+        let changed = self.changes.side_by_side(|| {
+            let content = write()?;
+            enter(&mut self.changes.catalog(), content)
         });
         let changed = match changed {
             Err(failure) if failure.outcome == Outcome::Full => {
@@ -124,11 +131,7 @@ impl<'v> Change<'v> {
                 self.changes.alone(|catalog| {
                     self.volume.commit(catalog)?;
                     self.volume.store.settle()?;
-                    if fate == Fate::Deleted {
-                        return self.explained(catalog.remove(&entry.path));
-                    }
-                    let content = self.explained(rewrite(self.volume, &entry.path, &old))?;
-                    self.explained(catalog.put_or_free(&entry.path, &Entry { content, ..old }))
+                    enter(catalog, write()?)
                 })
             }
             result => result,
@@ -176,7 +179,7 @@ fn not_there() -> Failure {
 enum Stage {
     /// As the import left them.
     Imported,
-    /// As [`change_files`] left them.
+    /// As [`Change`] left them.
     Changed,
 }
 
