@@ -1,6 +1,7 @@
 //! Why a command did not do what it was asked to, in one line, and the exit code that says so.
 
-use arenite_core::{Error, MemoryPart};
+use crate::memory::MemoryError;
+use arenite_core::Error;
 use std::io;
 
 /// Wrong arguments, a request that was refused, or something that went wrong on the way.
@@ -45,16 +46,11 @@ impl Failure {
     /// A mounted store failed.
     pub(crate) fn store(error: Error) -> Self {
         let refused = !matches!(error, Error::Device { .. } | Error::Corrupt { .. } | Error::ReadOnly);
-        Self { wants_memory: wants_memory(&error), nothing_written: refused, ..Self::new(error.to_string()) }
+        Self { wants_memory: error.wants_memory(), nothing_written: refused, ..Self::new(error.to_string()) }
     }
 
     /// The host failed.
     pub(crate) fn io(error: &io::Error) -> Self {
         Self::new(error.to_string())
     }
-}
-
-/// Whether more words of free map would have helped: the only part of a memory that is chosen too small.
-pub(crate) fn wants_memory(error: &Error) -> bool {
-    matches!(error, Error::MemoryTooSmall { part: MemoryPart::MapWords, .. })
 }

@@ -178,9 +178,10 @@ struct Formatting<'a> {
 }
 
 impl Job for Formatting<'_> {
-    type Output = Result<String, Failure>;
+    type Output = String;
+    type Error = Failure;
 
-    fn run(&mut self, memory: Resources<'_>) -> Self::Output {
+    fn run(&mut self, memory: Resources<'_>) -> Result<Self::Output, Self::Error> {
         let len_bytes = self.file.len_bytes()?;
         let device = self.file.device()?;
         let store = Store::format(memory, &device, &HostPlatform, self.options).map_err(|failed| {
@@ -198,10 +199,6 @@ impl Job for Formatting<'_> {
         );
         store.unmount().map_err(Failure::store)?;
         Ok(line)
-    }
-
-    fn wants_memory(output: &Self::Output) -> bool {
-        output.as_ref().is_err_and(|failure| failure.wants_memory)
     }
 }
 
@@ -223,5 +220,5 @@ fn refusal(error: Error, device: &dyn Device<'_>, len_bytes: u64) -> Failure {
 fn write(file: &Locked, len_bytes: u64, request: &Request) -> Result<String, Failure> {
     let options = plan(len_bytes, request)?;
     let blocks = len_bytes >> options.block_size.shift();
-    with_memory(blocks, &mut Formatting { file, options }).unwrap_or_else(|| Err(Failure::store(Error::NoBuffer)))
+    with_memory(blocks, &mut Formatting { file, options })
 }

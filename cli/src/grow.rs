@@ -53,7 +53,7 @@ pub(crate) fn run(path: &Path, size_bytes: Option<u64>) -> Result<String, Failur
 
 fn work(file: &Locked, len_bytes: u64, block_size: u64, step: Step) -> Result<String, Failure> {
     let blocks = len_bytes / block_size;
-    with_memory(blocks, &mut Growing { file, step }).unwrap_or_else(|| Err(Failure::store(Error::NoBuffer)))
+    with_memory(blocks, &mut Growing { file, step })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -68,9 +68,10 @@ struct Growing<'a> {
 }
 
 impl Job for Growing<'_> {
-    type Output = Result<String, Failure>;
+    type Output = String;
+    type Error = Failure;
 
-    fn run(&mut self, memory: Resources<'_>) -> Self::Output {
+    fn run(&mut self, memory: Resources<'_>) -> Result<Self::Output, Self::Error> {
         let device = self.file.device()?;
         let mounted = Store::mount(memory, &device, &HostPlatform, MountOptions::default());
         let store = mounted.map_err(|failed| Failure::mount(failed.error))?;
@@ -96,10 +97,6 @@ impl Job for Growing<'_> {
         );
         store.unmount().map_err(Failure::store)?;
         Ok(line)
-    }
-
-    fn wants_memory(output: &Self::Output) -> bool {
-        output.as_ref().is_err_and(|failure| failure.wants_memory)
     }
 }
 

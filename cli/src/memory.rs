@@ -4,8 +4,9 @@
 //! there are is known for certain only after mount; so a size is chosen by a guess, and the next larger one is taken
 //! when that was not enough. What is not needed is zeroed nevertheless, hence the narrow steps.
 
+use crate::failure::Failure;
 use arenite_core::memory::{map_words, pages_for};
-use arenite_core::{Memory, Resources};
+use arenite_core::{Error, Memory, MemoryPart, Resources};
 use arenite_shim::boxed_memory;
 
 /// Most arenas that a volume can have.
@@ -20,23 +21,50 @@ const QUEUE: usize = 512;
 /// Something to be done with a memory.
 pub(crate) trait Job {
     type Output;
+    type Error: MemoryError;
 
-    /// Tries; when `wants_memory` says so of the outcome, it is tried again with more.
-    fn run(&mut self, memory: Resources<'_>) -> Self::Output;
-
-    /// Whether the outcome is that the memory had too few words of free map.
-    fn wants_memory(output: &Self::Output) -> bool;
+    /// Tries; when it fails for want of memory, it is tried again with more.
+    fn run(&mut self, memory: Resources<'_>) -> Result<Self::Output, Self::Error>;
 }
 
-fn attempt<J: Job, const WORDS: usize>(job: &mut J) -> Option<J::Output> {
+/// Errors that can be about the memory itself.
+pub(crate) trait MemoryError {
+    /// Whether more words of free map would have helped: the only part of a memory that is chosen too small.
+    fn wants_memory(&self) -> bool;
+
+    /// There is no memory to be had.
+    fn no_memory() -> Self;
+}
+
+impl MemoryError for Error {
+    fn wants_memory(&self) -> bool {
+        matches!(self, Self::MemoryTooSmall { part: MemoryPart::MapWords, .. })
+    }
+
+    fn no_memory() -> Self {
+        Self::NoBuffer
+    }
+}
+
+impl MemoryError for Failure {
+    fn wants_memory(&self) -> bool {
+        self.wants_memory
+    }
+
+    fn no_memory() -> Self {
+        Self::store(Error::no_memory())
+    }
+}
+
+fn attempt<J: Job, const WORDS: usize>(job: &mut J) -> Result<J::Output, J::Error> {
     let memory: Box<Memory<PAGES, FRAMES, WORDS, MAX_ARENAS, QUEUE>> = boxed_memory();
-    let output = memory.take().map(|resources| job.run(resources));
-    output
+    let outcome = memory.take().map_or_else(|| Err(J::Error::no_memory()), |resources| job.run(resources));
+    outcome
 }
 
 /// Runs a job in the smallest memory that suffices. `blocks` is the guess how many blocks the volume has.
-pub(crate) fn with_memory<J: Job>(blocks: u64, job: &mut J) -> Option<J::Output> {
-    type Attempt<J> = fn(&mut J) -> Option<<J as Job>::Output>;
+pub(crate) fn with_memory<J: Job>(blocks: u64, job: &mut J) -> Result<J::Output, J::Error> {
+    type Attempt<J> = fn(&mut J) -> Result<<J as Job>::Output, <J as Job>::Error>;
     let sizes: &[(u64, Attempt<J>)] = &[
         (1 << 16, attempt::<J, { map_words(1 << 16, MAX_ARENAS) }>),
         (1 << 18, attempt::<J, { map_words(1 << 18, MAX_ARENAS) }>),
@@ -51,12 +79,12 @@ pub(crate) fn with_memory<J: Job>(blocks: u64, job: &mut J) -> Option<J::Output>
         (1 << 32, attempt::<J, { map_words(1 << 32, MAX_ARENAS) }>),
     ];
     let first = sizes.iter().position(|(capacity, _)| *capacity >= blocks).unwrap_or(sizes.len() - 1);
-    let mut output = None;
+    let mut outcome = Err(J::Error::no_memory());
     for (_, attempt) in &sizes[first..] {
-        output = attempt(job);
-        if !output.as_ref().is_some_and(J::wants_memory) {
+        outcome = attempt(job);
+        if !outcome.as_ref().is_err_and(J::Error::wants_memory) {
             break;
         }
     }
-    output
+    outcome
 }

@@ -93,10 +93,7 @@ impl Locked {
     /// A device for a store, under the same lock. Not to be used for longer than this value is there.
     pub(crate) fn device<'m>(&self) -> Result<FileDevice<'m>, Failure> {
         let file = self.file.try_clone().map_err(|error| Failure::io(&error))?;
-        FileDevice::from_file(file, FileOptions::default()).map_err(|error| match error {
-            OpenError::InUse => in_use(LOCKED),
-            other => Failure::no_volume(other.to_string()),
-        })
+        FileDevice::from_file(file, FileOptions::default()).map_err(not_opened)
     }
 }
 
@@ -104,6 +101,14 @@ impl Drop for Locked {
     fn drop(&mut self) {
         // Its devices are gone. Closing would do, were there no process being started by another thread at this moment.
         let _ = self.file.unlock();
+    }
+}
+
+/// Why there is no device.
+pub(crate) fn not_opened(error: OpenError) -> Failure {
+    match error {
+        OpenError::InUse => in_use(LOCKED),
+        other => Failure::no_volume(other.to_string()),
     }
 }
 

@@ -48,6 +48,12 @@ fn header(arena: &ArenaInfo) -> &'static str {
 }
 
 /// One JSON object, indented, with a line end.
+pub(crate) fn pretty(value: &impl Serialize) -> String {
+    // Serialising fails for maps whose keys are no strings, and for writers that fail; there is neither.
+    serde_json::to_string_pretty(value).map(|text| text + "\n").unwrap_or_default()
+}
+
+/// The volume as JSON.
 pub(crate) fn json(volume: &Volume) -> String {
     let root = volume.roots.root;
     let arenas = volume.arenas.iter().map(|arena| ArenaJson {
@@ -70,8 +76,7 @@ pub(crate) fn json(volume: &Volume) -> String {
         arenas: arenas.collect(),
         free: volume.free_bytes(),
     };
-    // Serialising fails for maps whose keys are no strings, and for writers that fail; there is neither.
-    serde_json::to_string_pretty(&view).map(|text| text + "\n").unwrap_or_default()
+    pretty(&view)
 }
 
 fn both(bytes: u64) -> String {

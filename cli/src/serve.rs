@@ -8,7 +8,7 @@ use crate::interrupt::Interrupt;
 use crate::open;
 use arenite_shim::nbd::tracefile::Writer;
 use arenite_shim::nbd::{Backing, Export, Script, Server, Sink};
-use arenite_shim::{FileDevice, FileOptions, OpenError, ReadAt};
+use arenite_shim::{FileDevice, FileOptions, ReadAt};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -68,10 +68,7 @@ fn script(file: &Path) -> Result<Script, Failure> {
 
 fn image(path: &Path, read_only: bool) -> Result<FileDevice<'static>, Failure> {
     open::existing(path)?;
-    FileDevice::open(path, FileOptions { read_only, ..FileOptions::default() }).map_err(|error| match error {
-        OpenError::InUse => Failure::no_volume("in use: another program has it locked"),
-        other => Failure::no_volume(other.to_string()),
-    })
+    FileDevice::open(path, FileOptions { read_only, ..FileOptions::default() }).map_err(open::not_opened)
 }
 
 fn named(path: &Path, error: &dyn std::fmt::Display) -> Failure {

@@ -29,6 +29,11 @@ const STYLE: &str = "
   }
 ";
 
+/// Width of a picture.
+pub(crate) const WIDTH: f64 = 1000.0;
+/// Where a picture begins below its head, facts and legend.
+pub(crate) const TOP: f64 = 92.0;
+
 /// A picture in the making. Positions and lengths are pixels.
 pub(crate) struct Canvas {
     body: String,
@@ -67,19 +72,25 @@ impl Canvas {
         self.put(format_args!("<text class=\"{class}\" x=\"{x}\" y=\"{y}\" text-anchor=\"{anchor}\">{text}</text>"));
     }
 
-    /// Boxes of colours and what they mean, in a row; returns where the row ends.
-    pub(crate) fn legend(&mut self, mut x: f64, y: f64, entries: &[(&str, &str)]) -> f64 {
+    /// What stands above each picture: its title, facts, and boxes of colours and what they mean, in a row. A remark
+    /// may follow that row.
+    pub(crate) fn head(&mut self, title: &str, facts: &str, entries: &[(&str, &str)], remark: &str) {
+        self.text("head", 20.0, 30.0, "start", title);
+        self.text("dim", 20.0, 50.0, "start", facts);
+        let (mut x, y) = (20.0, 74.0);
         for (class, meaning) in entries {
             self.rect(class, [x, y - 10.0, 12.0, 12.0], "");
             self.text("dim", x + 17.0, y, "start", meaning);
             x += 17.0 + 6.7 * meaning.len() as f64 + 14.0;
         }
-        x
+        if !remark.is_empty() {
+            self.text("dim", x, y, "start", remark);
+        }
     }
 
     /// The finished picture. `title` and `description` are for those who cannot see it.
-    pub(crate) fn finish(self, width: f64, height: f64, title: &str, description: &str) -> String {
-        let (width, height) = (round(width), round(height));
+    pub(crate) fn finish(self, height: f64, title: &str, description: &str) -> String {
+        let (width, height) = (round(WIDTH), round(height));
         let (title, description) = (escape(title), escape(description));
         format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" \

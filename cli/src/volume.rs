@@ -4,7 +4,6 @@
 //! The image is not locked. A commit that goes by while its headers and logs are read can make them look damaged; if
 //! the superblocks have changed meanwhile, everything is read again.
 
-use crate::failure::wants_memory;
 use crate::image::{Image, ImageDevice};
 use crate::memory::{with_memory, Job};
 use arenite_core::hash::hash64;
@@ -122,9 +121,10 @@ struct Reading<'i> {
 }
 
 impl Job for Reading<'_> {
-    type Output = Result<Volume, Error>;
+    type Output = Volume;
+    type Error = Error;
 
-    fn run(&mut self, memory: Resources<'_>) -> Self::Output {
+    fn run(&mut self, memory: Resources<'_>) -> Result<Self::Output, Self::Error> {
         let device = ImageDevice::new(self.image);
         // A superblock that points to a free block is no reason not to show what it says.
         let options = MountOptions { read_only: true, damaged: true, ..MountOptions::default() };
@@ -143,13 +143,9 @@ impl Job for Reading<'_> {
             sealed: report.sealed,
         })
     }
-
-    fn wants_memory(output: &Self::Output) -> bool {
-        output.as_ref().is_err_and(wants_memory)
-    }
 }
 
 fn mount(image: &Image) -> Result<Volume, Error> {
     // As if blocks had 16 KiB; smaller ones are found to be more.
-    with_memory(image.len_bytes() / 16384, &mut Reading { image }).unwrap_or(Err(Error::NoBuffer))
+    with_memory(image.len_bytes() / 16384, &mut Reading { image })
 }

@@ -22,7 +22,7 @@ mod report;
 
 pub(crate) use report::Report;
 
-use crate::failure::{wants_memory, Failure};
+use crate::failure::Failure;
 use crate::image::{Image, ImageDevice};
 use crate::memory::{with_memory, Job};
 use crate::progress::{Progress, Unit};
@@ -44,8 +44,7 @@ pub(crate) fn run(path: &Path, quiet: bool) -> Result<Report, Failure> {
     let attempt = |damaged| {
         let progress = Progress::new(quiet, Unit::Blocks, 0);
         let mut job = Checking { image: &image, damaged, progress: &progress };
-        let outcome = with_memory(image.len_bytes() / 16384, &mut job);
-        outcome.unwrap_or(Err(Error::NoBuffer))
+        with_memory(image.len_bytes() / 16384, &mut job)
     };
     match attempt(false) {
         Ok(report) => Ok(report),
@@ -75,9 +74,10 @@ struct Checking<'i> {
 }
 
 impl Job for Checking<'_> {
-    type Output = Result<Report, Error>;
+    type Output = Report;
+    type Error = Error;
 
-    fn run(&mut self, memory: Resources<'_>) -> Self::Output {
+    fn run(&mut self, memory: Resources<'_>) -> Result<Self::Output, Self::Error> {
         let device = match self.damaged {
             true => ImageDevice::new(self.image),
             // What the original may still need after it was killed counts as in use then.
@@ -101,10 +101,6 @@ impl Job for Checking<'_> {
         ledger.settle(&mut report)?;
         report.findings.sort_by_key(|finding| finding.addr);
         Ok(report)
-    }
-
-    fn wants_memory(output: &Self::Output) -> bool {
-        output.as_ref().is_err_and(wants_memory)
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a check found: lines for people, JSON for programs.
 
+use crate::render::pretty;
 use arenite_core::{Error, Store};
 use serde::Serialize;
 use std::fmt::Write;
@@ -170,8 +171,7 @@ impl Report {
 
     /// One JSON object, indented, with a line end.
     pub(crate) fn json(&self) -> String {
-        // Serialising fails for maps whose keys are no strings, and for writers that fail; there is neither.
-        serde_json::to_string_pretty(self).map(|text| text + "\n").unwrap_or_default()
+        pretty(self)
     }
 
     /// Findings, notes, what was checked, and the verdict.

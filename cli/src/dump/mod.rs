@@ -15,6 +15,7 @@ pub(crate) use block::Kind;
 
 use crate::failure::Failure;
 use crate::image::Image;
+use crate::render::pretty;
 use crate::volume::long_enough;
 use arenite_core::format::{
     probe_block_size, ArenaHeader, ArenaRef, BlockSize, Extension, LogBlock, LogSeal, SuperHead, Superblock, NONE,
@@ -87,7 +88,7 @@ pub(crate) fn run(path: &Path, request: &Request) -> Result<(String, bool), Fail
         Some(addr) => {
             let block = source.block(addr, request.kind)?;
             if request.json {
-                json(&block)
+                pretty(&block)
             } else {
                 text::block(&block)
             }
@@ -95,18 +96,13 @@ pub(crate) fn run(path: &Path, request: &Request) -> Result<(String, bool), Fail
         None => {
             let volume = source.volume();
             if request.json {
-                json(&volume)
+                pretty(&volume)
             } else {
                 text::volume(&volume)
             }
         }
     };
     Ok((text, good || request.addr.is_some()))
-}
-
-fn json(value: &impl Serialize) -> String {
-    // Serialising fails for maps whose keys are no strings, and for writers that fail; there is neither.
-    serde_json::to_string_pretty(value).map(|text| text + "\n").unwrap_or_default()
 }
 
 impl Source {

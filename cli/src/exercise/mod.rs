@@ -20,7 +20,7 @@ use crate::memory::{with_memory, Job};
 use crate::open::Locked;
 use crate::progress::{Progress, Unit};
 use crate::volume;
-use arenite_core::{Class, Counters, Device, Error, MountOptions, Resources, Roots, Store};
+use arenite_core::{Class, Counters, Device, MountOptions, Resources, Roots, Store};
 use arenite_shim::threads::{with_syncers, with_workers};
 use arenite_shim::HostPlatform;
 use std::fmt::Write;
@@ -92,7 +92,7 @@ pub(crate) fn run(path: &Path, request: &Request) -> Result<Outcome, Failure> {
     let progress = Progress::new(request.quiet, Unit::Operations, request.operations);
     let blocks = known.len_bytes / known.block_size;
     let mut job = Exercise { path, request, interrupt: &interrupt, progress: &progress };
-    let mut done = with_memory(blocks, &mut job).unwrap_or_else(|| Err(Failure::store(Error::NoBuffer)))?;
+    let mut done = with_memory(blocks, &mut job)?;
     drop(progress);
     let after = volume::read(path);
     let text = report(request, &done, &after);
@@ -134,9 +134,10 @@ struct Exercise<'a> {
 }
 
 impl Job for Exercise<'_> {
-    type Output = Result<Done, Failure>;
+    type Output = Done;
+    type Error = Failure;
 
-    fn run(&mut self, memory: Resources<'_>) -> Self::Output {
+    fn run(&mut self, memory: Resources<'_>) -> Result<Self::Output, Self::Error> {
         let locked = Locked::open(self.path)?;
         let device = locked.device()?;
         let mounted = Store::mount(memory, &device, &HostPlatform, MountOptions::default());
@@ -153,10 +154,6 @@ impl Job for Exercise<'_> {
             }
         }
         Ok(done)
-    }
-
-    fn wants_memory(output: &Self::Output) -> bool {
-        output.as_ref().is_err_and(|failure| failure.wants_memory)
     }
 }
 

@@ -14,7 +14,7 @@ mod text;
 pub(crate) use svg::{cells as picture_cells, picture};
 pub(crate) use text::{cells as text_cells, lines};
 
-use crate::failure::{wants_memory, Failure};
+use crate::failure::Failure;
 use crate::image::{Image, ImageDevice};
 use crate::memory::{with_memory, Job};
 use crate::progress::{Progress, Unit};
@@ -71,6 +71,14 @@ impl Map {
 }
 
 impl Band {
+    fn free_percent(&self) -> f64 {
+        if self.blocks == 0 {
+            0.0
+        } else {
+            100.0 * self.free as f64 / self.blocks as f64
+        }
+    }
+
     /// Byte address of the first block of a cell.
     fn cell_addr(&self, index: usize, block_size: u64) -> u64 {
         let before = self.blocks as u128 * index as u128 / self.cells.len().max(1) as u128;
@@ -85,7 +93,7 @@ pub(crate) fn read(path: &Path, cells: fn(usize) -> usize, quiet: bool) -> Resul
     let progress = Progress::new(quiet, Unit::Blocks, 0);
     let read = || {
         let mut job = Mapping { image: &image, cells, progress: &progress };
-        with_memory(image.len_bytes() / 16384, &mut job).unwrap_or(Err(Error::NoBuffer))
+        with_memory(image.len_bytes() / 16384, &mut job)
     };
     steadily(&image, read).map_err(no_volume)
 }
@@ -97,9 +105,10 @@ struct Mapping<'a> {
 }
 
 impl Job for Mapping<'_> {
-    type Output = Result<Map, Error>;
+    type Output = Map;
+    type Error = Error;
 
-    fn run(&mut self, memory: Resources<'_>) -> Self::Output {
+    fn run(&mut self, memory: Resources<'_>) -> Result<Self::Output, Self::Error> {
         let device = ImageDevice::new(self.image);
         let options = MountOptions { read_only: true, damaged: true, ..MountOptions::default() };
         let store = Store::mount(memory, &device, &NoInterrupts, options).map_err(|failed| failed.error)?;
@@ -113,10 +122,6 @@ impl Job for Mapping<'_> {
             superblocks: store.report().superblocks,
             bands: arenas.map(|arena| self.band(&store, &arena, cells)).collect(),
         })
-    }
-
-    fn wants_memory(output: &Self::Output) -> bool {
-        output.as_ref().is_err_and(wants_memory)
     }
 }
 

@@ -2,18 +2,16 @@
 
 use super::{Band, Map};
 use crate::size::binary;
-use crate::svg::Canvas;
+use crate::svg::{Canvas, TOP, WIDTH};
 use arenite_core::CopyState;
 use std::path::Path;
 
-const WIDTH: f64 = 1000.0;
 const LEFT: f64 = 150.0;
 const RIGHT: f64 = 900.0;
 /// Cells of the longest band.
 const CELLS: usize = 360;
 /// A header or reserved block; wider than to scale, or nobody would see it.
 const MARK: f64 = 5.0;
-const TOP: f64 = 92.0;
 
 /// Heights that depend on how many bands there are.
 struct Rows {
@@ -53,15 +51,12 @@ pub(crate) fn picture(map: &Map, path: &Path) -> String {
         map.generation,
         binary(free)
     );
-    canvas.text("head", 20.0, 30.0, "start", &name);
-    canvas.text("dim", 20.0, 50.0, "start", &facts);
     let mut entries = vec![("free", "free"), ("used", "used"), ("log", "allocation log"), ("header", "header")];
     entries.extend([("reserved", "reserved"), ("super", "superblock")]);
     if map.damaged() > 0 || map.superblocks.iter().any(|copy| *copy != CopyState::Good) {
         entries.push(("damaged", "damaged"));
     }
-    let behind = canvas.legend(20.0, 74.0, &entries);
-    canvas.text("dim", behind, 74.0, "start", "Headers, logs, reserved blocks: wider than to scale.");
+    canvas.head(&name, &facts, &entries, "Headers, logs, reserved blocks: wider than to scale.");
     superblock(&mut canvas, map, 0, TOP);
     let longest = map.bands.iter().map(|band| band.blocks).max().unwrap_or(1).max(1);
     let mut y = TOP + rows.step.max(24.0);
@@ -71,7 +66,7 @@ pub(crate) fn picture(map: &Map, path: &Path) -> String {
         y += rows.step;
     }
     superblock(&mut canvas, map, 1, y);
-    canvas.finish(WIDTH, y + 36.0, &format!("Map of {name}"), &facts)
+    canvas.finish(y + 36.0, &format!("Map of {name}"), &facts)
 }
 
 fn superblock(canvas: &mut Canvas, map: &Map, copy: usize, y: f64) {
@@ -99,7 +94,6 @@ fn arena(canvas: &mut Canvas, map: &Map, index: usize, y: f64, rows: &Rows, scal
     }
     let left = LEFT + 2.0 * (MARK + 1.0);
     let width = (RIGHT - 2.0 * (MARK + 1.0) - left) * scale;
-    let share = if band.blocks == 0 { 0.0 } else { 100.0 * band.free as f64 / band.blocks as f64 };
     let facts = format!("arena {index}: {} blocks, {} free, {} of its log", band.blocks, band.free, band.logs);
     if band.damaged {
         let hover = format!("arena {index}: its header or its log is damaged; nothing is known of its blocks");
@@ -115,7 +109,7 @@ fn arena(canvas: &mut Canvas, map: &Map, index: usize, y: f64, rows: &Rows, scal
         canvas.rect("reserved", [x, y, MARK, rows.band], &format!("reserved, never handed out: {addr:#x}"));
     }
     if label {
-        let state = if band.damaged { "damaged".to_owned() } else { format!("{share:.1}% free") };
+        let state = if band.damaged { "damaged".to_owned() } else { format!("{:.1}% free", band.free_percent()) };
         canvas.text("", WIDTH - 20.0, middle, "end", &state);
     }
 }

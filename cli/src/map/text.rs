@@ -88,8 +88,7 @@ pub(crate) fn lines(map: &Map) -> String {
 }
 
 fn band(painter: &mut Painter, index: usize, band: &Band, bar: usize) {
-    let share = if band.blocks == 0 { 0.0 } else { 100.0 * band.free as f64 / band.blocks as f64 };
-    let state = if band.damaged { "damaged".to_owned() } else { format!("{share:>5.1}% free") };
+    let state = if band.damaged { "damaged".to_owned() } else { format!("{:>5.1}% free", band.free_percent()) };
     for (row, cells) in band.cells.chunks(bar).enumerate() {
         let last = (row + 1) * bar >= band.cells.len();
         match row {

@@ -1,12 +1,10 @@
 //! A commit as a picture: a lane for each kind of block, flushes across all of them, and below what a crash leaves.
 
 use super::{End, Lane, Timeline, Write};
-use crate::svg::Canvas;
+use crate::svg::{Canvas, TOP};
 
-const WIDTH: f64 = 1000.0;
 const LEFT: f64 = 130.0;
 const RIGHT: f64 = 980.0;
-const TOP: f64 = 92.0;
 const BAR: f64 = 16.0;
 const GAP: f64 = 4.0;
 /// Bars above each other in one lane; more share these rows.
@@ -30,8 +28,6 @@ impl Scale {
 pub(crate) fn picture(timeline: &Timeline) -> String {
     let scale = Scale { first: timeline.span.first, steps: timeline.steps() };
     let mut canvas = Canvas::new();
-    canvas.text("head", 20.0, 30.0, "start", &timeline.title());
-    canvas.text("dim", 20.0, 50.0, "start", &format!("{}. From left to right: the order of events.", timeline.facts()));
     let entries = [
         ("used", "data"),
         ("log", "allocation log"),
@@ -39,7 +35,8 @@ pub(crate) fn picture(timeline: &Timeline) -> String {
         ("super", "superblock"),
         ("flushbar", "flush: what was written before it is durable when it ends"),
     ];
-    canvas.legend(20.0, 74.0, &entries);
+    let facts = format!("{}. From left to right: the order of events.", timeline.facts());
+    canvas.head(&timeline.title(), &facts, &entries, "");
     let rows: Vec<_> = Lane::ALL.iter().map(|lane| stack(timeline, *lane)).collect();
     let heights: Vec<_> = rows.iter().map(|(count, _)| *count as f64 * (BAR + GAP) + 10.0).collect();
     let bottom = TOP + heights.iter().sum::<f64>();
@@ -59,7 +56,7 @@ pub(crate) fn picture(timeline: &Timeline) -> String {
     acknowledged(&mut canvas, timeline, &scale, end);
     let [old, either, new] = timeline.verdicts();
     let told = format!("A crash shows {old} at first, then {either}, and {new} from the acknowledgement on.");
-    canvas.finish(WIDTH, end + 34.0, &timeline.title(), &format!("{}. {told}", timeline.facts()))
+    canvas.finish(end + 34.0, &timeline.title(), &format!("{}. {told}", timeline.facts()))
 }
 
 /// Puts the writes of a lane into rows, none over another as far as rows suffice.
