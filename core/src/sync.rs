@@ -13,6 +13,9 @@
 //! 4. the sync queue ([`crate::queue`]),
 //! 5. the store's sticky failure ([`crate::store`]).
 //!
+//! Under these, nothing is taken: limbo ([`crate::limbo`]), the requests that the device refused ([`crate::store`]),
+//! the ring of events ([`crate::trace`]).
+//!
 //! No lock is held while a device method is called.
 
 use crate::platform::Platform;
