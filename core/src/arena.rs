@@ -15,7 +15,7 @@
 //! - *normal* leaves that and the reserve of reclaim: 1/128 of the arena, 4 to 64 blocks.
 //!
 //! # Lock order
-//! One arena's lock at a time; the cache's lock may be taken under it. See [`crate::sync`].
+//! One arena's lock at a time; that of one bucket of the cache may be taken under it. See [`crate::sync`].
 
 use crate::error::Error;
 use crate::format::{ranges_per_block, BlockSize, BlockType, LogSeal};

@@ -1,8 +1,8 @@
 //! The block cache: which buffer holds which block.
 //!
 //! A hash table over a fixed set of buffers, with the clock algorithm (second chance, a one-bit approximation of LRU)
-//! choosing what to evict: a hit only sets a bit, so it moves nothing in a list that all CPUs share. A block that is
-//! being read is in the table from the start; later readers of it wait for the same request.
+//! choosing what to evict: a hit sets a bit and counts in its own frame, and moves nothing in a list that all CPUs
+//! share. A block that is being read is in the table from the start; later readers of it wait for the same request.
 //!
 //! ```text
 //!   bucket[hash(block) % n] -> frame -> frame -> ...        n = number of cache buffers; links live in the frames
@@ -355,10 +355,10 @@ impl<'m> Cache<'m> {
 
     fn reset(&self, slot: &Slot<'m>) {
         let meta = slot.meta();
-        for field in [&meta.state, &meta.dirty, &meta.freed, &meta.referenced] {
+        meta.state.store(EMPTY, Ordering::Relaxed);
+        for field in [&meta.dirty, &meta.freed, &meta.referenced] {
             field.store(0, Ordering::Relaxed);
         }
-        debug_assert_eq!(meta.state.load(Ordering::Relaxed), EMPTY);
     }
 
     fn ticket(&self, id: FrameId) -> Ticket<'m> {

@@ -22,6 +22,7 @@
 //! None of them may call the store. A driver for DMA implements `Device<'static>` only: the memory that its requests
 //! own then outlives everything.
 
+use crate::platform::Platform;
 use crate::pool::{Buffers, BuffersMut, Pool, SharedChain, Slot, SlotChain};
 use core::fmt;
 
@@ -222,7 +223,28 @@ impl fmt::Debug for Request<'_> {
 
 /// Relaxations without any completion after which whoever is dropped while the device still has a buffer of it gives up
 /// on the device: it has broken rule 5 of the contract.
-pub(crate) const DROP_RELAXATIONS: u32 = u32::MAX;
+const DROP_RELAXATIONS: u32 = u32::MAX;
+
+/// For whoever is dropped: gives `take` each completion, until that returns `false` because nothing more is awaited, or
+/// the device is given up.
+pub(crate) fn drain<'m>(
+    device: &dyn Device<'m>,
+    platform: &dyn Platform,
+    take: &mut dyn FnMut(Completion<'m>) -> bool,
+) {
+    let mut idle = 0;
+    while idle < DROP_RELAXATIONS {
+        let Some(completion) = device.poll() else {
+            platform.relax();
+            idle += 1;
+            continue;
+        };
+        if !take(completion) {
+            return;
+        }
+        idle = 0;
+    }
+}
 
 /// Names one flush, so that its completion is told from that of any other, of this store or an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,12 +16,12 @@
 
 use crate::arena::MIN_ARENA_BLOCKS;
 use crate::commit::{Commit, CommitTicket};
-use crate::device::{Completion, Device, DeviceError, DeviceGeometry, FlushTag, Purpose, Request, DROP_RELAXATIONS};
+use crate::device::{drain, Completion, Device, DeviceError, DeviceGeometry, FlushTag, Purpose, Request};
 use crate::error::{DeviceOp, Error, MemoryPart};
 use crate::format::{max_arenas, BlockSize, SUPERBLOCK_MAGIC};
 use crate::freemap::FreeMap;
 use crate::memory::{Resources, PROBE_LEN_BYTES};
-use crate::mount::{build_engine, CopyState, Failed, MountReport, Mounting, MIN_FRAMES};
+use crate::mount::{build_engine, too_small, CopyState, Failed, MountReport, Mounting, MIN_FRAMES};
 use crate::platform::Platform;
 use crate::pool::{SharedChain, Slot, SlotChain};
 use crate::roots::Roots;
@@ -70,17 +70,16 @@ fn arena_blocks(geometry: &DeviceGeometry, options: &FormatOptions) -> Result<u3
 }
 
 fn check_memory(memory: &Resources<'_>, options: &FormatOptions, blocks: u32) -> Result<(), Error> {
-    let too_small = |part, need: u64, have: u64| Err(Error::MemoryTooSmall { part, need, have });
     let have = memory.area.capacity(options.block_size);
     if have < MIN_FRAMES {
-        return too_small(MemoryPart::Buffers, u64::from(MIN_FRAMES), u64::from(have));
+        return Err(too_small(MemoryPart::Buffers, u64::from(MIN_FRAMES), u64::from(have)));
     }
     if (memory.arenas.len() as u64) < u64::from(options.arenas) {
-        return too_small(MemoryPart::Arenas, u64::from(options.arenas), memory.arenas.len() as u64);
+        return Err(too_small(MemoryPart::Arenas, u64::from(options.arenas), memory.arenas.len() as u64));
     }
     let need = FreeMap::words_needed(blocks) as u64 * u64::from(options.arenas);
     if (memory.words.len() as u64) < need {
-        return too_small(MemoryPart::MapWords, need, memory.words.len() as u64);
+        return Err(too_small(MemoryPart::MapWords, need, memory.words.len() as u64));
     }
     Ok(())
 }
@@ -386,17 +385,11 @@ impl<'d, 'm> Formatting<'d, 'm> {
 impl Drop for Formatting<'_, '_> {
     /// Waits, like a mount that is dropped, until the device has given the buffer back.
     fn drop(&mut self) {
-        let mut idle = 0;
-        while self.waiting && self.unsent.is_none() && idle < DROP_RELAXATIONS {
-            match self.device.poll() {
-                Some(Completion::Transfer(request, _)) if self.is_ours(&request) => self.waiting = false,
-                Some(Completion::Flush(tag, _)) if tag == self.flush_tag => self.waiting = false,
-                Some(_) => idle = 0,
-                None => {
-                    self.platform.relax();
-                    idle += 1;
-                }
-            }
+        if self.waiting && self.unsent.is_none() {
+            drain(self.device, self.platform, &mut |completion| match completion {
+                Completion::Transfer(request, _) => !self.is_ours(&request),
+                Completion::Flush(tag, _) => tag != self.flush_tag,
+            });
         }
     }
 }

@@ -106,14 +106,14 @@ impl FreeMap<'_> {
 
     /// Ends loading: all three states are what was loaded. Returns the sums.
     pub(crate) fn load_done(&self) -> Counts {
-        let mut counts = Counts::default();
+        let (mut counts, avail) = (Counts::default(), self.avail());
         let mut before = 0;
+        self.changed().clear();
         for at in 0..self.words() {
             let flight = self.get(FLIGHT, at);
             self.put(DURABLE, at, flight);
             self.put(NEXT, at, flight);
-            self.avail().set(at, flight != 0);
-            self.changed().set(at, false);
+            avail.set(at, flight != 0);
             counts.avail += flight.count_ones();
             counts.ranges_flight += (flight & !((flight << 1) | before)).count_ones();
             before = flight >> (WORD_BITS - 1);

@@ -30,7 +30,7 @@ mod superblocks;
 use crate::arena::{ArenaState, Arenas};
 use crate::cache::Cache;
 use crate::commit::Commit;
-use crate::device::{Completion, Device, DeviceError, DeviceGeometry, FlushTag, Purpose, Request, DROP_RELAXATIONS};
+use crate::device::{drain, Completion, Device, DeviceError, DeviceGeometry, FlushTag, Purpose, Request};
 use crate::epoch::Epochs;
 use crate::error::{Damage, DeviceOp, Error, MemoryPart};
 use crate::format::{BlockSize, FormatError, SuperHead, NONE};
@@ -497,17 +497,11 @@ impl<'d, 'm> Store<'d, 'm> {
 impl Drop for Mounting<'_, '_> {
     /// Waits, like a store that is dropped, until the device has given the buffer back.
     fn drop(&mut self) {
-        let mut idle = 0;
-        while self.reading && self.unsent.is_none() && idle < DROP_RELAXATIONS {
-            match self.device.poll() {
-                Some(Completion::Transfer(request, _)) if self.is_ours(&request) => self.reading = false,
-                Some(Completion::Flush(tag, _)) if tag == self.flush_tag => self.reading = false,
-                Some(_) => idle = 0,
-                None => {
-                    self.platform.relax();
-                    idle += 1;
-                }
-            }
+        if self.reading && self.unsent.is_none() {
+            drain(self.device, self.platform, &mut |completion| match completion {
+                Completion::Transfer(request, _) => !self.is_ours(&request),
+                Completion::Flush(tag, _) => tag != self.flush_tag,
+            });
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Store;
 use crate::commit::Action;
-use crate::device::{Completion, DeviceError, Payload, Purpose, Request, RequestKind, DROP_RELAXATIONS};
+use crate::device::{drain, Completion, DeviceError, Payload, Purpose, Request, RequestKind};
 use crate::error::{DeviceOp, Error};
 use crate::pool::{Shared, SharedChain};
 use crate::queue::Entry;
@@ -300,19 +300,12 @@ impl Drop for Store<'_, '_> {
     /// must not land on what the next store puts there. Every request ends in finite time (rule 5 of the contract); a
     /// device that breaks that rule is given up after a bounded wait.
     fn drop(&mut self) {
-        let mut idle = 0;
-        let abandoned = self.abandoned.load(Ordering::Acquire);
-        while !abandoned && self.in_flight.load(Ordering::Acquire) != 0 && idle < DROP_RELAXATIONS {
-            match self.device.poll() {
-                Some(completion) => {
-                    self.complete(completion);
-                    idle = 0;
-                }
-                None => {
-                    self.engine.platform.relax();
-                    idle += 1;
-                }
-            }
+        if self.abandoned.load(Ordering::Acquire) || self.in_flight.load(Ordering::Acquire) == 0 {
+            return;
         }
+        drain(self.device, self.engine.platform, &mut |completion| {
+            self.complete(completion);
+            self.in_flight.load(Ordering::Acquire) != 0
+        });
     }
 }

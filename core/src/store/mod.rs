@@ -208,17 +208,15 @@ impl<'d, 'm> Store<'d, 'm> {
         if !matches!(what.block_type, BlockType::Data | BlockType::Pivot | BlockType::Leaf | BlockType::DeadList) {
             return Err(Error::BadParameter { name: "block type", found: what.block_type as u64 });
         }
-        let Reserved { place, generation } =
+        let Reserved { place, generation: birth } =
             self.engine.arenas.allocate(what.class, spread(what.block_type, what.hint))?;
-        // From here on the address goes back by itself if no buffer can be had.
-        let mut filling =
-            Filling { slot: None, engine: &self.engine, place, block_type: what.block_type, birth: generation };
         match self.retry_no_buffer(|| self.engine.cache.take_buffer(what.class)) {
             Ok(mut slot) => {
                 if what.zeroed {
                     slot.bytes_mut().fill(0);
                 }
-                filling.slot = Some(slot);
+                let (slot, block_type) = (Some(slot), what.block_type);
+                let filling = Filling { slot, engine: &self.engine, place, block_type, birth };
                 trace!(self.engine, Allocated, filling.addr(), caller);
                 Ok(filling)
             }

@@ -136,6 +136,9 @@ impl Store<'_, '_> {
     /// Takes blocks out of limbo whose epoch has passed.
     pub(super) fn reap_limbo(&self) -> bool {
         let mut worked = false;
+        if self.engine.in_limbo.load(Ordering::Relaxed) == 0 {
+            return worked;
+        }
         for _ in 0..REAP_BUDGET {
             let passed = self.engine.limbo.with(self.engine.platform, |limbo| {
                 let front = limbo.front()?;

@@ -5,6 +5,21 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::vec::Vec;
 
+/// What a disk of so many bytes is like.
+pub(crate) fn geometry(len_bytes: u64) -> DeviceGeometry {
+    DeviceGeometry {
+        len_bytes,
+        logical_sector_len_bytes: 512,
+        physical_sector_len_bytes: 512,
+        max_transfer_len_bytes: 1 << 20,
+        max_segments: 16,
+        queue_depth: 4,
+        read_only: false,
+        volatile_cache: true,
+        discard: true,
+    }
+}
+
 pub(crate) struct Disk<'m> {
     inner: Mutex<Inner<'m>>,
 }
@@ -65,17 +80,7 @@ impl<'m> Disk<'m> {
 
 impl<'m> Device<'m> for Disk<'m> {
     fn geometry(&self) -> DeviceGeometry {
-        DeviceGeometry {
-            len_bytes: self.inner.lock().unwrap().bytes.len() as u64,
-            logical_sector_len_bytes: 512,
-            physical_sector_len_bytes: 512,
-            max_transfer_len_bytes: 1 << 20,
-            max_segments: 16,
-            queue_depth: 4,
-            read_only: false,
-            volatile_cache: true,
-            discard: true,
-        }
+        geometry(self.inner.lock().unwrap().bytes.len() as u64)
     }
 
     fn submit(&self, mut request: Request<'m>) -> Result<(), Request<'m>> {

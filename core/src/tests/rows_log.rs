@@ -2,6 +2,7 @@
 //! and 14 of docs/ROWS.md, and holes 6 and 8.
 
 use super::disk::Disk;
+use super::rows_space::Counting;
 use super::store::{check_space, memory, options, write, BLOCK};
 use crate::format::{ArenaHeader, BlockSize, LogBlock, LogEntry, NONE};
 use crate::{Allocate, BlockPtr, MountOptions, NoInterrupts, Platform, Resources, Store};
@@ -200,17 +201,6 @@ fn no_log_block_of_the_last_commit_is_written_over() {
         }
         assert_eq!(tails > 0, long, "{tails}");
     }
-}
-
-/// Entries into critical sections.
-struct Counting(AtomicU32);
-
-impl Platform for Counting {
-    fn enter_critical(&self) -> usize {
-        self.0.fetch_add(1, Ordering::SeqCst);
-        0
-    }
-    fn leave_critical(&self, _saved: usize) {}
 }
 
 /// Between any two steps of a commit that writes a long log anew, an allocation is had at once: in a few lock sections,

@@ -1,6 +1,7 @@
 //! Lock sections are short however large an arena is and however its free space lies: the words of free map that are
 //! touched in each are counted. Invariant 8 of docs/ROWS.md, rows 8, 10 and 14, and hole 8.
 
+use super::disk;
 use super::store::BLOCK;
 use crate::arena::WORDS_PER_SECTION;
 use crate::device::RequestKind;
@@ -65,17 +66,7 @@ impl Sparse<'_> {
 
 impl<'m> Device<'m> for Sparse<'m> {
     fn geometry(&self) -> DeviceGeometry {
-        DeviceGeometry {
-            len_bytes: self.len_bytes.load(Ordering::Relaxed),
-            logical_sector_len_bytes: 512,
-            physical_sector_len_bytes: 512,
-            max_transfer_len_bytes: 1 << 20,
-            max_segments: 16,
-            queue_depth: 4,
-            read_only: false,
-            volatile_cache: true,
-            discard: true,
-        }
+        disk::geometry(self.len_bytes.load(Ordering::Relaxed))
     }
     fn submit(&self, mut request: Request<'m>) -> Result<(), Request<'m>> {
         assert_eq!(DEPTH.get(), 0);

@@ -252,7 +252,7 @@ fn an_allocation_does_not_wait_for_a_busy_arena_while_another_has_room() {
 }
 
 /// Entries into critical sections.
-struct Counting(AtomicU32);
+pub(super) struct Counting(pub(super) AtomicU32);
 
 impl Platform for Counting {
     fn enter_critical(&self) -> usize {
