@@ -41,12 +41,12 @@ pub trait Rung {
 /// All rungs that this program has, in order.
 pub fn all() -> Vec<Box<dyn Rung>> {
     vec![
-        Box::new(rungs::small::Small::new()),
+        Box::new(rungs::small::rung()),
         Box::new(rungs::production::Production::new()),
         Box::new(rungs::errors::Errors::new()),
         Box::new(rungs::corruption::Corruption),
         Box::new(rungs::fuzzing::Fuzzing),
-        Box::new(rungs::threads::Threads::new()),
+        Box::new(rungs::threads::rung()),
         Box::new(rungs::kernel::Kernel),
         Box::new(rungs::sabotage::Sabotage),
     ]
@@ -58,6 +58,46 @@ pub struct Planned {
     pub source: Source<Slots>,
     /// Seeds of the short form, from 0.
     pub seeds: u64,
+}
+
+/// A rung that is nothing but planned seeds.
+pub struct Seeded {
+    /// Its number in docs/TESTING.md.
+    pub number: u32,
+    /// What it tries, for the table.
+    pub what: &'static str,
+    /// Its part of the time of the long form.
+    pub weight: u32,
+    /// What it explores.
+    pub plan: Vec<Planned>,
+}
+
+impl Rung for Seeded {
+    fn number(&self) -> u32 {
+        self.number
+    }
+
+    fn what(&self) -> &'static str {
+        self.what
+    }
+
+    fn parts(&self) -> Vec<String> {
+        list_planned(&self.plan)
+    }
+
+    fn run(&self, context: &Context) -> Row {
+        let mut row = Row::default();
+        explore_planned(&self.plan, context, &mut row);
+        row
+    }
+
+    fn weight(&self) -> u32 {
+        self.weight
+    }
+
+    fn replay(&self, seed: u64, trace: &str, name: &str, setup: &Setup) -> Option<Result<String, String>> {
+        replay_planned(&self.plan, seed, trace, name, setup)
+    }
 }
 
 /// Explores the planned seeds, and in the long form more of them, round after round.

@@ -65,6 +65,8 @@ pub enum Prelude {
     /// Every other block of a volume that was filled in order, so that its free space is in as many pieces as can be
     /// and its logs are long.
     Fragmented,
+    /// Filled, then two of each three blocks of every arena freed: most entries in a log, for several arenas.
+    Shattered,
     /// The same as `Filled`, with every second copy damaged, so that the first commit begins with repairs.
     Damaged,
     /// The same as `Filled`, in the form in which the original leaves a volume, see [`crate::foreign`].

@@ -16,7 +16,7 @@
 use crate::check::{RawVolume, Rule};
 use crate::corrupt_stale::{Stale, StaleDevice};
 use crate::disk::Disk;
-use crate::explore::panic_text;
+use crate::explore::without_panic;
 use crate::mem::{MemDevice, MemOptions};
 use crate::oracle::Judge;
 use crate::platform::{reset_patience, ImpatientPlatform};
@@ -27,7 +27,6 @@ use crate::tree::{Recording, Snapshot, Tree};
 use arenite_core::format::BlockSize;
 use arenite_core::{CopyState, Error, MountOptions, MountReport, Store};
 use std::collections::BTreeSet;
-use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::{Arc, Mutex};
 
 /// What a block of a volume is.
@@ -271,8 +270,7 @@ impl<'s, T: Tree> Examiner<'s, T> {
         if depth < Depth::Commit || outcome == Outcome::Detected {
             return Ok(outcome);
         }
-        let next = catch_unwind(AssertUnwindSafe(|| self.next_commit()));
-        let next = next.unwrap_or_else(|panic| Err(format!("panic: {}", panic_text(&*panic))));
+        let next = without_panic(|| self.next_commit());
         next.map(|()| outcome).map_err(|what| format!("{outcome:?}, but {what}"))
     }
 
@@ -311,8 +309,7 @@ impl<'s, T: Tree> Examiner<'s, T> {
     fn look(&mut self, hit: &[u64], stale: &Arc<Mutex<Option<Stale>>>, depth: Depth) -> Result<Outcome, String> {
         let kinds: Vec<Kind> = hit.iter().filter_map(|addr| self.subject.kind_of(*addr)).collect();
         // A panic is a failure of this damage and no more.
-        catch_unwind(AssertUnwindSafe(|| self.look_at(&kinds, stale, depth)))
-            .unwrap_or_else(|panic| Err(format!("panic: {}", panic_text(&*panic))))
+        without_panic(|| self.look_at(&kinds, stale, depth))
     }
 
     fn look_at(&mut self, kinds: &[Kind], stale: &Arc<Mutex<Option<Stale>>>, depth: Depth) -> Result<Outcome, String> {

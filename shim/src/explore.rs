@@ -336,8 +336,7 @@ impl<'r, T: Tree> Site<'r, T> {
     ) -> Result<Verdict<T>, String> {
         space.apply(choice, self.judge.disk()).map_err(|error| error.to_string())?;
         // A panic is a failure of this state and no more; the judge starts afresh with each state.
-        let judged = catch_unwind(AssertUnwindSafe(|| self.judge.judge(&self.recording.model, deep, known)));
-        judged.unwrap_or_else(|panic| Err(format!("panic: {}", panic_text(&*panic))))
+        without_panic(|| self.judge.judge(&self.recording.model, deep, known))
     }
 }
 
@@ -350,8 +349,11 @@ fn within<T: Tree>(recording: &Recording<T>, epoch: &Epoch, shown: usize) -> Res
     }
 }
 
-/// The text of a panic, if it has one.
-pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a text")
+/// Turns a panic into a message.
+pub fn without_panic<T>(body: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        Err(format!("panic: {}", text.unwrap_or("without a text")))
+    })
 }

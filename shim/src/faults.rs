@@ -8,7 +8,7 @@
 #![forbid(unsafe_code)]
 
 use crate::disk::Disk;
-use crate::explore::{panic_text, Explorer, Options};
+use crate::explore::{without_panic, Explorer, Options};
 use crate::faulty::{Effect, Fault, Faulty, Op};
 use crate::image::ReadAt;
 use crate::mem::{MemDevice, MemOptions};
@@ -19,13 +19,7 @@ use crate::room::Room;
 use crate::runner::Course;
 use crate::tree::{Recording, RunError, Script, Tree};
 use arenite_core::{Allocate, Error, MountOptions, Store};
-use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
-
-/// Turns a panic into a message.
-pub fn without_panic<T>(body: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| Err(format!("panic: {}", panic_text(&*panic))))
-}
 
 /// A volume to begin with and a script for it, prepared once for many faults.
 #[derive(Debug)]

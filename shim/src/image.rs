@@ -13,6 +13,16 @@ pub trait ReadAt {
     fn read_at(&self, addr: u64, bytes: &mut [u8]) -> Result<(), DeviceError>;
 }
 
+impl<R: ReadAt + ?Sized> ReadAt for &R {
+    fn len_bytes(&self) -> u64 {
+        (**self).len_bytes()
+    }
+
+    fn read_at(&self, addr: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
+        (**self).read_at(addr, bytes)
+    }
+}
+
 impl ReadAt for Arc<[u8]> {
     fn len_bytes(&self) -> u64 {
         self.len() as u64

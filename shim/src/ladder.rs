@@ -10,11 +10,11 @@
 #![forbid(unsafe_code)]
 
 use crate::crash::{Contract, Limits};
-use crate::explore::{panic_text, Explorer, Failure, Options};
+use crate::explore::{without_panic, Explorer, Failure, Options};
 use crate::tree::{Recording, Tree};
+use arenite_core::format::BlockSize;
 use rustix::time::{clock_gettime, ClockId};
 use std::collections::BTreeMap;
-use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -56,6 +56,16 @@ impl Default for Setup {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         Self { threads, contract: Contract::WEAKEST, atomic_blocks: false, deadline: None, max_failures: 5 }
+    }
+}
+
+impl Setup {
+    /// Limits under what the device promises.
+    pub fn limits(&self, limits: Limits, block_size: BlockSize) -> Limits {
+        let block_len_bytes = block_size.len_bytes();
+        let atomic = if self.atomic_blocks { block_len_bytes } else { self.contract.atomic_len_bytes };
+        let contract = Contract { atomic_len_bytes: atomic.min(block_len_bytes), ..self.contract };
+        Limits { contract, ..limits }
     }
 }
 
@@ -138,26 +148,17 @@ impl<T: Tree> Source<T> {
         Self { name: name.into(), limits, deep_every: 10, max_crashes: 2, record: Arc::new(record) }
     }
 
-    /// The limits under what a device promises.
-    pub fn limits_for(&self, setup: &Setup, block_len_bytes: usize) -> Limits {
-        let atomic = if setup.atomic_blocks { block_len_bytes } else { setup.contract.atomic_len_bytes };
-        let contract = Contract { atomic_len_bytes: atomic.min(block_len_bytes), ..setup.contract };
-        Limits { contract, ..self.limits }
-    }
-
     fn explore(&self, seed: u64, setup: &Setup) -> Explorer {
         let options = Options { deep_every: self.deep_every, max_crashes: self.max_crashes, ..Options::DEFAULT };
         let options = Options { seed, deadline: setup.deadline, max_failures: setup.max_failures, ..options };
-        let recording = catch_unwind(AssertUnwindSafe(|| (self.record)(seed)))
-            .unwrap_or_else(|panic| Err(format!("panic: {}", panic_text(&*panic))));
-        match recording {
+        match without_panic(|| (self.record)(seed)) {
             Err(what) => {
                 let mut explorer = Explorer::new(options);
                 explorer.fail(Failure { replay: format!("{seed}:{}", self.name), what: format!("the run: {what}") });
                 explorer
             }
             Ok(recording) => {
-                let limits = self.limits_for(setup, recording.block_size.len_bytes());
+                let limits = setup.limits(self.limits, recording.block_size);
                 let mut explorer = Explorer::new(Options { limits, ..options });
                 explorer.explore(&recording);
                 explorer.name_failures(&format!("{seed}:{}:", self.name));
@@ -176,7 +177,7 @@ impl<T: Tree> Source<T> {
                 .map_or(Ok(explorer.counts().to_string()), |failure| Err(failure.to_string()));
         }
         let recording = (self.record)(seed)?;
-        Explorer::replay(&recording, self.limits_for(setup, recording.block_size.len_bytes()), name)
+        Explorer::replay(&recording, setup.limits(self.limits, recording.block_size), name)
     }
 }
 

@@ -21,7 +21,7 @@ use crate::rng::Rng;
 use crate::room::Room;
 use crate::tree::{Log, Recording, Snapshot, Tree};
 use arenite_core::format::BlockSize;
-use arenite_core::{Device, DeviceError, Error, MountOptions, Resources, Store};
+use arenite_core::{Device, Error, MountOptions, Resources, Store};
 use std::sync::Arc;
 
 /// What the judge found in a state that is good.
@@ -82,7 +82,7 @@ impl<T: Tree> Judge<T> {
             None => Recorder::off(device),
         };
         let device = ReadLog::new(device);
-        let image = device.beside(DiskImage(disk));
+        let image = device.beside(&**disk);
         let store = mount(resources, &device)?;
         let reads = device.reads();
         let shown = model.iter().position(|snapshot| snapshot.roots == store.roots());
@@ -121,7 +121,7 @@ impl<T: Tree> Judge<T> {
         let resources = room.fresh().ok_or("memory is taken")?;
         let device = MemDevice::new(Arc::clone(disk), MemOptions::default());
         let store = mount(resources, &device).map_err(late)?;
-        let _: T = check_shown(&DiskImage(disk), &store, after, shape).map_err(late)?;
+        let _: T = check_shown(&**disk, &store, after, shape).map_err(late)?;
         let read = |rule| RawVolume::read(&**disk, rule).map_err(|error| late(error.to_string()));
         let (sealed, bare) = (read(Rule::Sealed)?, read(Rule::Bare)?);
         if sealed.arenas != bare.arenas {
@@ -132,19 +132,6 @@ impl<T: Tree> Judge<T> {
             return Err(late("a copy of a header or superblock is not good".into()));
         }
         Ok(())
-    }
-}
-
-/// The disk as an image.
-struct DiskImage<'a>(&'a Disk);
-
-impl ReadAt for DiskImage<'_> {
-    fn len_bytes(&self) -> u64 {
-        self.0.len_bytes()
-    }
-
-    fn read_at(&self, addr: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
-        self.0.read_at(addr, bytes)
     }
 }
 

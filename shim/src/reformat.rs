@@ -7,7 +7,7 @@
 use crate::check::check_volume;
 use crate::crash::{CrashSpace, Limits};
 use crate::disk::Disk;
-use crate::explore::{panic_text, Failure};
+use crate::explore::{without_panic, Failure};
 use crate::image::ReadAt;
 use crate::mem::{MemDevice, MemOptions};
 use crate::platform::{reset_patience, ImpatientPlatform};
@@ -18,7 +18,6 @@ use arenite_core::format::BlockSize;
 use arenite_core::{Error, FormatOptions, MountOptions, Roots, Store};
 use std::collections::HashSet;
 use std::ops::ControlFlow;
-use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 
 /// What came of the crash states of one format.
@@ -58,11 +57,10 @@ pub fn explore_format<T: Tree>(old: &Recording<T>, arenas: u32, limits: Limits) 
         let space = CrashSpace::new(epoch, limits);
         space.visit(1, |point, choice| {
             formats.counts[0] += 1;
-            let judged = catch_unwind(AssertUnwindSafe(|| {
+            let judged = without_panic(|| {
                 space.apply(choice, &disk).map_err(|error| error.to_string())?;
                 judge(&disk, old, &mut room, arenas, &mut seen)
-            }));
-            let judged = judged.unwrap_or_else(|panic| Err(format!("panic: {}", panic_text(&*panic))));
+            });
             let what = match judged {
                 Ok(found) if epoch.index < last || found == NEW => {
                     formats.shown[found] += 1;

@@ -212,6 +212,7 @@ fn errors<T: Tree>(shape: &T::Shape, setup: &Setup) -> Row {
     let row = Mutex::new(Row { rung: 3, what: "an error at every call".into(), ..Row::default() });
     parallel(&kinds, setup, |(op, sticky)| {
         let limits = Limits { exhaustive_states: 1 << 10, ..Limits::DEFAULT };
+        let limits = setup.limits(limits, Steps::SMALL.block_size);
         let bench = Steps::SMALL.bench::<T>(shape, 1, Options { limits, ..Options::DEFAULT });
         let refuse = Effect::Refuse(DeviceError::Io);
         let result = bench.and_then(|bench| bench.campaign(*op, *sticky, refuse));

@@ -117,8 +117,14 @@ impl Run {
             self.next_version += 1;
         }
         store.commit(client.prepare()?)?;
-        if self.config.prelude == Prelude::Fragmented {
-            for slot in (0..self.config.slots).step_by(2) {
+        let goes: Option<fn(usize, usize) -> bool> = match self.config.prelude {
+            Prelude::Fragmented => Some(|slot, _| slot.is_multiple_of(2)),
+            // Neighbouring slots are in different arenas. A range of two takes more of a log than any two single blocks.
+            Prelude::Shattered => Some(|slot, arenas| !(slot / arenas).is_multiple_of(3)),
+            _ => None,
+        };
+        if let Some(goes) = goes {
+            for slot in (0..self.config.slots).filter(|slot| goes(*slot, self.config.arenas as usize)) {
                 client.delete(slot)?;
             }
             store.settle()?;

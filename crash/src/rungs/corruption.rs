@@ -31,7 +31,7 @@ pub struct Corruption;
 /// A volume to be damaged.
 struct Volume {
     name: &'static str,
-    config: fn(u64) -> Config,
+    config: fn(u64, BlockSize) -> Config,
     /// Whether its logs are what it is for: their bits are flipped, and those of no other block.
     logs_only: bool,
     /// Every write of its run, too.
@@ -44,25 +44,29 @@ const VOLUMES: [Volume; 3] = [
     Volume { name: "foreign", config: foreign, logs_only: false, writes: false },
 ];
 
-fn short(seed: u64) -> Config {
-    let config = Config { arenas: 2, volume_blocks: 80, slots: 10, lives: 1, settle: 100, ..Config::small(seed) };
+fn short(seed: u64, block_size: BlockSize) -> Config {
+    let config =
+        Config { block_size, arenas: 2, volume_blocks: 80, slots: 10, lives: 1, settle: 100, ..Config::small(seed) };
     Config { levels: 2, commits: 5, changes: 3, dense: 50, hold: 0, ..config }
 }
 
-/// Free space in so many pieces that a log has several blocks.
-fn long(seed: u64) -> Config {
-    let config = Config { arenas: 2, lives: 1, commits: 3, settle: 100, hold: 0, ..Config::long_logs(seed) };
+/// Free space in so many pieces that a log has several blocks: of 16 KiB it takes two thousand entries for one.
+fn long(seed: u64, block_size: BlockSize) -> Config {
+    let config =
+        Config { block_size, arenas: 2, lives: 1, commits: 3, settle: 100, hold: 0, ..Config::long_logs(seed) };
+    if block_size != BlockSize::MIN {
+        return Config { volume_blocks: 6700, slots: 6400, prelude: Prelude::Shattered, ..config };
+    }
     Config { volume_blocks: 2400, slots: 1900, prelude: Prelude::Filled, changes: 1100, delete: 97, ..config }
 }
 
-fn foreign(seed: u64) -> Config {
-    Config { prelude: Prelude::Foreign, commits: 0, ..short(seed) }
+fn foreign(seed: u64, block_size: BlockSize) -> Config {
+    Config { prelude: Prelude::Foreign, commits: 0, ..short(seed, block_size) }
 }
 
 impl Volume {
     fn record(&self, seed: u64, size: BlockSize) -> Result<Recording<Slots>, String> {
-        let config = Config { block_size: size, ..(self.config)(seed) };
-        record(&config).map_err(|error| format!("{error:?}"))
+        record(&(self.config)(seed, size)).map_err(|error| format!("{error:?}"))
     }
 }
 
@@ -314,4 +318,20 @@ fn replay_write(volume: &Volume, recording: &Recording<Slots>, name: &str) -> Re
     let fate = fates.into_iter().find(|known| fate_name(*known).0 == fate).ok_or(bad)?;
     let outcome = run.examine(&mut Examiner::new(subject), moment, number, fate).ok_or("it changes nothing")??;
     Ok(format!("write {number} {fate:?}: {outcome:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_logs_are_chains_at_both_sizes() {
+        for (seed, size) in [(0, BlockSize::MIN), (SIXTEEN, BlockSize::ORIGINAL)] {
+            for volume in VOLUMES.iter().filter(|volume| volume.logs_only) {
+                let recording = volume.record(seed, size).unwrap();
+                let lens = Subject::last_of(&recording).unwrap().log_lens();
+                assert!(lens.iter().any(|len| *len > 1), "{} of {size:?}: {lens:?}", volume.name);
+            }
+        }
+    }
 }

@@ -4,7 +4,7 @@
 use crate::rung::{Context, Rung};
 use arenite_core::DeviceError;
 use arenite_shim::config::{Config, Prelude};
-use arenite_shim::crash::{Contract, Limits};
+use arenite_shim::crash::Limits;
 use arenite_shim::explore::{Failure, Options};
 use arenite_shim::faults::FaultBench;
 use arenite_shim::faulty::{Effect, Fault, Op};
@@ -94,10 +94,7 @@ impl Bench {
     fn prepare(&self, seed: u64, setup: &Setup) -> Result<FaultBench<Run>, String> {
         let config = (self.config)(seed);
         let (disk, run) = prepare(&config).map_err(|error| format!("{error:?}"))?;
-        let block = config.block_size.len_bytes();
-        let atomic = if setup.atomic_blocks { block } else { setup.contract.atomic_len_bytes.min(block) };
-        let contract = Contract { atomic_len_bytes: atomic, ..setup.contract };
-        let limits = Limits { exhaustive_states: 1 << 10, contract, ..Limits::DEFAULT };
+        let limits = setup.limits(Limits { exhaustive_states: 1 << 10, ..Limits::DEFAULT }, config.block_size);
         Ok(FaultBench::new(&disk, run, config.course(), Options { limits, ..Options::DEFAULT }))
     }
 

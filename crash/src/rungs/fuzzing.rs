@@ -6,10 +6,9 @@
 //! ```
 
 use crate::rung::{Context, Rung};
-use arenite_shim::explore::{panic_text, Failure};
+use arenite_shim::explore::{without_panic, Failure};
 use arenite_shim::fuzzing::{generate, seeds, Target, TARGETS};
 use arenite_shim::ladder::{parallel, Row, Setup};
-use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -33,8 +32,7 @@ fn corpus(target: &str) -> Vec<Vec<u8>> {
 
 /// One input; whether it got past the front door.
 fn run_one(target: Target, input: &[u8]) -> Result<bool, String> {
-    let run = catch_unwind(AssertUnwindSafe(|| target(input)));
-    run.map_err(|panic| format!("panic: {}", panic_text(&*panic)))
+    without_panic(|| Ok(target(input)))
 }
 
 /// One target until its time is up.

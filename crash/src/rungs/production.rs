@@ -40,9 +40,16 @@ fn sequences_of(name: &str, len: u32) -> Planned {
     Planned { source: Source::new(name, Limits::PRODUCTION, run), seeds: Operation::sequences(len) }
 }
 
-/// Logs of two blocks and more: over a thousand ranges of free blocks in one arena.
+/// Logs of two blocks and more: over a thousand ranges of free blocks in each arena.
 fn chains(seed: u64) -> Config {
-    Config { volume_blocks: 4400, slots: 4200, lives: 2, commits: 2, ..Config::long_logs(seed) }
+    Config {
+        volume_blocks: 6700,
+        slots: 6400,
+        lives: 2,
+        commits: 2,
+        prelude: Prelude::Shattered,
+        ..Config::long_logs(seed)
+    }
 }
 
 impl Production {
@@ -68,10 +75,9 @@ impl Production {
     }
 
     fn format(&self, seed: u64, setup: &Setup) -> Result<Formats, String> {
-        let arenas = &self.plans[1].source;
         let config = Config { lives: 1, volume_blocks: 128 + seed % 3, ..Config::arenas(seed) };
         let old = record(&config.production()).map_err(|error| format!("{error:?}"))?;
-        explore_format(&old, 2 + seed as u32 % 4, arenas.limits_for(setup, old.block_size.len_bytes()))
+        explore_format(&old, 2 + seed as u32 % 4, setup.limits(Limits::PRODUCTION, old.block_size))
     }
 
     fn formats(&self, setup: &Setup, row: &mut Row) {
@@ -156,5 +162,18 @@ impl Rung for Production {
             Some(planned) => Some(planned.source.replay(seed, name, setup)),
             None => replay_planned(&self.plans, seed, trace, name, setup),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arenite_shim::corrupt::Subject;
+
+    #[test]
+    fn chains_are_logs_of_several_blocks() {
+        let recording = record(&chains(0).production()).unwrap();
+        let lens = Subject::last_of(&recording).unwrap().log_lens();
+        assert!(lens.iter().any(|len| *len > 1), "logs of {lens:?} blocks");
     }
 }

@@ -4,8 +4,8 @@
 #![allow(dead_code)]
 
 use arenite_shim::crash::Limits;
-use arenite_shim::explore::{Explorer, Options};
-use arenite_shim::faults::{without_panic, FaultBench};
+use arenite_shim::explore::{without_panic, Explorer, Options};
+use arenite_shim::faults::FaultBench;
 use arenite_shim::faulty::{Effect, Op};
 use arenite_shim::workload::{prepare, record_from, Config, Run};
 
