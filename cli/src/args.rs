@@ -2,6 +2,7 @@
 
 use crate::dump;
 use crate::help::*;
+use crate::place::Place;
 use crate::size;
 use arenite_core::format::BlockSize;
 use clap::{Parser, Subcommand};
@@ -27,14 +28,17 @@ pub(crate) enum Command {
         /// Print one JSON object instead of a table.
         #[arg(long)]
         json: bool,
-        /// File or block device that holds the volume.
-        image: PathBuf,
+        /// Look at an image that another program has locked, too.
+        #[arg(long)]
+        no_lock: bool,
+        #[command(flatten)]
+        place: Place,
     },
     /// Make a new volume.
     #[command(after_help = FORMAT_HELP)]
     Format {
         /// Length of the file, which is made if it does not exist.
-        #[arg(long, value_name = "S", value_parser = size::parse)]
+        #[arg(long, value_name = "S", value_parser = size::parse, conflicts_with = "partition")]
         size: Option<u64>,
         /// Bytes of a block: 2048, 4096, 8192, 16384, 32768 or 65536.
         #[arg(long, value_name = "B", value_parser = block_size)]
@@ -45,8 +49,8 @@ pub(crate) enum Command {
         /// Overwrite whatever is there.
         #[arg(long)]
         force: bool,
-        /// File or block device to hold the volume.
-        image: PathBuf,
+        #[command(flatten)]
+        place: Place,
     },
     /// Find out whether a volume is damaged. Never writes to it.
     #[command(after_help = CHECK_HELP)]
@@ -54,8 +58,8 @@ pub(crate) enum Command {
         /// Print one JSON object instead of lines.
         #[arg(long)]
         json: bool,
-        /// File or block device that holds the volume.
-        image: PathBuf,
+        #[command(flatten)]
+        place: Place,
     },
     /// Use a volume hard, and leave it as it was.
     #[command(after_help = EXERCISE_HELP)]
@@ -75,8 +79,8 @@ pub(crate) enum Command {
         /// Keep this much of the free space allocated. Without it, about 1024 blocks a thread.
         #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
         fill: Option<u8>,
-        /// File or block device that holds the volume.
-        image: PathBuf,
+        #[command(flatten)]
+        place: Place,
     },
     /// Show what the blocks of a volume hold, damaged or not. Never writes to it.
     #[command(after_help = DUMP_HELP)]
@@ -90,8 +94,11 @@ pub(crate) enum Command {
         /// Bytes of a block, for an image without a good superblock.
         #[arg(long, value_name = "B", value_parser = block_size)]
         block_size: Option<BlockSize>,
-        /// File or block device that holds the volume.
-        image: PathBuf,
+        /// Look at an image that another program has locked, too.
+        #[arg(long)]
+        no_lock: bool,
+        #[command(flatten)]
+        place: Place,
         /// Byte address of a block, decimal or with 0x in front; without it, all that leads to the tree is shown.
         #[arg(value_parser = size::parse_addr)]
         addr: Option<u64>,
@@ -102,8 +109,11 @@ pub(crate) enum Command {
         /// Write a picture for browsers (SVG) to this file instead; `-` is standard output.
         #[arg(short, long, value_name = "FILE.svg")]
         output: Option<PathBuf>,
-        /// File or block device that holds the volume.
-        image: PathBuf,
+        /// Look at an image that another program has locked, too.
+        #[arg(long)]
+        no_lock: bool,
+        #[command(flatten)]
+        place: Place,
     },
     /// Show what one commit wrote, in order, with its flushes: what makes it safe against crashes.
     #[command(after_help = TIMELINE_HELP)]
@@ -139,17 +149,17 @@ pub(crate) enum Command {
         /// End when the first client has gone.
         #[arg(long)]
         once: bool,
-        /// File or block device to serve.
-        image: PathBuf,
+        #[command(flatten)]
+        place: Place,
     },
     /// Make a volume larger.
     #[command(after_help = GROW_HELP)]
     Grow {
         /// New length of the file.
-        #[arg(long, value_name = "S", value_parser = size::parse)]
+        #[arg(long, value_name = "S", value_parser = size::parse, conflicts_with = "partition")]
         size: Option<u64>,
-        /// File or block device that holds the volume.
-        image: PathBuf,
+        #[command(flatten)]
+        place: Place,
     },
     /// Measure the store against the device under a folder: runs `arenite-bench`.
     #[command(after_help = BENCH_HELP, disable_help_flag = true)]

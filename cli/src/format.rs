@@ -7,6 +7,7 @@ use crate::failure::{Failure, EXIT_FAILURE, EXIT_INTERRUPTED};
 use crate::interrupt::Interrupt;
 use crate::memory::{with_memory, Job};
 use crate::open::{self, Kind, Locked};
+use crate::place::{Part, Place};
 use crate::progress::{Progress, Unit};
 use crate::size::binary;
 use arenite_core::format::{max_arenas, BlockSize};
@@ -14,7 +15,6 @@ use arenite_core::{Device, Error, FormatOptions, Resources, Store};
 use arenite_shim::HostPlatform;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 
 /// Volumes that are shorter have smaller blocks, if nothing else is said.
 const SMALL_LEN_BYTES: u64 = 4 << 20;
@@ -35,18 +35,20 @@ pub(crate) struct Request {
 }
 
 /// Formats; returns a line for the user.
-pub(crate) fn run(path: &Path, request: &Request) -> Result<String, Failure> {
+pub(crate) fn run(place: &Place, request: &Request) -> Result<String, Failure> {
     // "Cannot be read as a volume" is no outcome of this command.
-    prepare_and_write(path, request).map_err(|failure| match failure.code {
+    prepare_and_write(place, request).map_err(|failure| match failure.code {
         EXIT_INTERRUPTED => failure,
         _ => Failure { code: EXIT_FAILURE, ..failure },
     })
 }
 
-fn prepare_and_write(path: &Path, request: &Request) -> Result<String, Failure> {
+fn prepare_and_write(place: &Place, request: &Request) -> Result<String, Failure> {
+    let path = place.path();
     // Looked at until the first byte is written; the rest takes no time, and is finished.
     let interrupt = Interrupt::new()?;
     match (open::kind(path)?, request.size_bytes) {
+        (Kind::Missing, None) if place.is_partition() => Err(Failure::new("no such file")),
         (Kind::Missing, None) => Err(Failure::new("no such file; --size creates it")),
         (Kind::Missing, Some(len_bytes)) => {
             plan(len_bytes, request)?;
@@ -59,7 +61,7 @@ fn prepare_and_write(path: &Path, request: &Request) -> Result<String, Failure> 
         }
         (Kind::File { len_bytes: 0 }, None) => Err(Failure::new("the file is empty; --size says how long it is to be")),
         (Kind::File { .. }, size_bytes) => {
-            let file = Locked::open(path)?;
+            let file = Locked::open(place)?;
             let old = file.len_bytes()?;
             let len_bytes = size_bytes.unwrap_or(old);
             plan(len_bytes, request)?;
@@ -72,7 +74,7 @@ fn prepare_and_write(path: &Path, request: &Request) -> Result<String, Failure> 
         }
         (Kind::BlockDevice, Some(_)) => Err(Failure::new("a block device has the size it has; leave out --size")),
         (Kind::BlockDevice, None) => {
-            let device = Locked::open(path)?;
+            let device = Locked::open(place)?;
             let len_bytes = device.len_bytes()?;
             plan(len_bytes, request)?;
             write(&device, len_bytes, request)
@@ -84,7 +86,7 @@ fn prepare_and_write(path: &Path, request: &Request) -> Result<String, Failure> 
 fn fit_file(file: &Locked, len_bytes: u64, request: &Request, interrupt: &Interrupt) -> Result<(), Failure> {
     if !request.force {
         let progress = Progress::new(request.quiet, Unit::Bytes, file.len_bytes()?);
-        if let Some(addr) = first_content(file.file(), interrupt, &progress)? {
+        if let Some(addr) = first_content(file.file(), file.part()?, interrupt, &progress)? {
             return Err(not_blank(addr));
         }
     }
@@ -98,22 +100,22 @@ fn not_blank(addr: u64) -> Failure {
     Failure::new(format!("not blank: it holds something at {addr:#x}; --force overwrites it"))
 }
 
-/// Byte address of the first byte that is not zero.
-fn first_content(file: &File, interrupt: &Interrupt, progress: &Progress) -> Result<Option<u64>, Failure> {
+/// Address in the part of its first byte that is not zero.
+fn first_content(file: &File, part: Part, interrupt: &Interrupt, progress: &Progress) -> Result<Option<u64>, Failure> {
     let io = |error: std::io::Error| Failure::io(&error);
-    let len_bytes = file.metadata().map_err(io)?.len();
-    let mut part = vec![0; 1 << 20];
-    let mut at = 0;
+    let end = part.start_bytes + part.len_bytes;
+    let mut bytes = vec![0; 1 << 20];
+    let mut at = part.start_bytes;
     while let Some(addr) = next_data(file, at).map_err(io)? {
         interrupt.check()?;
-        progress.advance(addr.min(len_bytes) - at);
-        if addr >= len_bytes {
+        progress.advance(addr.min(end) - at);
+        if addr >= end {
             break;
         }
-        let count = usize::try_from(len_bytes - addr).unwrap_or(usize::MAX).min(part.len());
-        file.read_exact_at(&mut part[..count], addr).map_err(io)?;
-        if let Some(index) = part[..count].iter().position(|byte| *byte != 0) {
-            return Ok(Some(addr + index as u64));
+        let count = usize::try_from(end - addr).unwrap_or(usize::MAX).min(bytes.len());
+        file.read_exact_at(&mut bytes[..count], addr).map_err(io)?;
+        if let Some(index) = bytes[..count].iter().position(|byte| *byte != 0) {
+            return Ok(Some(addr + index as u64 - part.start_bytes));
         }
         progress.advance(count as u64);
         at = addr + count as u64;
@@ -183,10 +185,12 @@ impl Job for Formatting<'_> {
 
     fn run(&mut self, memory: Resources<'_>) -> Result<Self::Output, Self::Error> {
         let len_bytes = self.file.len_bytes()?;
-        let device = self.file.device()?;
-        let store = Store::format(memory, &device, &HostPlatform, self.options).map_err(|failed| {
+        let file = self.file.device()?;
+        let window = self.file.window(&file)?;
+        let device: &dyn Device<'_> = window.as_ref().map_or(&file, |window| window);
+        let store = Store::format(memory, device, &HostPlatform, self.options).map_err(|failed| {
             let nothing_written = failed.memory.is_some();
-            Failure { nothing_written, ..refusal(failed.error, &device, len_bytes) }
+            Failure { nothing_written, ..refusal(failed.error, device, len_bytes) }
         })?;
         let (space, size) = (store.space(), store.block_size());
         let line = format!(

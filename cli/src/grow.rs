@@ -10,19 +10,19 @@ use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 use crate::memory::{with_memory, Job};
 use crate::open::{self, Kind, Locked};
+use crate::place::Place;
 use crate::size::binary;
 use crate::volume;
 use arenite_core::{CopyState, Device, Error, MountOptions, Resources, Store};
 use arenite_shim::HostPlatform;
-use std::path::Path;
 
 /// Grows; returns a line for the user.
-pub(crate) fn run(path: &Path, size_bytes: Option<u64>) -> Result<String, Failure> {
-    let kind = open::existing(path)?;
-    let file = Locked::open(path)?;
+pub(crate) fn run(place: &Place, size_bytes: Option<u64>) -> Result<String, Failure> {
+    let kind = open::existing(place.path())?;
+    let file = Locked::open(place)?;
     // Looked at before the first byte is written; the rest takes no time, and is finished.
     let interrupt = Interrupt::new()?;
-    let before = volume::read(path).map_err(|error| Failure::no_volume(error.to_string()))?;
+    let before = volume::read(place).map_err(|error| Failure::no_volume(error.to_string()))?;
     interrupt.check()?;
     if before.superblocks[0] != CopyState::Good {
         work(&file, before.len_bytes, before.block_size, Step::Repair)?;
@@ -46,7 +46,8 @@ pub(crate) fn run(path: &Path, size_bytes: Option<u64>) -> Result<String, Failur
         }
     });
     match (kind, size_bytes) {
-        (Kind::File { .. }, None) => grown.map_err(with_hint),
+        _ if place.is_partition() => grown.map_err(|failure| with_hint(failure, "; make the partition larger first")),
+        (Kind::File { .. }, None) => grown.map_err(|failure| with_hint(failure, "; --size makes the file longer")),
         _ => grown,
     }
 }
@@ -72,8 +73,10 @@ impl Job for Growing<'_> {
     type Error = Failure;
 
     fn run(&mut self, memory: Resources<'_>) -> Result<Self::Output, Self::Error> {
-        let device = self.file.device()?;
-        let mounted = Store::mount(memory, &device, &HostPlatform, MountOptions::default());
+        let file = self.file.device()?;
+        let window = self.file.window(&file)?;
+        let device: &dyn Device<'_> = window.as_ref().map_or(&file, |window| window);
+        let mounted = Store::mount(memory, device, &HostPlatform, MountOptions::default());
         let store = mounted.map_err(|failed| Failure::mount(failed.error))?;
         if self.step == Step::Repair {
             // A commit of a volume on which nothing changed repairs the copies that are not good.
@@ -105,9 +108,9 @@ fn arenas(store: &Store<'_, '_>) -> usize {
 }
 
 /// What whoever left out --size may not know.
-fn with_hint(failure: Failure) -> Failure {
+fn with_hint(failure: Failure, hint: &str) -> Failure {
     match failure.text.starts_with(TOO_SMALL) {
-        true => Failure { text: failure.text + "; --size makes the file longer", ..failure },
+        true => Failure { text: failure.text + hint, ..failure },
         false => failure,
     }
 }

@@ -5,7 +5,24 @@ macro_rules! exit_codes {
         "Exit codes:
   0  the volume was read
   1  wrong arguments, or the output could not be written
-  2  IMAGE cannot be read as a volume; one line on standard error says why, and where"
+  2  IMAGE is in use or cannot be read as a volume; one line on standard error says why, and where"
+    };
+}
+
+macro_rules! partitions {
+    () => {
+        "IMAGE is a file or a block device, or with --partition a part of it that its partition table (GPT) names: by the
+number in the table, or by the name. Addresses then count from its start."
+    };
+}
+
+macro_rules! image_in_use {
+    () => {
+        concat!(
+            partitions!(),
+            " It is opened for reading only; it is refused
+while another program has it open for writing, be it one of ours or a virtual machine."
+        )
     };
 }
 
@@ -26,6 +43,7 @@ pub(crate) const INFO_HELP: &str = concat!(
     "Examples:
   arenite info disk.img
   arenite info /dev/sdb1
+  arenite info --partition 2 disk.img
   arenite info --json disk.img | jq .free
 
 JSON keys (bytes and byte addresses, if nothing else is said):
@@ -38,21 +56,30 @@ JSON keys (bytes and byte addresses, if nothing else is said):
                header (\"primary\" or \"backup\": the copy that the commit names)
   free         all that the logs, replayed up to the committed barrier, leave free
 
-A bad or older second copy is noted, and no error. IMAGE is a file or a block device. It is opened for reading only
-and not locked; a volume that somebody is writing to shows one of its last commits.
+A bad or older second copy is noted, and no error.
+
+",
+    image_in_use!(),
+    "
+With --no-lock, a volume that somebody is writing to shows one of its last commits.
 
 ",
     exit_codes!()
 );
 
-pub(crate) const FORMAT_HELP: &str = "Examples:
+pub(crate) const FORMAT_HELP: &str = concat!(
+    "Examples:
   arenite format --size 256M disk.img
   arenite format --force --block-size 4096 --arenas 2 disk.img
   arenite format /dev/sdb1
+  arenite format --partition data disk.img
 
-IMAGE is a file, which --size makes or gives another length, or a block device, which has its own. Without --force
-nothing is overwritten or cut off: every byte of a file must be zero; of a block device the first MiB and the last
-64 KiB, where other file systems and partition tables have something.
+",
+    partitions!(),
+    "
+--size makes a file, or gives it another length; a block device and a partition have their own. Without --force nothing
+is overwritten or cut off: every byte of a file must be zero; of a block device the first MiB and the last 64 KiB, where
+other file systems and partition tables have something.
 
 Blocks have 16384 bytes, the only size of the original, or 4096 if the volume is smaller than 4 MiB. There are 8 arenas,
 more above 32 TiB, fewer if they were tiny; at least 2 with blocks of 16384 bytes, because the original wants that.
@@ -62,9 +89,11 @@ Sizes are bytes, or have K, M, G or T behind them. IMAGE is locked meanwhile; a 
 Exit codes:
   0    the volume was made
   1    wrong arguments, not blank, too small, in use, or the device failed; one line on standard error says what
-  130  ended by Ctrl-C, SIGTERM or SIGHUP before anything was written (later, the command is finished first)";
+  130  ended by Ctrl-C, SIGTERM or SIGHUP before anything was written (later, the command is finished first)"
+);
 
-pub(crate) const CHECK_HELP: &str = "Examples:
+pub(crate) const CHECK_HELP: &str = concat!(
+    "Examples:
   arenite check disk.img
   arenite check --quiet disk.img && echo clean
   arenite check --json disk.img | jq -r '.findings[].what'
@@ -76,7 +105,11 @@ one way only. Of a catalogue, blocks that are in use and not reached are finding
 such, because it loses some whenever it is stopped. Of other trees only what pivots lead to is checked; the output says
 so. A second copy that is bad or behind is a note, no finding: the next commit repairs it.
 
-Each finding is a line: its byte address, a colon, and what is wrong. Nothing is ever written. IMAGE is locked against
+Each finding is a line: its byte address, a colon, and what is wrong. Nothing is ever written.
+
+",
+    partitions!(),
+    " It is locked against
 writers meanwhile.
 
 JSON keys:
@@ -96,9 +129,11 @@ JSON keys:
 Exit codes:
   0  clean
   1  damaged
-  2  wrong arguments, in use, or IMAGE cannot be read as a volume; one line on standard error says why";
+  2  wrong arguments, in use, or IMAGE cannot be read as a volume; one line on standard error says why"
+);
 
-pub(crate) const EXERCISE_HELP: &str = "Examples:
+pub(crate) const EXERCISE_HELP: &str = concat!(
+    "Examples:
   arenite exercise --ops 1000000 --seed 1 --threads 2 disk.img
   arenite exercise --ops 100000 --seed 7 --fill 95 --commit-every 500 disk.img
 
@@ -107,27 +142,41 @@ it leads to, stays as it is; everything taken is freed before the end, also afte
 blocks that are in hand at that moment: if this is killed, or the power fails, they stay in use and nothing leads to
 them. So use it on copies, or on volumes that can spare the space.
 
+",
+    partitions!(),
+    " It is locked
+meanwhile.
+
 Exit codes:
   0    all that was read was what was written, and the volume is as it was
   1    wrong arguments; or something was wrong: each error is a line on standard error
   2    IMAGE is in use or cannot be read as a volume
-  130  ended by Ctrl-C, SIGTERM or SIGHUP, in good order";
+  130  ended by Ctrl-C, SIGTERM or SIGHUP, in good order"
+);
 
-pub(crate) const GROW_HELP: &str = "Examples:
+pub(crate) const GROW_HELP: &str = concat!(
+    "Examples:
   arenite grow --size 512M disk.img
   arenite grow /dev/sdb1
 
 The space is added in new arenas behind the old ones; nothing is moved. A file is given the length --size (without it,
-it was made longer before); a block device has its own. If the volume cannot grow, the file gets its old length back.
-Sizes are bytes, or have K, M, G or T behind them. IMAGE is locked meanwhile; a block device must not be mounted.
+it was made longer before); a block device and a partition have their own. If the volume cannot grow, the file gets its
+old length back. Sizes are bytes, or have K, M, G or T behind them.
+
+",
+    partitions!(),
+    " It is locked
+meanwhile; a block device must not be mounted.
 
 Exit codes:
   0    the volume has grown
   1    wrong arguments, too small for one more arena, or the device failed
   2    IMAGE is in use or cannot be read as a volume
-  130  ended by Ctrl-C, SIGTERM or SIGHUP before anything was written (later, the command is finished first)";
+  130  ended by Ctrl-C, SIGTERM or SIGHUP before anything was written (later, the command is finished first)"
+);
 
-pub(crate) const DUMP_HELP: &str = "Examples:
+pub(crate) const DUMP_HELP: &str = concat!(
+    "Examples:
   arenite dump disk.img                  superblocks, arena headers, logs entry by entry
   arenite dump disk.img 0x1c000          the block at this byte address
   arenite dump --as data disk.img 0      the bytes of a block, whatever it is
@@ -139,8 +188,12 @@ pointers lead. What a block should be and is not is a line `damage:`, and the by
 type nobody has said is what its first two bytes say, if it is that in every respect, and data otherwise: data that look
 like something else are shown as that (--as data).
 
-IMAGE is a file or a block device. It is opened for reading only and not locked; of a volume that somebody is writing
-to, parts of different commits may be shown. Whether a volume is damaged is told by `arenite check`.
+Whether a volume is damaged is told by `arenite check`.
+
+",
+    image_in_use!(),
+    "
+With --no-lock, of a volume that somebody is writing to, parts of different commits may be shown.
 
 JSON: of a block: addr, type, hash (of the whole block), damage (null if none), and what its type has. Without ADDR an
 object with superblocks (two blocks) and arenas (of each: addr, header (1, 2 or null: the copy that the superblock
@@ -149,9 +202,11 @@ names), headers, log, log_end, damage). Addresses and lengths are bytes; hashes,
 Exit codes:
   0  the blocks were shown
   1  wrong arguments, no block at ADDR, or the output could not be written
-  2  IMAGE cannot be read, or no copy of its superblock is good (what there is was shown nevertheless)";
+  2  IMAGE is in use or cannot be read, or no copy of its superblock is good (what there is was shown nevertheless)"
+);
 
-pub(crate) const MAP_HELP: &str = "Examples:
+pub(crate) const MAP_HELP: &str = concat!(
+    "Examples:
   arenite map disk.img
   arenite map disk.img -o disk.svg
   NO_COLOR=1 arenite map disk.img | less
@@ -160,13 +215,18 @@ A line or a band is an arena. Letters: H header, . free, : + # some, half, all u
 at an arena's end that are never handed out), ? damaged. There are colours on a terminal, unless NO_COLOR is set. In the
 picture the pointer shows addresses and numbers; it suits light and dark pages.
 
-IMAGE is a file or a block device. It is opened for reading only and not locked; a volume that somebody is writing to
-shows one of its last commits. An arena whose header or log is damaged is shown as that; `arenite check` says more.
+An arena whose header or log is damaged is shown as that; `arenite check` says more.
+
+",
+    image_in_use!(),
+    "
+With --no-lock, a volume that somebody is writing to shows one of its last commits.
 
 Exit codes:
   0  the map was shown
   1  wrong arguments, or the output could not be written
-  2  IMAGE cannot be read as a volume; one line on standard error says why, and where";
+  2  IMAGE is in use or cannot be read as a volume; one line on standard error says why, and where"
+);
 
 pub(crate) const TIMELINE_HELP: &str = "Examples:
   arenite timeline --example
@@ -198,7 +258,8 @@ Exit codes:
   0  the script was printed
   1  wrong arguments, or the output could not be written";
 
-const SERVE_HELP: &str = "Examples:
+const SERVE_HELP: &str = concat!(
+    "Examples:
   arenite serve --socket /tmp/disk.sock disk.img
   arenite serve --socket /tmp/disk.sock --record disk.trace --once disk.img
   echo 'write from 100 fail eio' > bad; arenite serve --socket /tmp/disk.sock --script bad disk.img
@@ -206,10 +267,16 @@ const SERVE_HELP: &str = "Examples:
   qemu-system-x86_64 ... -device virtio-blk-pci,drive=d \\
     -blockdev raw,node-name=d,file.driver=nbd,file.server.type=unix,file.server.path=/tmp/disk.sock
 
-The protocol is NBD; the export is called \"disk\", or nothing. One client is served at a time; others wait. IMAGE is
-locked meanwhile. Ctrl-C ends it in good order.
+The protocol is NBD; the export is called \"disk\", or nothing. One client is served at a time; others wait. Ctrl-C ends
+it in good order.
 
-A trace holds what IMAGE held at the beginning, and the issue and completion of every write and flush since.";
+",
+    partitions!(),
+    " It is locked
+meanwhile; a block device must not be mounted.
+
+A trace holds what IMAGE held at the beginning, and the issue and completion of every write and flush since."
+);
 
 const SERVE_EXIT_CODES: &str = "Exit codes:
   0  served until it was stopped, or (--once) until the client had gone

@@ -1,13 +1,14 @@
 //! A file or block device of the host as a device that can only be read.
 //!
-//! It takes no lock by itself, so that looking at a volume disturbs nobody who uses it, and it can be looked at while
-//! in use; whoever needs it to keep still locks it. Reads are carried out one at a time, when they are polled.
+//! What is in use by another program is refused, unless the user insists ([`Image::open`], then nothing is locked).
+//! Reads are carried out one at a time, when they are polled.
 
+use crate::guest;
+use crate::place::{Part, Place};
 use arenite_core::{Completion, Device, DeviceError, DeviceGeometry, FlushTag, Request, RequestKind};
 use std::fs::{File, TryLockError};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt};
-use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Unit of addressing. Buffered reads of the host have no alignment of their own.
@@ -17,12 +18,13 @@ const SECTOR_LEN_BYTES: u32 = 512;
 #[derive(Debug)]
 pub(crate) struct Image {
     file: File,
-    len_bytes: u64,
+    part: Part,
 }
 
 impl Image {
     /// Opens for reading only.
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(place: &Place) -> io::Result<Self> {
+        let path = place.path();
         // Asked before opening: opening a pipe would wait for somebody to write to it.
         let kind = std::fs::metadata(path)?.file_type();
         if kind.is_dir() {
@@ -34,23 +36,53 @@ impl Image {
         let mut file = File::open(path)?;
         // The metadata of a block device say nothing about its size.
         let len_bytes = file.seek(SeekFrom::End(0))?;
-        Ok(Self { file, len_bytes })
+        let part = place.part(&file, len_bytes)?;
+        Ok(Self { file, part })
     }
 
-    /// Keeps out those who write, for as long as the image is open. Fails if there is one.
-    pub(crate) fn lock(&self) -> io::Result<()> {
+    /// Opens what nobody writes to. One of our programs cannot begin to, for as long as this value is there; QEMU can.
+    pub(crate) fn open_unused(place: &Place, no_lock: bool) -> io::Result<Self> {
+        let image = Self::open(place)?;
+        if !no_lock {
+            let hint = "; --no-lock shows it nevertheless";
+            image.lock().map_err(|error| io::Error::other(format!("{error}{hint}")))?;
+            if guest::is_written(&image.file) {
+                return Err(io::Error::other(format!("in use: {}{hint}", guest::HAS_IT)));
+            }
+        }
+        Ok(image)
+    }
+
+    /// Opens what nobody writes to, and nobody can begin to for as long as this value is there.
+    pub(crate) fn open_locked(place: &Place) -> io::Result<Self> {
+        let image = Self::open(place)?;
+        image.lock()?;
+        match guest::forbid_writing(&image.file) {
+            true => Ok(image),
+            false => Err(io::Error::other(format!("in use: {}", guest::HAS_IT))),
+        }
+    }
+
+    fn lock(&self) -> io::Result<()> {
         self.file.try_lock_shared().map_err(|error| match error {
             TryLockError::WouldBlock => io::Error::other("in use: another program has it locked"),
             TryLockError::Error(error) => error,
         })
     }
 
+    /// The open file, and which bytes of it are meant.
+    pub(crate) fn into_parts(self) -> (File, Part) {
+        (self.file, self.part)
+    }
+
     pub(crate) fn len_bytes(&self) -> u64 {
-        self.len_bytes
+        self.part.len_bytes
     }
 
     pub(crate) fn read(&self, bytes: &mut [u8], addr: u64) -> io::Result<()> {
-        self.file.read_exact_at(bytes, addr)
+        let inside = addr.checked_add(bytes.len() as u64).is_some_and(|end| end <= self.part.len_bytes);
+        let at = addr.checked_add(self.part.start_bytes).filter(|_| inside);
+        self.file.read_exact_at(bytes, at.ok_or(io::ErrorKind::UnexpectedEof)?)
     }
 }
 
@@ -98,7 +130,7 @@ impl<'i, 'm> ImageDevice<'i, 'm> {
 impl<'m> Device<'m> for ImageDevice<'_, 'm> {
     fn geometry(&self) -> DeviceGeometry {
         DeviceGeometry {
-            len_bytes: self.image.len_bytes - self.image.len_bytes % u64::from(SECTOR_LEN_BYTES),
+            len_bytes: self.image.len_bytes() - self.image.len_bytes() % u64::from(SECTOR_LEN_BYTES),
             logical_sector_len_bytes: SECTOR_LEN_BYTES,
             physical_sector_len_bytes: SECTOR_LEN_BYTES,
             max_transfer_len_bytes: 1 << 20,

@@ -8,7 +8,8 @@
 //!   map          a volume as a picture          timeline  a commit as a picture
 //!   serve        an image as somebody's disk     pages     manual pages, completions
 //!   front        bench and crash, programs of their own
-//!   failure, open, memory, size, progress, interrupt, svg: what commands share
+//!   place, open, guest: which bytes of what file, and who else has it
+//!   failure, memory, size, progress, interrupt, svg: what commands share
 //! ```
 //!
 //! `info`, `check`, `dump` and `map` cannot write to an image: it is opened for reading only, and the device refuses
@@ -23,6 +24,7 @@ mod failure;
 mod format;
 mod front;
 mod grow;
+mod guest;
 mod help;
 mod image;
 mod interrupt;
@@ -30,6 +32,7 @@ mod map;
 mod memory;
 mod open;
 mod pages;
+mod place;
 mod progress;
 mod render;
 mod serve;
@@ -41,6 +44,9 @@ mod volume;
 use args::{Arguments, Command};
 use clap::Parser;
 use failure::{Failure, EXIT_FAILURE, EXIT_NO_VOLUME};
+use image::Image;
+use place::Place;
+use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -56,33 +62,33 @@ fn main() -> ExitCode {
     };
     let quiet = arguments.quiet;
     match arguments.command {
-        Command::Info { json, image } => info(&image, json),
-        Command::Format { size, block_size, arenas, force, image } => {
+        Command::Info { json, no_lock, place } => info(&place, json, no_lock),
+        Command::Format { size, block_size, arenas, force, place } => {
             let request = format::Request { size_bytes: size, block_size, arenas, force, quiet };
-            line(&image, format::run(&image, &request), quiet)
+            line(&place, format::run(&place, &request), quiet)
         }
-        Command::Check { json, image } => check(&image, json, quiet),
-        Command::Exercise { ops, seed, threads, commit_every, fill, image } => {
+        Command::Check { json, place } => check(&place, json, quiet),
+        Command::Exercise { ops, seed, threads, commit_every, fill, place } => {
             let request = exercise::Request { operations: ops, seed, threads, commit_every, fill_percent: fill, quiet };
-            exercise(&image, &request)
+            exercise(&place, &request)
         }
-        Command::Dump { json, kind, block_size, image, addr } => {
-            dump(&image, &dump::Request { addr, kind, block_size, json })
+        Command::Dump { json, kind, block_size, no_lock, place, addr } => {
+            dump(&place, &dump::Request { addr, kind, block_size, json, no_lock })
         }
-        Command::Map { output, image } => map(&image, output.as_deref(), quiet),
+        Command::Map { output, no_lock, place } => map(&place, no_lock, output.as_deref(), quiet),
         Command::Timeline { output, commit, trace, example: _ } => {
             timeline(trace.as_deref(), output.as_deref(), commit)
         }
-        Command::Grow { size, image } => line(&image, grow::run(&image, size), quiet),
-        Command::Serve { socket, record, script, read_only, once, image } => {
+        Command::Grow { size, place } => line(&place, grow::run(&place, size), quiet),
+        Command::Serve { socket, record, script, read_only, once, place } => {
             let request = serve::Request { socket, record, script, read_only, once, quiet };
-            line(&image, serve::run(&image, &request), quiet)
+            line(&place, serve::run(&place, &request), quiet)
         }
         Command::Bench { arguments } => front("bench", &arguments),
         Command::Crash { arguments } => front("crash", &arguments),
         Command::Man { out } => match pages::man(&out) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(failure) => fail(&out, &failure),
+            Err(failure) => fail(out.display(), &failure),
         },
         Command::Completions { shell } => print(&pages::completions(shell), 0, EXIT_FAILURE),
     }
@@ -91,7 +97,7 @@ fn main() -> ExitCode {
 fn front(name: &str, arguments: &[std::ffi::OsString]) -> ExitCode {
     match front::run(name, arguments) {
         Ok(code) => code,
-        Err(failure) => fail(Path::new(&format!("arenite-{name}")), &failure),
+        Err(failure) => fail(format!("arenite-{name}"), &failure),
     }
 }
 
@@ -106,46 +112,47 @@ fn usage_code() -> u8 {
     }
 }
 
-fn info(path: &Path, json: bool) -> ExitCode {
-    let volume = match volume::read(path) {
+fn info(place: &Place, json: bool, no_lock: bool) -> ExitCode {
+    let image = Image::open_unused(place, no_lock).map_err(volume::ReadError::Open);
+    let volume = match image.and_then(|image| volume::read_image(&image)) {
         Ok(volume) => volume,
-        Err(error) => return fail(path, &Failure::no_volume(error.to_string())),
+        Err(error) => return fail(place.shown(), &Failure::no_volume(error.to_string())),
     };
-    let text = if json { render::json(&volume) } else { render::table(&volume, path) };
+    let text = if json { render::json(&volume) } else { render::table(&volume, place.shown()) };
     print(&text, 0, EXIT_FAILURE)
 }
 
-fn check(path: &Path, json: bool, quiet: bool) -> ExitCode {
-    match check::run(path, quiet) {
+fn check(place: &Place, json: bool, quiet: bool) -> ExitCode {
+    match check::run(place, quiet) {
         Ok(report) if quiet && !json && report.is_clean() => ExitCode::SUCCESS,
         Ok(report) => {
-            let text = if json { report.json() } else { report.text(path) };
+            let text = if json { report.json() } else { report.text(&place.shown()) };
             print(&text, u8::from(!report.is_clean()), EXIT_NO_VOLUME)
         }
-        Err(failure) => fail(path, &failure),
+        Err(failure) => fail(place.shown(), &failure),
     }
 }
 
-fn dump(path: &Path, request: &dump::Request) -> ExitCode {
-    match dump::run(path, request) {
+fn dump(place: &Place, request: &dump::Request) -> ExitCode {
+    match dump::run(place, request) {
         Ok((text, true)) => print(&text, 0, EXIT_FAILURE),
         Ok((text, false)) => {
             print(&text, 0, EXIT_FAILURE);
-            fail(path, &Failure::no_volume("no copy of the superblock is good"))
+            fail(place.shown(), &Failure::no_volume("no copy of the superblock is good"))
         }
-        Err(failure) => fail(path, &failure),
+        Err(failure) => fail(place.shown(), &failure),
     }
 }
 
-fn map(path: &Path, output: Option<&Path>, quiet: bool) -> ExitCode {
+fn map(place: &Place, no_lock: bool, output: Option<&Path>, quiet: bool) -> ExitCode {
     let cells = if output.is_some() { map::picture_cells } else { map::text_cells };
-    if output.is_some_and(|output| same_file(output, path)) {
-        return fail(path, &Failure::new("the picture would overwrite the image itself"));
+    if output.is_some_and(|output| same_file(output, place.path())) {
+        return fail(place.shown(), &Failure::new("the picture would overwrite the image itself"));
     }
-    match (map::read(path, cells, quiet), output) {
-        (Ok(map), Some(output)) => save(output, &map::picture(&map, path)),
+    match (map::read(place, no_lock, cells, quiet), output) {
+        (Ok(map), Some(output)) => save(output, &map::picture(&map, place.path())),
         (Ok(map), None) => print(&map::lines(&map), 0, EXIT_FAILURE),
-        (Err(failure), _) => fail(path, &failure),
+        (Err(failure), _) => fail(place.shown(), &failure),
     }
 }
 
@@ -153,14 +160,14 @@ fn map(path: &Path, output: Option<&Path>, quiet: bool) -> ExitCode {
 fn timeline(trace: Option<&Path>, output: Option<&Path>, commit: Option<u32>) -> ExitCode {
     let commit = commit.map(|number| number as usize);
     if output.zip(trace).is_some_and(|(output, trace)| same_file(output, trace)) {
-        return fail(Path::new("timeline"), &Failure::new("the picture would overwrite the trace itself"));
+        return fail("timeline", &Failure::new("the picture would overwrite the trace itself"));
     }
     let loaded = trace.map_or_else(timeline::example, timeline::load);
     let found = loaded.and_then(|trace| timeline::Timeline::new(&trace, commit));
     match (found, output) {
         (Ok(found), Some(output)) => save(output, &timeline::picture(&found)),
         (Ok(found), None) => print(&timeline::lines(&found), 0, EXIT_FAILURE),
-        (Err(why), _) => fail(trace.unwrap_or(Path::new("timeline")), &Failure::new(why)),
+        (Err(why), _) => fail(trace.unwrap_or(Path::new("timeline")).display(), &Failure::new(why)),
     }
 }
 
@@ -178,36 +185,36 @@ fn save(output: &Path, text: &str) -> ExitCode {
     }
     match std::fs::write(output, text) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(output, &Failure::io(&error)),
+        Err(error) => fail(output.display(), &Failure::io(&error)),
     }
 }
 
-fn exercise(path: &Path, request: &exercise::Request) -> ExitCode {
-    match exercise::run(path, request) {
+fn exercise(place: &Place, request: &exercise::Request) -> ExitCode {
+    match exercise::run(place, request) {
         Ok(outcome) => {
             for error in &outcome.errors {
-                eprintln!("arenite: {}: {error}", path.display());
+                eprintln!("arenite: {}: {error}", place.shown());
             }
             if request.quiet {
                 return ExitCode::from(outcome.code);
             }
             print(&outcome.text, outcome.code, EXIT_FAILURE)
         }
-        Err(failure) => fail(path, &failure),
+        Err(failure) => fail(place.shown(), &failure),
     }
 }
 
 /// The end of a command whose output is one line.
-fn line(path: &Path, outcome: Result<String, Failure>, quiet: bool) -> ExitCode {
+fn line(place: &Place, outcome: Result<String, Failure>, quiet: bool) -> ExitCode {
     match outcome {
         Ok(_) if quiet => ExitCode::SUCCESS,
-        Ok(text) => print(&format!("{}: {text}\n", path.display()), 0, EXIT_FAILURE),
-        Err(failure) => fail(path, &failure),
+        Ok(text) => print(&format!("{}: {text}\n", place.shown()), 0, EXIT_FAILURE),
+        Err(failure) => fail(place.shown(), &failure),
     }
 }
 
-fn fail(path: &Path, failure: &Failure) -> ExitCode {
-    eprintln!("arenite: {}: {}", path.display(), failure.text);
+fn fail(what: impl Display, failure: &Failure) -> ExitCode {
+    eprintln!("arenite: {what}: {}", failure.text);
     ExitCode::from(failure.code)
 }
 

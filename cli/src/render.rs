@@ -6,7 +6,6 @@ use arenite_core::format::NONE;
 use arenite_core::{ArenaInfo, CopyState};
 use serde::Serialize;
 use std::fmt::Write;
-use std::path::Path;
 
 const FORMAT: &str = "gefs9.00";
 
@@ -84,7 +83,7 @@ fn both(bytes: u64) -> String {
 }
 
 /// Lines for people.
-pub(crate) fn table(volume: &Volume, path: &Path) -> String {
+pub(crate) fn table(volume: &Volume, shown: String) -> String {
     let mut out = String::new();
     let root = volume.roots.root;
     let root = match root.addr {
@@ -93,7 +92,7 @@ pub(crate) fn table(volume: &Volume, path: &Path) -> String {
     };
     let [first, second] = volume.superblocks;
     let lines = [
-        ("image", path.display().to_string()),
+        ("image", shown),
         ("format", FORMAT.to_owned()),
         ("size", both(volume.len_bytes)),
         ("block size", both(volume.block_size)),

@@ -1,16 +1,16 @@
 //! Mounts an image read-only, and collects what is to be shown.
 //!
 //! # Volumes in use
-//! The image is not locked. A commit that goes by while its headers and logs are read can make them look damaged; if
+//! Whoever insists may look at an image that somebody writes to. A commit that goes by while its headers and logs are read can make them look damaged; if
 //! the superblocks have changed meanwhile, everything is read again.
 
 use crate::image::{Image, ImageDevice};
 use crate::memory::{with_memory, Job};
+use crate::place::Place;
 use arenite_core::hash::hash64;
 use arenite_core::{ArenaInfo, CopyState, Damage, Error, MountOptions, NoInterrupts, Resources, Roots, Store};
 use std::fmt;
 use std::io;
-use std::path::Path;
 
 /// Bytes that the shortest image has: less is not even looked at.
 const SHORTEST_LEN_BYTES: u64 = 8192;
@@ -78,10 +78,14 @@ impl fmt::Display for ReadError {
     }
 }
 
-/// Reads the volume in the file or block device at `path`.
-pub(crate) fn read(path: &Path) -> Result<Volume, ReadError> {
-    let image = Image::open(path).map_err(ReadError::Open)?;
-    steadily(&image, || mount(&image))
+/// Reads the volume at a place that the caller has locked, or wants to see nevertheless.
+pub(crate) fn read(place: &Place) -> Result<Volume, ReadError> {
+    read_image(&Image::open(place).map_err(ReadError::Open)?)
+}
+
+/// Reads the volume in an image.
+pub(crate) fn read_image(image: &Image) -> Result<Volume, ReadError> {
+    steadily(image, || mount(image))
 }
 
 /// Reads something of a volume that may change meanwhile.

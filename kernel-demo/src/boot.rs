@@ -29,7 +29,7 @@ pub const CODE_DESCRIPTOR: u64 = 0x00AF_9A00_0000_FFFF;
 /// Descriptor of a flat, ring 0 data segment.
 pub const DATA_DESCRIPTOR: u64 = 0x00CF_9200_0000_FFFF;
 
-/// From 32-bit protected mode to the brink of long mode, which the far jump that follows enters: the same for every CPU.
+/// From 32-bit protected mode to the brink of long mode, which the far jump that follows enters: the same on each CPU.
 /// Wants the operand `pml4`; takes `eax`, `ecx` and `edx`.
 macro_rules! long_mode_on {
     () => {

@@ -148,13 +148,12 @@ pub fn create_file(path: &Path, len_bytes: u64) -> io::Result<()> {
 }
 
 impl<'m> FileDevice<'m> {
-    /// Opens a file that exists and locks it against other users (advisory: `flock`), shared if for reading only.
+    /// Opens a file that exists and locks it against other users (advisory: `flock`), shared if for reading only. A
+    /// block device that is to be written to is opened exclusively besides, which fails while it is mounted.
     pub fn open(path: &Path, options: FileOptions) -> Result<Self, OpenError> {
-        let mut how = OpenOptions::new();
-        how.read(true).write(!options.read_only);
-        let mut device = Self::from_file(how.open(path)?, options)?;
+        let mut device = Self::from_file(open_for(path, options, OFlags::empty())?, options)?;
         device.file.own_lock = true;
-        device.direct_file = if options.direct { open_direct(&mut how, path) } else { None };
+        device.direct_file = if options.direct { open_direct(path, options) } else { None };
         device.direct = AtomicBool::new(device.direct_file.is_some());
         Ok(device)
     }
@@ -300,9 +299,25 @@ impl<'m> FileDevice<'m> {
     }
 }
 
-fn open_direct(how: &mut OpenOptions, path: &Path) -> Option<File> {
-    let flags = i32::try_from(OFlags::DIRECT.bits()).ok()?;
-    how.custom_flags(flags).open(path).ok()
+fn how(options: FileOptions, flags: OFlags) -> OpenOptions {
+    let mut how = OpenOptions::new();
+    how.read(true).write(!options.read_only).custom_flags(flags.bits().cast_signed());
+    how
+}
+
+/// Opens a file, or for writing a block device that nobody else may then have exclusively.
+pub(crate) fn open_for(path: &Path, options: FileOptions, flags: OFlags) -> Result<File, OpenError> {
+    let block_device = std::fs::metadata(path)?.file_type().is_block_device();
+    let exclusive = if block_device && !options.read_only { OFlags::EXCL } else { OFlags::empty() };
+    how(options, flags | exclusive).open(path).map_err(|error| match error.raw_os_error() {
+        Some(code) if code == Errno::BUSY.raw_os_error() => OpenError::InUse,
+        _ => OpenError::Io(error),
+    })
+}
+
+/// The same file once more. Not exclusively: that can be had once.
+fn open_direct(path: &Path, options: FileOptions) -> Option<File> {
+    how(options, OFlags::DIRECT).open(path).ok()
 }
 
 /// Checks that a file can be a device, locks it, and says what it is like.

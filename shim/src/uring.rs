@@ -21,14 +21,14 @@
 //!
 //! This and `memory_box` are the only files of the crate with `unsafe`.
 
-use crate::file::{device_error, take, FileOptions, OpenError};
+use crate::file::{device_error, open_for, take, FileOptions, OpenError};
 use crate::image::out_of_range;
 use arenite_core::{Completion, Device, DeviceError, DeviceGeometry, FlushTag, Request, RequestKind};
 use io_uring::{opcode, squeue, types, IoUring};
-use std::fs::{File, OpenOptions};
+use rustix::fs::OFlags;
+use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -72,12 +72,8 @@ impl UringDevice {
     /// [`OpenError`]; also where the kernel has no io_uring, or the file system no direct transfers and they were asked
     /// for.
     pub fn open(path: &Path, options: FileOptions) -> Result<Self, OpenError> {
-        let mut how = OpenOptions::new();
-        how.read(true).write(!options.read_only);
-        if options.direct {
-            how.custom_flags(libc::O_DIRECT);
-        }
-        let mut file = how.open(path)?;
+        let flags = if options.direct { OFlags::DIRECT } else { OFlags::empty() };
+        let mut file = open_for(path, options, flags)?;
         let geometry = DeviceGeometry { discard: false, ..take(&mut file, options)? };
         let depth = usize::from(geometry.queue_depth);
         let ring = IoUring::new(u32::from(geometry.queue_depth).next_power_of_two())?;

@@ -119,7 +119,7 @@ impl Run {
         store.commit(client.prepare()?)?;
         let goes: Option<fn(usize, usize) -> bool> = match self.config.prelude {
             Prelude::Fragmented => Some(|slot, _| slot.is_multiple_of(2)),
-            // Neighbouring slots are in different arenas. A range of two takes more of a log than any two single blocks.
+            // Neighbouring slots are in different arenas. A range of two takes more of a log than two single blocks.
             Prelude::Shattered => Some(|slot, arenas| !(slot / arenas).is_multiple_of(3)),
             _ => None,
         };

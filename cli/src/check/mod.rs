@@ -25,21 +25,20 @@ pub(crate) use report::Report;
 use crate::failure::Failure;
 use crate::image::{Image, ImageDevice};
 use crate::memory::{with_memory, Job};
+use crate::place::Place;
 use crate::progress::{Progress, Unit};
 use crate::volume::long_enough;
 use arenite_core::format::{Leaf, Pivot, RawPtr, NONE};
 use arenite_core::{BlockPtr, CopyState, Error, MountOptions, NoInterrupts, Resources, Store};
 use ledger::{Ledger, Role};
 use report::Tree;
-use std::path::Path;
 
 /// Levels of a tree, beyond which a height is not believed.
 const MAX_HEIGHT: u32 = 32;
 
-/// Checks the volume in the file or block device at `path`; fails if there is none.
-pub(crate) fn run(path: &Path, quiet: bool) -> Result<Report, Failure> {
-    let image = Image::open(path).map_err(|error| Failure::no_volume(error.to_string()))?;
-    image.lock().map_err(|error| Failure::no_volume(error.to_string()))?;
+/// Checks a volume; fails if there is none.
+pub(crate) fn run(place: &Place, quiet: bool) -> Result<Report, Failure> {
+    let image = Image::open_locked(place).map_err(|error| Failure::no_volume(error.to_string()))?;
     long_enough(&image).map_err(|error| Failure::no_volume(error.to_string()))?;
     let attempt = |damaged| {
         let progress = Progress::new(quiet, Unit::Blocks, 0);

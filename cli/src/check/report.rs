@@ -4,7 +4,6 @@ use crate::render::pretty;
 use arenite_core::{Error, Store};
 use serde::Serialize;
 use std::fmt::Write;
-use std::path::Path;
 
 /// Findings that are listed one by one.
 const MOST_FINDINGS: usize = 10_000;
@@ -175,7 +174,7 @@ impl Report {
     }
 
     /// Findings, notes, what was checked, and the verdict.
-    pub(crate) fn text(&self, path: &Path) -> String {
+    pub(crate) fn text(&self, shown: &str) -> String {
         let mut out = String::new();
         // Writing to a string does not fail.
         let mut line = |arguments: std::fmt::Arguments<'_>| {
@@ -200,8 +199,8 @@ impl Report {
         }
         let count = self.findings.len() as u64 + self.more_findings;
         match self.clean {
-            true => line(format_args!("{}: clean", path.display())),
-            false => line(format_args!("{}: damaged, {count} findings", path.display())),
+            true => line(format_args!("{shown}: clean")),
+            false => line(format_args!("{shown}: damaged, {count} findings")),
         }
         out
     }

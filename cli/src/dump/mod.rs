@@ -15,6 +15,7 @@ pub(crate) use block::Kind;
 
 use crate::failure::Failure;
 use crate::image::Image;
+use crate::place::Place;
 use crate::render::pretty;
 use crate::volume::long_enough;
 use arenite_core::format::{
@@ -24,7 +25,6 @@ use arenite_core::hash::hash64;
 use block::{Body, Decoded, What};
 use serde::Serialize;
 use std::collections::HashSet;
-use std::path::Path;
 
 /// Block sizes, for when the first superblock does not tell.
 const SIZES: [u32; 6] = [2048, 4096, 8192, 16384, 32768, 65536];
@@ -35,6 +35,7 @@ pub(crate) struct Request {
     pub(crate) kind: Option<Kind>,
     pub(crate) block_size: Option<BlockSize>,
     pub(crate) json: bool,
+    pub(crate) no_lock: bool,
 }
 
 /// Everything that leads to the tree.
@@ -79,8 +80,8 @@ struct Newest {
 }
 
 /// Reads and decodes; returns the text and whether a superblock is good.
-pub(crate) fn run(path: &Path, request: &Request) -> Result<(String, bool), Failure> {
-    let image = Image::open(path).map_err(|error| Failure::no_volume(error.to_string()))?;
+pub(crate) fn run(place: &Place, request: &Request) -> Result<(String, bool), Failure> {
+    let image = Image::open_unused(place, request.no_lock).map_err(|error| Failure::no_volume(error.to_string()))?;
     long_enough(&image).map_err(|error| Failure::no_volume(error.to_string()))?;
     let source = Source::new(image, request.block_size)?;
     let good = source.newest.is_some();

@@ -18,13 +18,13 @@ use crate::failure::{Failure, EXIT_FAILURE, EXIT_INTERRUPTED};
 use crate::interrupt::Interrupt;
 use crate::memory::{with_memory, Job};
 use crate::open::Locked;
+use crate::place::Place;
 use crate::progress::{Progress, Unit};
 use crate::volume;
 use arenite_core::{Class, Counters, Device, MountOptions, Resources, Roots, Store};
 use arenite_shim::threads::{with_syncers, with_workers};
 use arenite_shim::HostPlatform;
 use std::fmt::Write;
-use std::path::Path;
 use std::time::Instant;
 use worker::{Common, Counts};
 
@@ -86,15 +86,15 @@ struct Done {
 }
 
 /// Exercises; fails only if nothing was begun.
-pub(crate) fn run(path: &Path, request: &Request) -> Result<Outcome, Failure> {
-    let known = volume::read(path).map_err(|error| Failure::no_volume(error.to_string()))?;
+pub(crate) fn run(place: &Place, request: &Request) -> Result<Outcome, Failure> {
+    let known = volume::read(place).map_err(|error| Failure::no_volume(error.to_string()))?;
     let interrupt = Interrupt::new()?;
     let progress = Progress::new(request.quiet, Unit::Operations, request.operations);
     let blocks = known.len_bytes / known.block_size;
-    let mut job = Exercise { path, request, interrupt: &interrupt, progress: &progress };
+    let mut job = Exercise { place, request, interrupt: &interrupt, progress: &progress };
     let mut done = with_memory(blocks, &mut job)?;
     drop(progress);
-    let after = volume::read(path);
+    let after = volume::read(place);
     let text = report(request, &done, &after);
     match after {
         Err(error) => done.errors.push(format!("afterwards the volume cannot be read: {error}")),
@@ -127,7 +127,7 @@ fn compare(done: &mut Done, after: &volume::Volume) {
 }
 
 struct Exercise<'a> {
-    path: &'a Path,
+    place: &'a Place,
     request: &'a Request,
     interrupt: &'a Interrupt,
     progress: &'a Progress,
@@ -138,9 +138,11 @@ impl Job for Exercise<'_> {
     type Error = Failure;
 
     fn run(&mut self, memory: Resources<'_>) -> Result<Self::Output, Self::Error> {
-        let locked = Locked::open(self.path)?;
+        let locked = Locked::open(self.place)?;
         let device = locked.device()?;
-        let mounted = Store::mount(memory, &device, &HostPlatform, MountOptions::default());
+        let window = locked.window(&device)?;
+        let part: &dyn Device<'_> = window.as_ref().map_or(&device, |window| window);
+        let mounted = Store::mount(memory, part, &HostPlatform, MountOptions::default());
         let store = mounted.map_err(|failed| Failure::mount(failed.error))?;
         if device.geometry().read_only {
             return Err(Failure::new("the device is write-protected"));

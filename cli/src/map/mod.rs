@@ -17,12 +17,12 @@ pub(crate) use text::{cells as text_cells, lines};
 use crate::failure::Failure;
 use crate::image::{Image, ImageDevice};
 use crate::memory::{with_memory, Job};
+use crate::place::Place;
 use crate::progress::{Progress, Unit};
 use crate::volume::{steadily, ReadError};
 use arenite_core::format::{BlockSize, LogBlock};
 use arenite_core::{ArenaInfo, CopyState, Error, MountOptions, NoInterrupts, Resources, Store};
 use std::collections::HashSet;
-use std::path::Path;
 
 /// Blocks that are looked at between two signs of life.
 const PULSE: u64 = 1 << 14;
@@ -87,9 +87,9 @@ impl Band {
 }
 
 /// Reads a volume. `cells` says how many cells an arena gets at most, if there are so many arenas.
-pub(crate) fn read(path: &Path, cells: fn(usize) -> usize, quiet: bool) -> Result<Map, Failure> {
+pub(crate) fn read(place: &Place, no_lock: bool, cells: fn(usize) -> usize, quiet: bool) -> Result<Map, Failure> {
     let no_volume = |error: ReadError| Failure::no_volume(error.to_string());
-    let image = Image::open(path).map_err(|error| no_volume(ReadError::Open(error)))?;
+    let image = Image::open_unused(place, no_lock).map_err(|error| no_volume(ReadError::Open(error)))?;
     let progress = Progress::new(quiet, Unit::Blocks, 0);
     let read = || {
         let mut job = Mapping { image: &image, cells, progress: &progress };

@@ -121,7 +121,7 @@ impl Running {
         let started = Instant::now();
         loop {
             // Looking at a volume that changes may take several attempts, and fail in the end.
-            let output = arenite(&["info", "--json", image.name()]);
+            let output = arenite(&["info", "--no-lock", "--json", image.name()]);
             let info: Option<serde_json::Value> = serde_json::from_slice(&output.stdout).ok();
             if info.and_then(|info| info["qgen"].as_u64()).is_some_and(|now| now > before + commits) {
                 return running;

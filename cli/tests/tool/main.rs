@@ -21,6 +21,7 @@ mod grow;
 mod info;
 mod map;
 mod pages;
+mod place;
 mod scratch;
 mod serve;
 mod structures;
