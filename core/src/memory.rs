@@ -65,9 +65,9 @@ pub const fn pages_for(blocks: usize, block_len_bytes: usize) -> usize {
 /// Proof that a memory value was taken, so that nobody else builds a pool over its pages.
 pub(crate) struct Taken(());
 
-#[cfg(all(test, any(loom, feature = "shuttle")))]
+#[cfg(test)]
 impl Taken {
-    /// For models of the pool or the cache alone.
+    /// For models and tests of the pool or the cache alone.
     pub(crate) fn in_model() -> Self {
         Self(())
     }

@@ -5,7 +5,8 @@
 //!   table    the rows as text and as JSON    rungs/   one rung a file
 //! ```
 //!
-//! Exit codes: 0 all is well, 1 something was found wrong, 2 wrong arguments.
+//! Exit codes: 0 all is well, 1 something was found wrong, 2 wrong arguments, 3 a rung that was asked for by its number
+//! could not be tried.
 #![forbid(unsafe_code)]
 
 mod catalogue;
@@ -155,7 +156,8 @@ fn climb(rungs: &[&dyn Rung], args: &Args, setup: &Setup) -> ExitCode {
         let weights: u32 = rungs[number..].iter().map(|rung| rung.weight()).sum();
         let share = end.map(|end| end.saturating_duration_since(Instant::now()) * rung.weight() / weights.max(1));
         let deadline = share.map(|share| Instant::now() + share);
-        let context = Context { setup: Setup { deadline, ..*setup }, long: args.long, scale: args.scale };
+        let (asked, long, scale) = (!args.rung.is_empty(), args.long, args.scale);
+        let context = Context { setup: Setup { deadline, ..*setup }, asked, long, scale };
         let (start, cpu) = (Instant::now(), cpu_time());
         let mut row = rung.run(&context);
         row.rung = rung.number();
@@ -178,7 +180,11 @@ fn climb(rungs: &[&dyn Rung], args: &Args, setup: &Setup) -> ExitCode {
             return ExitCode::from(2);
         }
     }
-    ExitCode::from(u8::from(rows.iter().any(|row| !row.failures.is_empty())))
+    match rows.iter().any(|row| !row.failures.is_empty()) {
+        true => ExitCode::from(1),
+        false if !args.rung.is_empty() && rows.iter().any(|row| row.not_tried.is_some()) => ExitCode::from(3),
+        false => ExitCode::SUCCESS,
+    }
 }
 
 /// Time of processors that this program and those it has waited for have used; zero where the system does not say.

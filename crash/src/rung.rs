@@ -9,6 +9,8 @@ use arenite_shim::ladder::{explore, Row, Setup, Source};
 pub struct Context {
     /// Device, threads, deadline.
     pub setup: Setup,
+    /// The rung was asked for by its number.
+    pub asked: bool,
     /// The long form: everything, and new seeds until the deadline.
     pub long: bool,
     /// So many hundredths of the planned seeds.
@@ -47,8 +49,10 @@ pub fn all() -> Vec<Box<dyn Rung>> {
         Box::new(rungs::corruption::Corruption),
         Box::new(rungs::fuzzing::Fuzzing),
         Box::new(rungs::threads::rung()),
+        Box::new(rungs::miri::Miri),
         Box::new(rungs::kernel::Kernel),
         Box::new(rungs::sabotage::Sabotage),
+        Box::new(rungs::endurance::Endurance),
     ]
 }
 

@@ -8,7 +8,10 @@ const HEADS: [&str; 9] = ["rung", "cases", "epochs", "states", "distinct", "of m
 fn cells(row: &Row) -> [String; 9] {
     let count = |number: u64| if number == 0 { "-".into() } else { grouped(number) };
     let seconds = format!("{:.1}", row.elapsed.as_secs_f64());
-    let failures = row.failures.len().to_string();
+    let failures = match row.not_tried {
+        Some(_) => "not tried".into(),
+        None => row.failures.len().to_string(),
+    };
     let name = format!("{} {}", row.rung, row.what);
     [
         name,
@@ -33,6 +36,9 @@ fn grouped(number: u64) -> String {
 /// One row as it is done.
 pub fn line(row: &Row) -> String {
     let [name, cases, _, states, distinct, _, failures, seconds, cpu] = cells(row);
+    if let Some(why) = &row.not_tried {
+        return format!("{name}: not tried: {why}");
+    }
     format!(
         "{name}: {cases} cases, {states} states, {distinct} distinct, {failures} failures, {seconds} s, {cpu} s cpu"
     )
@@ -78,6 +84,7 @@ pub fn text(rows: &[Row]) -> String {
         }
     }
     for row in rows {
+        row.not_tried.iter().for_each(|why| text += &format!("rung {}: not tried: {why}\n", row.rung));
         row.notes.iter().for_each(|note| text += &format!("rung {}: {note}\n", row.rung));
         for failure in &row.failures {
             text += &format!("FAILED {failure}\n       again: cargo crash -- --replay {}\n", failure.replay);
@@ -107,7 +114,7 @@ pub fn json(rows: &[Row]) -> String {
             "rung": row.rung, "what": row.what, "cases": row.cases, "epochs": row.epochs, "states": row.states,
             "distinct": row.distinct, "mount_images": row.mount_images, "second_crashes": row.second_crashes,
             "failures": failures(row), "seconds": row.elapsed.as_secs_f64(), "cpu_seconds": row.cpu.as_secs_f64(),
-            "cut_short": row.cut_short,
+            "cut_short": row.cut_short, "not_tried": row.not_tried,
             "parts": parts(row), "notes": row.notes,
         })
     };

@@ -213,6 +213,25 @@ impl<'e> CrashSpace<'e> {
         self.visit_tears(&mut visit)
     }
 
+    /// One of all crash states, as by chance: a prefix of the writes, a subset of them, one with a torn write besides,
+    /// or each sector for itself.
+    pub fn draw(&self, rng: &mut Rng) -> Point {
+        let count = self.writes.len();
+        let bits = |rng: &mut Rng| Mask::Bits((0..count.div_ceil(64)).map(|_| rng.next_u64()).collect());
+        match rng.below(6) {
+            0 => Point::Writes(Mask::Prefix(rng.below(count as u64 + 1) as usize), Tear::None),
+            1 => Point::Writes(bits(rng), Tear::None),
+            2 if count > 0 => {
+                let torn = Tear::Bits(rng.below(count as u64) as usize, rng.next_u64());
+                Point::Writes(bits(rng), torn)
+            }
+            _ => {
+                let option = |site: &Site<'_>| rng.below(site.options.len() as u64 + 1) as u8;
+                Point::Choice(self.sites.iter().map(option).collect())
+            }
+        }
+    }
+
     fn visit_all(&self, visitor: &mut Visitor<'_>) -> ControlFlow<()> {
         let mut point = Point::Choice(vec![0; self.sites.len()]);
         loop {

@@ -94,6 +94,8 @@ pub struct Row {
     pub elapsed: Duration,
     /// Time of processors, those of other programs that the rung started included.
     pub cpu: Duration,
+    /// Why nothing was tried at all, if so: the row then says nothing about the store.
+    pub not_tried: Option<String>,
     /// Whether it was stopped before the end.
     pub cut_short: bool,
     /// By source.

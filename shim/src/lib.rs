@@ -17,6 +17,7 @@
 
 pub mod check;
 pub mod client;
+pub mod climb;
 pub mod config;
 pub mod corrupt;
 mod corrupt_seal;
@@ -24,7 +25,9 @@ pub mod corrupt_stale;
 pub mod corrupt_writes;
 pub mod crash;
 pub mod crowd;
+pub mod damage;
 pub mod disk;
+pub mod endurance;
 pub mod explore;
 pub mod faults;
 pub mod faulty;
@@ -49,6 +52,7 @@ pub mod room;
 pub mod runner;
 pub mod sequences;
 pub mod steps;
+pub mod streams;
 pub mod threads;
 pub mod trace;
 pub mod tree;

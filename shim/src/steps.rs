@@ -1,14 +1,9 @@
 //! A script for any tree: lives of seeded changes and commits, with all that a store can do meanwhile.
-//!
-//! And the ladder for users: [`climb`] runs every rung on a structure of their own.
 #![forbid(unsafe_code)]
 
-use crate::crash::Limits;
 use crate::disk::Disk;
-use crate::explore::{Failure, Options};
+use crate::explore::Options;
 use crate::faults::FaultBench;
-use crate::faulty::{Effect, Op};
-use crate::ladder::{explore, parallel, Row, Setup, Source};
 use crate::mem::{MemDevice, MemOptions};
 use crate::platform::{reset_patience, ImpatientPlatform};
 use crate::record::Tape;
@@ -17,8 +12,8 @@ use crate::room::Room;
 use crate::runner::{record_script, Course};
 use crate::tree::{End, Log, Recording, RunError, Script, Tree};
 use arenite_core::format::BlockSize;
-use arenite_core::{CommitTicket, DeviceError, Error, MountOptions, Store};
-use std::sync::{Arc, Mutex, PoisonError};
+use arenite_core::{CommitTicket, Error, MountOptions, Store};
+use std::sync::Arc;
 
 /// What a script for any tree is like. Chances are in percent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +34,8 @@ pub struct Steps {
     pub overlap: u64,
     /// Chance that the kernel goes down in the middle of a commit, and mounts again.
     pub go_down: u64,
+    /// Chance that the store settles after a commit.
+    pub settle: u64,
     /// Completions come late and in any order.
     pub reorder: bool,
 }
@@ -54,6 +51,7 @@ impl Steps {
         changes: 2,
         overlap: 30,
         go_down: 15,
+        settle: 33,
         reorder: false,
     };
 
@@ -62,6 +60,12 @@ impl Steps {
 
     /// Overlapping generations, completions in any order.
     pub const DISORDER: Self = Self { overlap: 80, reorder: true, ..Self::SMALL };
+
+    /// One life whose commits are settled, each before the next: for damages to what a commit leaves behind.
+    pub const SETTLED: Self = Self { lives: 1, overlap: 0, go_down: 0, settle: 100, ..Self::SMALL };
+
+    /// A volume with little room to spare, for a long life.
+    pub const ENDURANCE: Self = Self { changes: 6, ..Self::SMALL };
 
     fn prepare<T: Tree>(&self, shape: &T::Shape, seed: u64) -> Result<(Arc<Disk>, Work<T>, Course), String> {
         let len_bytes = self.volume_blocks * self.block_size.len_u64();
@@ -77,7 +81,7 @@ impl Steps {
         let empty = T::open(shape, &store)?;
         let log = Log::new(store.roots(), empty.content());
         store.unmount().map_err(|error| format!("unmount: {error}"))?;
-        Ok((disk, Work { steps: *self, shape: shape.clone(), rng: Rng::new(seed), log }, course))
+        Ok((disk, Work::new(*self, shape.clone(), seed, log), course))
     }
 
     /// Records what a seed gives on a tree of this shape.
@@ -109,6 +113,16 @@ impl<T: Tree> Clone for Work<T> {
 }
 
 impl<T: Tree> Work<T> {
+    /// A script that goes on from what a log says.
+    pub fn new(steps: Steps, shape: T::Shape, seed: u64, log: Log<T::Content>) -> Self {
+        Self { steps, shape, rng: Rng::new(seed), log }
+    }
+
+    /// To go on from what another log says.
+    pub fn set_log(&mut self, log: Log<T::Content>) {
+        self.log = log;
+    }
+
     /// Steps until a commit is durable, and returns its generation; or none, if the kernel goes down.
     fn finish(&mut self, store: &Store<'_, '_>, tree: &mut T, ticket: &CommitTicket) -> Result<Option<u64>, Error> {
         let overlap = self.rng.chance(self.steps.overlap, 100);
@@ -169,64 +183,12 @@ impl<T: Tree> Script for Work<T> {
                 None => return Ok(End::GoDown),
                 Some(generation) => self.log.acknowledge(generation),
             }
-            if self.rng.chance(1, 3) {
+            if self.rng.chance(self.steps.settle, 100) {
                 store.settle()?;
             }
         }
         Ok(End::Unmount)
     }
-}
-
-/// Every rung, on a structure of the user's own: crash states at 2 KiB and at 16 KiB, an error at every call,
-/// generations that overlap with completions in any order. `seeds` is how many recordings of each kind.
-pub fn climb<T: Tree + 'static>(shape: &T::Shape, seeds: u64, setup: &Setup) -> Vec<Row>
-where
-    T::Shape: 'static,
-{
-    let source = |name: &str, limits, steps: Steps| {
-        let shape = shape.clone();
-        Source::<T>::new(name, limits, move |seed| steps.record(&shape, seed))
-    };
-    let rungs = [
-        (1, "crash states, 2 KiB blocks", source("small", Limits::DEFAULT, Steps::SMALL)),
-        (2, "crash states, 16 KiB blocks", source("production", Limits::PRODUCTION, Steps::PRODUCTION)),
-        (6, "crash states, disorder", source("disorder", Limits::DEFAULT, Steps::DISORDER)),
-    ];
-    let mut rows: Vec<_> = rungs
-        .iter()
-        .map(|(rung, what, source)| {
-            let mut row = Row { rung: *rung, what: (*what).into(), ..Row::default() };
-            let jobs: Vec<_> = (0..seeds).map(|seed| (source, seed)).collect();
-            explore(&jobs, setup, &mut row);
-            row
-        })
-        .collect();
-    rows.insert(2, errors::<T>(shape, setup));
-    rows
-}
-
-/// An error at every call, once and from then on.
-fn errors<T: Tree>(shape: &T::Shape, setup: &Setup) -> Row {
-    let start = std::time::Instant::now();
-    let kinds: Vec<_> = [Op::Read, Op::Write, Op::Flush].into_iter().flat_map(|op| [(op, false), (op, true)]).collect();
-    let row = Mutex::new(Row { rung: 3, what: "an error at every call".into(), ..Row::default() });
-    parallel(&kinds, setup, |(op, sticky)| {
-        let limits = Limits { exhaustive_states: 1 << 10, ..Limits::DEFAULT };
-        let limits = setup.limits(limits, Steps::SMALL.block_size);
-        let bench = Steps::SMALL.bench::<T>(shape, 1, Options { limits, ..Options::DEFAULT });
-        let refuse = Effect::Refuse(DeviceError::Io);
-        let result = bench.and_then(|bench| bench.campaign(*op, *sticky, refuse));
-        let mut row = row.lock().unwrap_or_else(PoisonError::into_inner);
-        match result {
-            Ok((calls, states)) => {
-                row.cases += calls;
-                row.states += states;
-            }
-            Err(what) => row.failures.push(Failure { replay: format!("1:errors.{op:?}.{sticky}"), what }),
-        }
-        true
-    });
-    Row { elapsed: start.elapsed(), ..row.into_inner().unwrap_or_else(PoisonError::into_inner) }
 }
 
 impl<T: Tree> std::fmt::Debug for Work<T> {

@@ -143,13 +143,7 @@ impl Trace {
 
     /// The same one after the other until told to stop, with no more than one of the disks in memory.
     pub fn visit_epochs(&self, before: usize, mut visitor: impl FnMut(&Epoch) -> ControlFlow<()>) -> ControlFlow<()> {
-        let mut walk = Walk {
-            base: Arc::clone(&self.base),
-            pending: BTreeMap::new(),
-            flushes: BTreeMap::new(),
-            acknowledged: before,
-            begun: before,
-        };
+        let mut walk = self.walk(before);
         let mut index = 0;
         for event in &self.events {
             if ends_an_epoch(event) {
@@ -160,9 +154,26 @@ impl Trace {
         }
         visitor(&walk.epoch(index))
     }
+
+    /// The last of them: what a crash meets at the end of the trace.
+    pub fn last_epoch(&self, before: usize) -> Epoch {
+        let mut walk = self.walk(before);
+        self.events.iter().for_each(|event| walk.take(event));
+        walk.epoch(self.epoch_count() - 1)
+    }
+
+    fn walk(&self, before: usize) -> Walk {
+        Walk {
+            base: Arc::clone(&self.base),
+            pending: BTreeMap::new(),
+            flushes: BTreeMap::new(),
+            acknowledged: before,
+            begun: before,
+        }
+    }
 }
 
-fn ends_an_epoch(event: &Event) -> bool {
+pub(crate) fn ends_an_epoch(event: &Event) -> bool {
     matches!(event, Event::FlushComplete { result: Ok(()), .. })
 }
 

@@ -39,5 +39,7 @@ pub(crate) mod shuttle_world;
 mod sizes;
 #[cfg(not(loom))]
 mod store;
+#[cfg(not(any(loom, feature = "shuttle")))]
+mod threads;
 #[cfg(not(loom))]
 mod upkeep;

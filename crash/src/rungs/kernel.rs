@@ -186,7 +186,7 @@ impl Rung for Kernel {
     fn run(&self, context: &Context) -> Row {
         let mut row = Row::default();
         let Some(runner) = Runner::find() else {
-            row.notes.push("not tried: no QEMU".into());
+            row.not_tried = Some("no QEMU".into());
             return row;
         };
         let all = BOOTS[usize::from(context.long)];

@@ -1,9 +1,11 @@
 //! The rungs, one a file.
 
 pub mod corruption;
+pub mod endurance;
 pub mod errors;
 pub mod fuzzing;
 pub mod kernel;
+pub mod miri;
 pub mod production;
 pub mod sabotage;
 pub mod small;

@@ -1,0 +1,250 @@
+//! Rung 7: the unit tests of the core in Miri, which executes them step by step and stops at undefined behaviour, with
+//! strict provenance (no pointer is made of a number). Those with threads run once more, with several seeds of Miri's
+//! scheduler and of its weak memory.
+//!
+//! A part of the long form; `--rung 7` asks for it alone. Without a nightly toolchain that has Miri nothing is tried,
+//! and the table says so. Tests that cannot run there are in [`LEFT_OUT`], with the reason; that no others are missing
+//! is checked.
+
+use crate::rung::{Context, Rung};
+use arenite_shim::explore::Failure;
+use arenite_shim::ladder::{parallel, Row, Setup};
+use std::fs::{read_to_string, File};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The rung.
+pub struct Miri;
+
+/// Tests that are not compiled for Miri, by the beginning of their names, and why.
+const LEFT_OUT: [(&str, &str); 2] = [
+    ("tests::rows_named::", "reads the sources of the repository; no code of the store runs"),
+    (
+        "tests::rows_sections::",
+        "counts words of free maps of volumes with up to a million blocks: days of interpreting",
+    ),
+];
+
+/// Tests with threads, by a part of their names.
+const CONCURRENT: &str = "tests::threads::";
+/// Seeds of the scheduler for these.
+const SEEDS: u32 = 8;
+const STRICT: &str = "-Zmiri-strict-provenance";
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn quiet(command: &mut Command) -> Option<String> {
+    let output = command.stdin(Stdio::null()).output().ok().filter(|output| output.status.success())?;
+    String::from_utf8(output.stdout).ok()
+}
+
+fn nightly(words: &[&str]) -> Command {
+    let mut rustup = Command::new("rustup");
+    rustup.args(["run", "nightly"]).args(words).current_dir(root()).env_remove("RUSTFLAGS");
+    rustup
+}
+
+/// What is missing, if anything is.
+fn missing() -> Option<&'static str> {
+    match (quiet(&mut nightly(&["cargo", "--version"])), quiet(&mut nightly(&["cargo", "miri", "--version"]))) {
+        (None, _) => Some("no nightly toolchain (rustup toolchain install nightly --component miri rust-src)"),
+        (_, None) => Some("the nightly toolchain has no Miri (rustup +nightly component add miri rust-src)"),
+        _ => None,
+    }
+}
+
+fn miri(flags: &str, tests: &[String]) -> Command {
+    let mut command = nightly(&["cargo", "miri", "test", "--package", "arenite-core", "--lib", "--"]);
+    command.env("MIRIFLAGS", flags).args(tests);
+    command
+}
+
+/// Names out of what a test program lists.
+fn names(list: &str) -> Vec<String> {
+    list.lines().filter_map(|line| line.strip_suffix(": test")).map(String::from).collect()
+}
+
+/// All tests that Miri is to run; an error if one is missing there without a reason.
+fn tests() -> Result<Vec<String>, String> {
+    let mut stable = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    stable.current_dir(root()).args(["test", "--quiet", "--package", "arenite-core", "--lib", "--", "--list"]);
+    let everywhere = names(&quiet(&mut stable).ok_or("the tests of the core cannot be listed")?);
+    let here = names(&quiet(&mut miri(STRICT, &["--list".into()])).ok_or("Miri cannot list the tests of the core")?);
+    let left_out = |name: &String| LEFT_OUT.iter().any(|(part, _)| name.starts_with(part));
+    match everywhere.iter().find(|name| !here.contains(name) && !left_out(name)) {
+        Some(name) => Err(format!("{name} is not run, and nothing says why")),
+        None if here.is_empty() => Err("no tests".into()),
+        None => Ok(here),
+    }
+}
+
+/// One run of Miri over some tests.
+struct Run {
+    child: Child,
+    output: PathBuf,
+}
+
+impl Run {
+    fn start(mut command: Command, dir: &Path, number: usize) -> Result<Self, String> {
+        let output = dir.join(format!("{number}.txt"));
+        let file = File::create(&output).map_err(|error| error.to_string())?;
+        let copy = file.try_clone().map_err(|error| error.to_string())?;
+        // A group of its own: what cargo starts ends with it.
+        let command = command.stdin(Stdio::null()).stdout(file).stderr(copy).process_group(0);
+        let child = command.spawn().map_err(|error| error.to_string())?;
+        Ok(Self { child, output })
+    }
+
+    /// Whether it came to its end before the deadline, and what it said.
+    fn wait(mut self, deadline: Option<Instant>) -> (Option<bool>, String) {
+        let success = loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) => break Some(status.success()),
+                Err(_) => break Some(false),
+                Ok(None) if deadline.is_some_and(|deadline| Instant::now() > deadline) => {
+                    let group = format!("-{}", self.child.id());
+                    let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
+                    let _ = self.child.wait();
+                    break None;
+                }
+                Ok(None) => std::thread::sleep(Duration::from_millis(200)),
+            }
+        };
+        (success, read_to_string(&self.output).unwrap_or_default())
+    }
+}
+
+/// How many tests passed, and what went wrong: the test that was being run and the error, if Miri stopped there.
+fn read(text: &str, success: Option<bool>) -> (u64, Option<(String, String)>) {
+    let results = text.lines().filter_map(|line| line.strip_prefix("test ")?.split_once(" ... "));
+    let passed = results.clone().filter(|(_, result)| result.ends_with("ok")).count() as u64;
+    if success != Some(false) {
+        return (passed, None);
+    }
+    let culprit = results.clone().find(|(_, result)| !result.ends_with("ok"));
+    let name = culprit.map_or("?", |(name, _)| name.trim_end_matches(" - should panic"));
+    let line = text.lines().find(|line| line.starts_with("error:") || line.contains("panicked at"));
+    (passed, Some((name.into(), line.unwrap_or("without a message").into())))
+}
+
+/// The tests in as many programs as there are threads, then those with threads under several seeds.
+fn climb(context: &Context, dir: &Path, row: &mut Row) -> Result<(), String> {
+    let tests = tests()?;
+    let shards = context.setup.threads.max(1);
+    let shard = |number: usize| -> Vec<String> {
+        let mine = tests.iter().skip(number).step_by(shards).cloned();
+        ["--exact".into()].into_iter().chain(mine).collect()
+    };
+    let concurrent = vec![CONCURRENT.to_string()];
+    let seeds = format!("{STRICT} -Zmiri-many-seeds=0..{SEEDS}");
+    let mut jobs: Vec<(String, Vec<String>)> = (0..shards).map(|number| (STRICT.into(), shard(number))).collect();
+    jobs.push((seeds, concurrent));
+    let jobs: Vec<_> = jobs.into_iter().enumerate().collect();
+    let results = Mutex::new(Vec::new());
+    parallel(&jobs, &Setup { deadline: None, ..context.setup }, |(number, (flags, words))| {
+        let run = Run::start(miri(flags, words), dir, *number);
+        let result = run.map(|run| run.wait(context.setup.deadline));
+        results.lock().unwrap_or_else(PoisonError::into_inner).push((*number == shards, result));
+        true
+    });
+    let (mut once, mut many) = (0, 0);
+    for (seeded, result) in results.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        let (success, text) = result?;
+        let (passed, wrong) = read(&text, success);
+        *if seeded { &mut many } else { &mut once } += passed;
+        row.cut_short |= success.is_none();
+        row.failures.extend(wrong.map(|(name, what)| Failure { replay: format!("0:miri:{name}"), what }));
+    }
+    row.cases = once + many;
+    row.notes
+        .push(format!("{once} of {} tests once, those with threads {many} times under {SEEDS} seeds", tests.len()));
+    if success_without_seeds(row, many) {
+        row.failures.push(Failure { replay: format!("0:miri:{CONCURRENT}"), what: "no test has threads".into() });
+    }
+    row.notes.extend(LEFT_OUT.iter().map(|(name, why)| format!("not run: {name}* ({why})")));
+    Ok(())
+}
+
+/// The tests with threads went by without one.
+fn success_without_seeds(row: &Row, many: u64) -> bool {
+    many == 0 && !row.cut_short && row.failures.is_empty()
+}
+
+impl Rung for Miri {
+    fn number(&self) -> u32 {
+        7
+    }
+
+    fn what(&self) -> &'static str {
+        "unit tests of the core in Miri"
+    }
+
+    fn parts(&self) -> Vec<String> {
+        let left_out = LEFT_OUT.iter().map(|(name, why)| format!("without {name}*: {why}"));
+        [format!("all tests of arenite-core --lib; {CONCURRENT}* under {SEEDS} seeds")]
+            .into_iter()
+            .chain(left_out)
+            .collect()
+    }
+
+    fn weight(&self) -> u32 {
+        2
+    }
+
+    fn run(&self, context: &Context) -> Row {
+        let mut row = Row::default();
+        if !context.long && !context.asked {
+            row.not_tried = Some("a part of the long form; cargo crash -- --rung 7".into());
+            return row;
+        }
+        if let Some(what) = missing() {
+            row.not_tried = Some(what.into());
+            return row;
+        }
+        let dir = std::env::temp_dir().join(format!("arenite-miri-{}", std::process::id()));
+        let done = std::fs::create_dir_all(&dir).map_err(|error| error.to_string());
+        if let Err(what) = done.and_then(|()| climb(context, &dir, &mut row)) {
+            row.failures.push(Failure { replay: "0:miri:tests".into(), what });
+        }
+        // Nothing depends on it.
+        let _ = std::fs::remove_dir_all(&dir);
+        row
+    }
+
+    /// One test again, by its name, with all that Miri says.
+    fn replay(&self, _seed: u64, trace: &str, name: &str, _setup: &Setup) -> Option<Result<String, String>> {
+        (trace == "miri").then(|| {
+            let output = miri(STRICT, &[name.into()]).output().map_err(|error| error.to_string())?;
+            let text =
+                [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+            if output.status.success() {
+                Ok(text)
+            } else {
+                Err(text)
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_miri_stops_is_found() {
+        let text = "running 3 tests\ntest a::one ... ok\ntest a::two ... error: Undefined Behavior: no\nnote: x\n";
+        assert_eq!(read(text, Some(true)), (1, None));
+        assert_eq!(read(text, None), (1, None));
+        let text = "running 3 tests\ntest a::one ... ok\ntest a::two ... \nerror: Undefined Behavior: no\nnote: x\n";
+        let wrong = Some(("a::two".into(), "error: Undefined Behavior: no".into()));
+        assert_eq!(read(text, Some(false)), (1, wrong));
+        let text = "test b ... FAILED\ntest c - should panic ... ok\nthread 'b' panicked at x.rs\n";
+        assert_eq!(read(text, Some(false)), (1, Some(("b".into(), "thread 'b' panicked at x.rs".into()))));
+        assert_eq!(names("a: test\nb::c: test\n2 tests, 0 benchmarks\n"), ["a", "b::c"]);
+    }
+}
