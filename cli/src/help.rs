@@ -11,8 +11,8 @@ macro_rules! exit_codes {
 
 macro_rules! partitions {
     () => {
-        "IMAGE is a file or a block device, or with --partition a part of it that its partition table (GPT) names: by the
-number in the table, or by the name. Addresses then count from its start."
+        "IMAGE is a file or a block device, or with --partition a part of it that its partition table (GPT) names, by
+number or by name. Addresses then count from the start of that part."
     };
 }
 
@@ -20,8 +20,8 @@ macro_rules! image_in_use {
     () => {
         concat!(
             partitions!(),
-            " It is opened for reading only; it is refused
-while another program has it open for writing, be it one of ours or a virtual machine."
+            " It is opened for
+reading only, and refused while another program has it open for writing, be it one of ours or a virtual machine."
         )
     };
 }

@@ -1,8 +1,8 @@
 //! Mounts an image read-only, and collects what is to be shown.
 //!
 //! # Volumes in use
-//! Whoever insists may look at an image that somebody writes to. A commit that goes by while its headers and logs are read can make them look damaged; if
-//! the superblocks have changed meanwhile, everything is read again.
+//! Whoever insists may look at an image that somebody writes to. A commit that goes by while its headers and logs
+//! are read can make them look damaged; if the superblocks have changed meanwhile, everything is read again.
 
 use crate::image::{Image, ImageDevice};
 use crate::memory::{with_memory, Job};

@@ -1,24 +1,8 @@
 //! Every dependency has a licence that deny.toml allows, and every direct one a reason in docs/DESIGN.md.
 
-use serde_json::Value;
-use std::process::Command;
+mod common;
 
-fn read(path: &str) -> String {
-    let path = format!("{}/../{path}", env!("CARGO_MANIFEST_DIR"));
-    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
-}
-
-/// What cargo knows of all packages; from its own cache if that is enough.
-fn metadata() -> Value {
-    let run = |offline: &[&str]| {
-        let mut command = Command::new(env!("CARGO"));
-        command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).args(["metadata", "--format-version", "1"]);
-        let output = command.arg("--locked").args(offline).output().unwrap();
-        output.status.success().then_some(output.stdout)
-    };
-    let text = run(&["--offline"]).or_else(|| run(&[])).expect("cargo metadata");
-    serde_json::from_slice(&text).unwrap()
-}
+use common::{metadata, read};
 
 /// The quoted words of the list `allow` in deny.toml.
 fn allowed() -> Vec<String> {

@@ -16,6 +16,8 @@ pub fn check_adapters(root: &Path) -> Result<String> {
     tools::run(cargo(root).arg("clippy").args(package).args(["--all-targets", "--", "-D", "warnings"]))?;
     tools::run(cargo(root).arg("test").args(package))?;
     tools::run(cargo(root).arg("build").args(package).args(["--target", KERNEL_TARGET]))?;
+    let docs = ["--no-deps", "--target", KERNEL_TARGET];
+    tools::run(cargo(root).arg("doc").args(package).args(docs).env("RUSTDOCFLAGS", "-D warnings"))?;
     Ok(String::new())
 }
 

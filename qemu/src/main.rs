@@ -17,6 +17,7 @@
 //! | `shell`, `terminal`, `talk`         | a person at the kernel's serial port, and one made up   |
 //! | `kills`                             | machines that are killed during the import              |
 //! | `server_errors`                     | disks that fail on the way                              |
+//! | `examples`, `packages`              | checks beside the workspace: examples, adapters, packages, dependencies |
 //! | `verify`                            | all checks                                              |
 //! | `progress`, `table`, `size`         | what the user sees                                      |
 
@@ -50,6 +51,7 @@ mod odd;
 #[allow(dead_code, reason = "the kernel uses the other half of this file")]
 mod outcome;
 mod pack;
+mod packages;
 mod panics;
 mod platform;
 mod progress;

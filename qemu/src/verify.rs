@@ -3,6 +3,7 @@
 use crate::demo::Bench;
 use crate::examples;
 use crate::kernel;
+use crate::packages;
 use crate::scenarios;
 use crate::setup::{self, KERNEL_TARGET};
 use crate::table::Table;
@@ -45,6 +46,15 @@ impl Step {
         Self { name: name.into(), run: Box::new(run) }
     }
 
+    /// A step that needs something which not every machine has, and says that it is [`tools::Missing`].
+    fn if_there(name: &str, run: fn(&Path) -> Result<String>) -> Self {
+        Self::new(name, move |root| match run(root) {
+            Ok(note) => Ok(Outcome::Pass(note)),
+            Err(error) if error.is::<tools::Missing>() => Ok(Outcome::Unavailable(error.to_string())),
+            Err(error) => Err(error),
+        })
+    }
+
     /// A step that is one cargo command, with these words in the environment variable `RUSTDOCFLAGS`.
     fn cargo(name: &str, words: &'static str) -> Self {
         Self::new(name, move |root| {
@@ -85,6 +95,10 @@ fn steps() -> Vec<Step> {
     steps.push(Step::new("loom", check_loom));
     steps.push(Step::new("adapters", |root| examples::check_adapters(root).map(Outcome::Pass)));
     steps.push(Step::new("examples", |root| examples::check_examples(root).map(Outcome::Pass)));
+    steps.push(Step::new("packages", |root| packages::check_packages(root).map(Outcome::Pass)));
+    steps.push(Step::if_there("dependencies", packages::check_dependencies));
+    steps.push(Step::if_there("advisories", packages::check_advisories));
+    steps.push(Step::new("readme", |root| packages::check_readme(root).map(Outcome::Pass)));
     steps.push(Step::new("core-32-bit", check_32_bit));
     for target in CORE_TARGETS {
         steps.push(Step::new(&format!("core-{target}"), move |root| build_core(root, target)));
