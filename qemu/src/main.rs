@@ -17,7 +17,8 @@
 //! | `shell`, `terminal`, `talk`         | a person at the kernel's serial port, and one made up   |
 //! | `kills`                             | machines that are killed during the import              |
 //! | `server_errors`                     | disks that fail on the way                              |
-//! | `examples`, `packages`              | checks beside the workspace: examples, adapters, packages, dependencies |
+//! | `examples`, `first_kernel`          | the examples, the adapters, the guide's own kernel      |
+//! | `packages`                          | packages, dependencies, the README's transcript         |
 //! | `verify`                            | all checks                                              |
 //! | `progress`, `table`, `size`         | what the user sees                                      |
 
@@ -35,6 +36,7 @@ mod events;
 mod examples;
 #[path = "../../kernel-demo/src/fate.rs"]
 mod fate;
+mod first_kernel;
 mod flip;
 mod generate;
 mod host;

@@ -52,7 +52,7 @@ fn deny(root: &Path, what: &[&str]) -> Result<String> {
     for workspace in WORKSPACES {
         let mut command = cargo_deny(root)?;
         command.arg("--manifest-path").arg(root.join(workspace).join("Cargo.toml"));
-        command.args(["check", "--config"]).arg(root.join("deny.toml")).args(what);
+        command.arg("--config").arg(root.join("deny.toml")).arg("check").args(what);
         tools::run(&mut command)?;
     }
     Ok(format!("{} in {} workspaces", what.join(", "), WORKSPACES.len()))

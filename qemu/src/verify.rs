@@ -2,6 +2,7 @@
 
 use crate::demo::Bench;
 use crate::examples;
+use crate::first_kernel;
 use crate::kernel;
 use crate::packages;
 use crate::scenarios;
@@ -95,6 +96,7 @@ fn steps() -> Vec<Step> {
     steps.push(Step::new("loom", check_loom));
     steps.push(Step::new("adapters", |root| examples::check_adapters(root).map(Outcome::Pass)));
     steps.push(Step::new("examples", |root| examples::check_examples(root).map(Outcome::Pass)));
+    steps.push(Step::new("first-kernel", |root| first_kernel::check(root).map(Outcome::Pass)));
     steps.push(Step::new("packages", |root| packages::check_packages(root).map(Outcome::Pass)));
     steps.push(Step::if_there("dependencies", packages::check_dependencies));
     steps.push(Step::if_there("advisories", packages::check_advisories));
