@@ -9,7 +9,7 @@ const PUBLISHED: [&str; 6] =
     ["arenite-core", "arenite-catalog", "arenite-partition", "arenite-adapters", "arenite-shim", "arenite"];
 
 /// The workspaces of the repository: the main one, and those apart from it.
-const WORKSPACES: [&str; 5] = ["", "examples/minimal", "examples/host", "fuzz", "bench/footprint"];
+const WORKSPACES: [&str; 6] = ["", "examples/minimal", "examples/host", "examples/own-tree", "fuzz", "bench/footprint"];
 
 /// Makes the packages, and builds each from its package alone.
 pub fn check_packages(root: &Path) -> Result<String> {
@@ -44,7 +44,7 @@ fn cargo_deny(root: &Path) -> Result<std::process::Command> {
         return Err(Missing { what: "cargo-deny".to_owned(), remedy }.into());
     }
     let mut command = cargo(root);
-    command.args(["deny", "--log-level", "error"]);
+    command.args(["deny", "--locked", "--log-level", "error"]);
     Ok(command)
 }
 
