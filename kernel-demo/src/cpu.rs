@@ -12,6 +12,12 @@ pub fn time_stamp() -> u64 {
     unsafe { core::arch::x86_64::_rdtsc() }
 }
 
+/// Runs a loop of two instructions so many times.
+pub fn turn(turns: u64) {
+    // SAFETY: counts a register down to zero and does nothing else.
+    unsafe { asm!("2:", "dec {turns}", "jnz 2b", turns = inout(reg) turns.max(1) => _, options(nomem, nostack)) };
+}
+
 /// Stops this CPU for good.
 pub fn halt_forever() -> ! {
     loop {

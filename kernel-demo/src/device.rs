@@ -9,7 +9,7 @@ use arenite_core::{Completion, Device, DeviceError, DeviceGeometry, FlushTag, Re
 
 use arenite_partition::ReadSectors;
 
-use crate::blk::{Disk, DiskError, Op, Owner, Segments, SECTOR_BYTES};
+use crate::blk::{Disk, DiskError, Op, Owner, Prefix, Segments, SECTOR_BYTES};
 use crate::memory;
 use crate::stacks::PAGE_BYTES;
 
@@ -22,8 +22,19 @@ pub enum StoreOwner {
     Transfer(Request<'static>),
     /// A flush, which has none.
     Flush(FlushTag),
-    /// A read while the disk is looked at, before there is a store.
-    Look(&'static mut [u8]),
+    /// A request without the store, before there is one or while it has none under way. A flush uses nothing of the
+    /// buffer.
+    Bare(Prefix),
+}
+
+impl StoreOwner {
+    /// The buffer of a request without the store.
+    pub fn bare(self) -> Option<Prefix> {
+        match self {
+            Self::Bare(buffer) => Some(buffer),
+            Self::Transfer(_) | Self::Flush(_) => None,
+        }
+    }
 }
 
 // SAFETY: the buffers of a request lie in the store's memory, which is a static: they stay at their addresses and valid
@@ -34,7 +45,8 @@ unsafe impl Owner for StoreOwner {
         let request = match self {
             Self::Transfer(request) => request,
             Self::Flush(_) => return,
-            Self::Look(buffer) => return segments.push_mut(buffer),
+            Self::Bare(buffer) if buffer.len_bytes == 0 => return,
+            Self::Bare(buffer) => return buffer.segments(segments),
         };
         match request.kind() {
             RequestKind::Read => request.buffers_mut().into_iter().flatten().for_each(|bytes| segments.push_mut(bytes)),
@@ -85,7 +97,7 @@ impl Device<'static> for QueueDisk {
         let op = if request.kind() == RequestKind::Write { Op::Write(sector) } else { Op::Read(sector) };
         match self.0.submit(op, StoreOwner::Transfer(request)) {
             Err(StoreOwner::Transfer(request)) => Err(request),
-            Err(StoreOwner::Flush(_) | StoreOwner::Look(_)) => {
+            Err(StoreOwner::Flush(_) | StoreOwner::Bare(_)) => {
                 unreachable!("the driver gives back what it was given")
             }
             Ok(()) => Ok(()),
@@ -103,8 +115,8 @@ impl Device<'static> for QueueDisk {
         match owner {
             StoreOwner::Transfer(request) => Some(Completion::Transfer(request, result)),
             StoreOwner::Flush(tag) => Some(Completion::Flush(tag, result)),
-            // Looks are over before the store begins.
-            StoreOwner::Look(_) => None,
+            // Such are polled by whoever submitted them.
+            StoreOwner::Bare(_) => None,
         }
     }
 }
@@ -138,8 +150,10 @@ impl ReadSectors for Looker<'_> {
     fn read_sector(&mut self, lba: u64, sector: &mut [u8]) -> Result<(), DeviceError> {
         let first = lba.saturating_mul(u64::from(self.sector_len_bytes()) / SECTOR_BYTES);
         let buffer = self.buffer.take().ok_or(DeviceError::Gone)?;
-        let (owner, result) = self.disk.0.run(Op::Read(first), StoreOwner::Look(buffer));
-        let StoreOwner::Look(buffer) = owner else { return Err(DeviceError::Gone) };
+        let len_bytes = buffer.len();
+        let look = StoreOwner::Bare(Prefix { tag: 0, bytes: buffer, len_bytes });
+        let (owner, result) = self.disk.0.run(Op::Read(first), look);
+        let buffer = owner.bare().ok_or(DeviceError::Gone)?.bytes;
         let read = buffer.get(..sector.len()).map(|bytes| sector.copy_from_slice(bytes));
         self.buffer = Some(buffer);
         result.map_err(device_error)?;

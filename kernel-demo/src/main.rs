@@ -25,8 +25,8 @@
 //! The other half is the demonstration, without unsafe code: `phase` finds the disks, `store_disk` chooses driver and
 //! partition, `volume` and `platform` are what the store needs and gets, `archive` reads the input, `import` and
 //! `verify` do the work on all CPUs under the rules of `team`, `fate` says what becomes of the files, `report` and
-//! `failure` tell the host. `probe` measures how much stack the store's calls take. `shell` lets a person do all of
-//! this.
+//! `failure` tell the host. `probe` measures how much stack the store's calls take, `measure` how much time and how
+//! many instructions. `shell` lets a person do all of this.
 //!
 //! `acpi` counts the CPUs, and `interrupts` what their timers do. Everything else is safe code. Locks are leaves, taken
 //! while no other one is held, except that a disk's may be held when the console's is taken, and those of `team`, which
@@ -62,6 +62,7 @@ mod fate;
 mod heap;
 mod import;
 mod interrupts;
+mod measure;
 #[allow(unsafe_code)]
 mod memory;
 #[allow(unsafe_code)]
@@ -148,6 +149,8 @@ const OPTIONS: &[&str] = &[
     "partition",
     "shell",
     "columns",
+    "blocks",
+    "rounds",
 ];
 
 /// Does what the command line asks for.

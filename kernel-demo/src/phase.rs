@@ -5,7 +5,7 @@
 //! is formatted if it is blank; `format=force` formats it whatever it holds. With `resume=yes` it goes on where an
 //! import has ended early, and `commit_every=` is the number of bytes after which it commits. `phase=verify` compares
 //! the two and changes some files; with `partial=yes` the store may lack some.
-//! `phase=stack` is `probe`'s.
+//! `phase=stack` is `probe`'s, `phase=bench` and `phase=counts` are those of `measure`.
 
 use alloc::vec::Vec;
 
@@ -16,7 +16,7 @@ use crate::failure::Failure;
 use crate::outcome::Outcome;
 use crate::store_disk::StoreDisk;
 use crate::volume::{Format, Volume};
-use crate::{import, probe, report, verify};
+use crate::{import, measure, probe, report, verify};
 
 /// What a boot is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,8 @@ enum Phase {
     Import(Format, import::Options),
     Verify { partial: bool },
     Stack,
+    Bench(measure::Plan),
+    Counts,
 }
 
 impl Phase {
@@ -45,10 +47,12 @@ impl Phase {
             (Some("import"), format, false) => Ok(Self::Import(format, options)),
             (Some("verify"), Format::IfBlank, partial) if !resume => Ok(Self::Verify { partial }),
             (Some("stack"), Format::IfBlank, false) if !resume => Ok(Self::Stack),
-            (Some("import" | "verify" | "stack"), ..) => {
+            (Some("bench"), Format::IfBlank, false) if !resume => Ok(Self::Bench(measure::Plan::of(cmdline)?)),
+            (Some("counts"), Format::IfBlank, false) if !resume => Ok(Self::Counts),
+            (Some("import" | "verify" | "stack" | "bench" | "counts"), ..) => {
                 Err(bad("format= and resume= are for phase=import, partial= for phase=verify"))
             }
-            _ => Err(bad("phase= is import, verify or stack")),
+            _ => Err(bad("phase= is import, verify, stack, bench or counts")),
         }
     }
 }
@@ -75,6 +79,8 @@ pub fn run(mut disks: Vec<ReadyDisk>, cmdline: &CmdLine) -> Result<(), Failure> 
         Phase::Import(format, _) => format,
         Phase::Verify { .. } => Format::Never,
         Phase::Stack => return probe::run(StoreDisk::open(take(&mut disks, "store")?, cmdline)?),
+        Phase::Bench(plan) => return measure::bench(take(&mut disks, "store")?, plan),
+        Phase::Counts => return measure::count(),
     };
     let store_disk = StoreDisk::open(take(&mut disks, "store")?, cmdline)?;
     let archive = Archive::open(take(&mut disks, "input")?.claim())?;
@@ -82,7 +88,7 @@ pub fn run(mut disks: Vec<ReadyDisk>, cmdline: &CmdLine) -> Result<(), Failure> 
     let done = match phase {
         Phase::Import(_, options) => import::run(&volume, &archive, options),
         Phase::Verify { partial } => verify::run(&volume, &archive, partial),
-        Phase::Stack => Ok(()),
+        Phase::Stack | Phase::Bench(_) | Phase::Counts => Ok(()),
     };
     done.map_err(|failure| volume.explain(failure))?;
     volume.unmount()?;

@@ -17,7 +17,7 @@ use crate::stacks::MAX_CPUS;
 use crate::store_disk::StoreDisk;
 
 /// Buffers of 16 KiB for the cache.
-const CACHE_BLOCKS: usize = if cfg!(feature = "static-256m") { 16384 } else { 512 };
+pub const CACHE_BLOCKS: usize = if cfg!(feature = "static-256m") { 16384 } else { 512 };
 
 arenite_core::memory! {
     /// All memory of the store, for volumes of up to 16 GiB.

@@ -24,14 +24,27 @@ pub enum Accel {
     Tcg,
     /// The kernel's virtual machine.
     Kvm,
+    /// QEMU's own translator, counting: the guest's clock goes on by a nanosecond with each instruction, and nothing
+    /// else moves it.
+    Counting,
 }
 
 impl Accel {
     /// QEMU's name for it.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Tcg => "tcg",
+            Self::Tcg | Self::Counting => "tcg",
             Self::Kvm => "kvm",
+        }
+    }
+}
+
+impl Accel {
+    /// What QEMU is told besides.
+    pub fn options(self) -> &'static [&'static str] {
+        match self {
+            Self::Tcg | Self::Kvm => &[],
+            Self::Counting => &["-icount", "shift=0,sleep=off"],
         }
     }
 }
@@ -73,6 +86,11 @@ fn cpu_has_virtualisation(cpuinfo: &str) -> bool {
 /// Chooses; an error where KVM is asked for and cannot be opened at all.
 pub fn choose(wish: Wish) -> Result<Accel> {
     decide(wish, &Host::probe())
+}
+
+/// Whether the guest's code is executed by a program instead of a processor.
+pub fn is_emulated(accel: Accel) -> bool {
+    accel != Accel::Kvm || Host::probe().objection().is_some()
 }
 
 fn decide(wish: Wish, host: &Host) -> Result<Accel> {

@@ -13,7 +13,7 @@ use crate::report::Report;
 use crate::server::{self, BlockServer};
 use crate::vm::{Board, Cut, Disk, Driver, End, Limits, Machine, Manner, Run, Sight};
 use crate::work::{self, WorkDir};
-use crate::{kernel, setup, size, tools, BootArgs, DemoArgs};
+use crate::{instructions, kernel, setup, size, speed, tools, BootArgs, DemoArgs};
 use anyhow::{bail, Context, Result};
 use arenite_shim::nbd::{Counts, Script};
 use std::fs::File;
@@ -411,10 +411,18 @@ pub fn run(args: &DemoArgs) -> Result<bool> {
     if args.shell {
         return crate::shell::run(args);
     }
+    if let Some(wish) = args.instructions {
+        println!("{}", instructions::run(&tools::repository_root()?, &args.boot, wish)?);
+        return Ok(true);
+    }
     let script = server::script(args.server.as_ref().and_then(Option::as_deref))?;
     let bench = Bench::set_up(&tools::repository_root()?, &args.boot)?;
     if let Some(name) = &args.scenario {
         return crate::scenarios::run(&bench, name);
+    }
+    if args.bench {
+        let amount = speed::Amount { len_bytes: args.amount, rounds: args.rounds };
+        return speed::run(&bench, amount, args.json.as_deref());
     }
     let plan = Plan {
         input: args.input.as_deref().map(Path::canonicalize).transpose().context("the input directory")?,

@@ -17,6 +17,13 @@
 //!                                           for the end of a critical section, and how many came inside one; also
 //!                                           stack, the most bytes that its stack has held
 //! @stack call=commit bytes=2000             the most bytes of the stack that a call of the store has taken
+//! @ways write=1048576x4 read=262144x16      bytes of a request x requests at once that suit the raw driver best; also
+//!                                           read_blocks, with requests of a block, and read_depth, of the store
+//! @calls hits=20000 pairs=1000              of how many calls the ticks of a round are
+//! @round number=1 bytes=67108864            one round of measuring, of so many bytes, and what each side has taken:
+//!                                           write_us read_us hash_us, raw_write_us raw_read_us raw_read_blocks_us,
+//!                                           hit_ticks table_ticks pair_ticks bitmap_ticks
+//! @count name=free calls=32 instructions=4000   what calls of one kind have taken together
 //! ```
 //!
 //! All else is text for people. Nothing here trusts the kernel: what does not parse is text.

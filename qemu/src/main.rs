@@ -19,6 +19,7 @@
 //! | `server_errors`                     | disks that fail on the way                              |
 //! | `examples`, `first_kernel`          | the examples, the adapters, the guide's own kernel      |
 //! | `packages`                          | packages, dependencies, the README's transcript         |
+//! | `speed`, `instructions`             | what the store costs in the kernel                      |
 //! | `verify`                            | all checks                                              |
 //! | `progress`, `table`, `size`         | what the user sees                                      |
 
@@ -40,6 +41,7 @@ mod first_kernel;
 mod flip;
 mod generate;
 mod host;
+mod instructions;
 #[cfg(all(test, unix))]
 mod judged;
 mod kernel;
@@ -48,6 +50,9 @@ mod kernel_parts;
 #[cfg(test)]
 mod kernel_shell;
 mod kills;
+#[path = "../../bench/src/measure.rs"]
+#[allow(dead_code, reason = "the benchmarks of the host use the other half of this file")]
+mod measure;
 mod odd;
 #[path = "../../kernel-demo/src/outcome.rs"]
 #[allow(dead_code, reason = "the kernel uses the other half of this file")]
@@ -59,6 +64,8 @@ mod platform;
 mod progress;
 mod refusals;
 mod report;
+#[path = "../../bench/src/table.rs"]
+mod rows;
 mod scenarios;
 mod server;
 mod server_errors;
@@ -66,6 +73,7 @@ mod setup;
 mod shell;
 mod size;
 mod smp;
+mod speed;
 mod table;
 mod talk;
 mod terminal;
@@ -85,7 +93,7 @@ use std::process::ExitCode;
 #[derive(Parser, Debug)]
 #[command(name = "arenite-runner", bin_name = "cargo")]
 enum Cli {
-    Demo(DemoArgs),
+    Demo(Box<DemoArgs>),
     Verify(VerifyArgs),
 }
 
@@ -103,6 +111,7 @@ enum Cli {
   cargo demo --kill-after 100 --kill-after 150    kill two machines; the third finds what was committed, and goes on
   cargo demo --server --keep                      record every write and flush, keep the trace
   cargo demo --shell                              talk to the kernel: put, ls, crash, and again
+  cargo demo --bench --json bench.json            how fast it is, as ratios
   cargo demo --scenario all                       everything that can go wrong")]
 pub struct DemoArgs {
     /// The directory whose files are imported [default: the files that git tracks here]
@@ -146,6 +155,43 @@ pub struct DemoArgs {
         ]
     )]
     pub scenario: Option<String>,
+    /// Measure the store beside the raw driver, on a disk of its own
+    #[arg(
+        long,
+        conflicts_with_all = [
+            "input", "size", "disk", "memory", "sector", "flip", "force_format", "kill_after", "server", "shell",
+            "scenario",
+        ]
+    )]
+    pub bench: bool,
+    /// Bytes of a round
+    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = memory_size, requires = "bench")]
+    pub amount: u64,
+    /// Rounds that count
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 5,
+        value_parser = clap::value_parser!(u32).range(1..=1000),
+        requires = "bench"
+    )]
+    pub rounds: u32,
+    /// Write the table as JSON to this file too
+    #[arg(long, value_name = "FILE", requires = "bench")]
+    pub json: Option<PathBuf>,
+    /// Compare the instructions that the store's calls take with those in kernel-demo/instructions.txt, or write them
+    /// there
+    #[arg(
+        long,
+        value_name = "write",
+        num_args = 0..=1,
+        require_equals = true,
+        conflicts_with_all = [
+            "input", "size", "disk", "memory", "sector", "flip", "force_format", "kill_after", "server", "shell",
+            "scenario", "bench",
+        ]
+    )]
+    pub instructions: Option<Option<instructions::Wish>>,
     /// Commit after so many bytes of an import
     #[arg(long, value_name = "BYTES", hide = true)]
     pub commit_every: Option<u64>,
@@ -283,7 +329,7 @@ mod tests {
 
     fn demo(words: &str) -> DemoArgs {
         match parse(words) {
-            Ok(Cli::Demo(args)) => args,
+            Ok(Cli::Demo(args)) => *args,
             other => panic!("{words}: {other:?}"),
         }
     }
@@ -318,6 +364,14 @@ mod tests {
     }
 
     #[test]
+    fn measuring() {
+        let args = demo("demo -- --bench --json x.json --rounds 3");
+        assert_eq!((args.bench, args.amount, args.rounds, args.instructions), (true, 64 << 20, 3, None));
+        assert_eq!(demo("demo --instructions").instructions, Some(None));
+        assert_eq!(demo("demo --instructions=write").instructions, Some(Some(instructions::Wish::Write)));
+    }
+
+    #[test]
     fn nonsense_is_refused() {
         for words in [
             "",
@@ -332,6 +386,11 @@ mod tests {
             "demo --sector 1024",
             "demo --scenario full --size 1G",
             "demo --server --flip data",
+            "demo --bench --size 1G",
+            "demo --json x",
+            "demo --amount 32M",
+            "demo --instructions --bench",
+            "demo --instructions=read",
             "demo keep",
             "demo -- -- --keep",
             "verify --keep",

@@ -3,10 +3,12 @@
 use crate::demo::Bench;
 use crate::examples;
 use crate::first_kernel;
+use crate::instructions;
 use crate::kernel;
 use crate::packages;
 use crate::scenarios;
 use crate::setup::{self, KERNEL_TARGET};
+use crate::speed;
 use crate::table::Table;
 use crate::tools::{self, cargo};
 use crate::{BootArgs, VerifyArgs};
@@ -117,6 +119,10 @@ fn steps() -> Vec<Step> {
         }));
     }
     steps.push(Step::new("boot-build-std", boot_build_std));
+    steps.push(Step::new("boot-bench", |root| {
+        speed::smoke(&Bench::set_up(root, &BootArgs::default())?).map(Outcome::Pass)
+    }));
+    steps.push(Step::if_there("instructions", |root| instructions::run(root, &BootArgs::default(), None)));
     steps
 }
 

@@ -80,6 +80,8 @@ pub enum Driver {
 pub enum Manner {
     /// As it should.
     Sound,
+    /// As it should, and past the host's page cache.
+    Direct,
     /// As it should, with a request queue of so many entries.
     Queue(u16),
     /// It takes no flushes.
@@ -132,7 +134,7 @@ impl Disk<'_> {
             json!({ "driver": "blkdebug", "image": file, "inject-error": [rule] })
         };
         let below = match self.manner {
-            Manner::Sound | Manner::Queue(_) | Manner::NoFlush | Manner::Stalling => file,
+            Manner::Sound | Manner::Direct | Manner::Queue(_) | Manner::NoFlush | Manner::Stalling => file,
             Manner::FailingWrite(sector) => failing("write", Some(sector)),
             Manner::FailingRead(sector) => failing("read", Some(sector)),
             Manner::FailingFlush => failing("flush", None),
@@ -140,7 +142,7 @@ impl Disk<'_> {
         let mut raw = json!({
             "driver": "raw",
             "read-only": self.read_only,
-            "cache": { "direct": false, "no-flush": false },
+            "cache": { "direct": self.manner == Manner::Direct, "no-flush": false },
             "file": below,
         });
         if self.manner == Manner::Stalling {
@@ -252,7 +254,7 @@ impl Machine<'_> {
         let mut command = Command::new(self.qemu);
         let cpu = if self.accel == Accel::Kvm { "host" } else { "max" };
         command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-nic", "none"]);
-        command.args(self.board.options()).args(["-accel", self.accel.name(), "-cpu", cpu]);
+        command.args(self.board.options()).args(["-accel", self.accel.name(), "-cpu", cpu]).args(self.accel.options());
         command.args(["-smp", &self.cpus.to_string(), "-m", &format!("{}k", self.memory / 1024)]);
         command.args(["-chardev", "stdio,id=serial,signal=off", "-serial", "chardev:serial"]);
         command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
