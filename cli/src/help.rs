@@ -234,9 +234,10 @@ pub(crate) const TIMELINE_HELP: &str = "Examples:
   arenite timeline disk.trace -o commit.svg
   arenite timeline --commit 1 disk.trace
 
-Time runs from left to right, counted in events. A bar is a write from its issue to its completion; a flush (F) makes
-durable what was completed before it was issued. Below is what a crash at each moment shows: the commit before (o), the
-one before or this one, whole (?), this one (n). It is this one for certain from the acknowledgement (^) on.
+Time runs from left to right, counted in events; where a long commit writes nothing but data, they are squeezed. A bar
+is a write from its issue to its completion; a flush (F) makes durable what was completed before it was issued. Below is
+what a crash at each moment shows: the commit before (o), the one before or this one, whole (?), this one (n). It is
+this one for certain from the acknowledgement (^) on.
 
 Exit codes:
   0  the commit was shown

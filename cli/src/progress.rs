@@ -1,7 +1,7 @@
 //! How far a command is: a bar on a terminal, with the rate and the time that is left; nothing anywhere else.
 //!
 //! A bar appears after a second, so whatever is quicker shows none, and it is taken away when the work is done. It goes
-//! to standard error, where it never mixes with the output.
+//! to standard error, where it never mixes with the output, and takes as much of a line as the figures leave.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::fmt::Write;
@@ -34,9 +34,9 @@ impl Progress {
         let visible = !quiet && std::io::stderr().is_terminal();
         let bar = visible.then(|| {
             let template = match unit {
-                Unit::Bytes => "[{bar:30}] {percent:>3}%  {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left",
-                Unit::Blocks => "[{bar:30}] {percent:>3}%  {human_pos} of {human_len} blocks  {rate}  {eta} left",
-                Unit::Operations => "[{bar:30}] {percent:>3}%  {human_pos} of {human_len}  {rate}  {eta} left",
+                Unit::Bytes => "[{wide_bar}] {percent:>3}%  {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left",
+                Unit::Blocks => "[{wide_bar}] {percent:>3}%  {human_pos} of {human_len} blocks  {rate}  {eta} left",
+                Unit::Operations => "[{wide_bar}] {percent:>3}%  {human_pos} of {human_len}  {rate}  {eta} left",
             };
             let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());

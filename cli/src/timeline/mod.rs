@@ -120,6 +120,33 @@ struct Span {
     last: usize,
 }
 
+/// From numbers of events to places on a line. Of a long commit the data have one half, and all that follows the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Scale {
+    first: usize,
+    steps: usize,
+    /// Events with nothing but data, if those are drawn narrower than the rest.
+    data: usize,
+}
+
+impl Scale {
+    /// The place of an event, on a line of this length.
+    fn place(&self, at: usize, len: f64) -> f64 {
+        let at = at.saturating_sub(self.first).min(self.steps);
+        let (from, to, start, part) = match self.data {
+            0 => (0, self.steps, 0.0, len),
+            data if at < data => (0, data, 0.0, len / 2.0),
+            data => (data, self.steps, len / 2.0, len / 2.0),
+        };
+        start + part * (at - from) as f64 / (to - from).max(1) as f64
+    }
+
+    /// The length of an event there, on a line of this length.
+    fn step(&self, at: usize, len: f64) -> f64 {
+        self.place(at + 1, len) - self.place(at, len)
+    }
+}
+
 /// What is shown.
 #[derive(Debug)]
 pub(crate) struct Timeline {
@@ -163,8 +190,13 @@ impl Timeline {
         })
     }
 
-    fn steps(&self) -> usize {
-        self.span.last - self.span.first + 1
+    fn scale(&self, room: usize) -> Scale {
+        let (first, behind) = (self.span.first, self.span.last + 1);
+        let others = self.writes.iter().filter(|write| write.lane != Lane::Data).map(|write| write.issued);
+        // What a commit is about comes behind the data, and must not be lost at the edge.
+        let data = others.min().unwrap_or(first).max(first) - first;
+        let squeezed = behind - first > room && data > (behind - first) / 2;
+        Scale { first, steps: behind - first, data: if squeezed { data } else { 0 } }
     }
 
     /// Where the switch may or may not have happened: from the issue of the first superblock until it is durable.
@@ -268,11 +300,28 @@ fn spans(writes: &[Write], flushes: &[Flush], before: Option<u64>, events: usize
     }
     let mut spans = Vec::<Span>::new();
     for (index, (generation, switch, acknowledged, settled)) in switches.iter().copied().enumerate() {
-        let first = spans.last().map_or(0, |span| span.last + 1).min(switch);
+        let behind = spans.last().map_or(0, |span| span.last + 1);
+        // A mount in between has flushed, perhaps: that is no part of a commit.
+        let first =
+            writes.iter().map(|write| write.issued).find(|issued| *issued >= behind).unwrap_or(switch).min(switch);
         let next = switches.get(index + 1).map_or(events, |(_, switch, ..)| *switch);
         let end = settled.or(acknowledged).unwrap_or(next.saturating_sub(1));
         let last = end.min(next.saturating_sub(1)).max(switch);
         spans.push(Span { generation, first, switch, acknowledged: acknowledged.filter(|at| *at <= last), last });
     }
     spans
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_long_commit_has_half_of_the_picture() {
+        let scale = Scale { first: 10, steps: 1020, data: 1000 };
+        assert_eq!([10, 510, 1010, 1020, 1030].map(|at| scale.place(at, 80.0)), [0.0, 20.0, 40.0, 60.0, 80.0]);
+        assert!(scale.step(1010, 80.0) > 1.9 && scale.step(500, 80.0) < 0.1);
+        let even = Scale { data: 0, steps: 20, ..scale };
+        assert_eq!([10, 15, 30, 99].map(|at| even.place(at, 80.0)), [0.0, 20.0, 80.0, 80.0]);
+    }
 }

@@ -1,6 +1,6 @@
 //! A commit as a picture: a lane for each kind of block, flushes across all of them, and below what a crash leaves.
 
-use super::{End, Lane, Timeline, Write};
+use super::{End, Lane, Scale, Timeline, Write};
 use crate::svg::{Canvas, TOP};
 
 const LEFT: f64 = 130.0;
@@ -12,21 +12,25 @@ const ROWS: usize = 12;
 /// Pixels of a letter, for whether a text fits.
 const LETTER: f64 = 6.6;
 
-/// From numbers of events to pixels.
-struct Scale {
-    first: usize,
-    steps: usize,
-}
+/// Events that find room for words.
+const ROOMY: usize = 48;
+/// Half the length of the words at the acknowledgement.
+const HALF_ACK: f64 = 128.0;
 
 impl Scale {
     fn x(&self, at: usize) -> f64 {
-        LEFT + (RIGHT - LEFT) * at.saturating_sub(self.first).min(self.steps) as f64 / self.steps as f64
+        LEFT + self.place(at, RIGHT - LEFT)
+    }
+
+    /// Whether words find room beside an event.
+    fn is_roomy(&self, at: usize) -> bool {
+        self.step(at, RIGHT - LEFT) >= (RIGHT - LEFT) / ROOMY as f64
     }
 }
 
 /// The whole picture, as a file.
 pub(crate) fn picture(timeline: &Timeline) -> String {
-    let scale = Scale { first: timeline.span.first, steps: timeline.steps() };
+    let scale = timeline.scale(ROOMY);
     let mut canvas = Canvas::new();
     let entries = [
         ("used", "data"),
@@ -35,7 +39,8 @@ pub(crate) fn picture(timeline: &Timeline) -> String {
         ("super", "superblock"),
         ("flushbar", "flush: what was written before it is durable when it ends"),
     ];
-    let facts = format!("{}. From left to right: the order of events.", timeline.facts());
+    let narrow = if scale.data > 0 { "; where there are only data, they are narrower" } else { "" };
+    let facts = format!("{}. From left to right: the order of events{narrow}.", timeline.facts());
     canvas.head(&timeline.title(), &facts, &entries, "");
     let rows: Vec<_> = Lane::ALL.iter().map(|lane| stack(timeline, *lane)).collect();
     let heights: Vec<_> = rows.iter().map(|(count, _)| *count as f64 * (BAR + GAP) + 10.0).collect();
@@ -96,7 +101,7 @@ fn bar(canvas: &mut Canvas, timeline: &Timeline, scale: &Scale, write: &Write, y
     canvas.rect(class, [from, y, to - from, BAR], &hover);
     // Beside the bar, if there is room up to the edge and commits are not crowded.
     let wide = write.what.len() as f64 * LETTER;
-    if scale.steps <= 48 && to + wide + 6.0 < RIGHT {
+    if scale.is_roomy(write.end.at(timeline.span.last)) && to + wide + 6.0 < RIGHT {
         canvas.text("mono", to + 4.0, y + BAR - 4.0, "start", &write.what);
     }
 }
@@ -110,7 +115,7 @@ fn flushes(canvas: &mut Canvas, timeline: &Timeline, scale: &Scale, bottom: f64)
         canvas.rect("flush", [from, TOP, to - from, bottom - TOP], &hover);
         canvas.rect(class, [from, bottom + 8.0, to - from, BAR], &hover);
         let label = format!("flush {number}");
-        match scale.steps <= 48 {
+        match scale.is_roomy(flush.issued) {
             true if to + 50.0 < RIGHT => canvas.text("mono", to + 4.0, bottom + 20.0, "start", &label),
             true => canvas.text("mono", from - 4.0, bottom + 20.0, "end", &label),
             false => {}
@@ -142,5 +147,6 @@ fn acknowledged(canvas: &mut Canvas, timeline: &Timeline, scale: &Scale, bottom:
     let Some(at) = timeline.span.acknowledged else { return };
     let x = scale.x(at);
     canvas.line("ack", [x, TOP - 6.0, x, bottom + 6.0]);
-    canvas.text("acktext", x, bottom + 20.0, "middle", "acknowledged: durable from here on");
+    let middle = x.clamp(20.0 + HALF_ACK, RIGHT - HALF_ACK);
+    canvas.text("acktext", middle, bottom + 20.0, "middle", "acknowledged: durable from here on");
 }

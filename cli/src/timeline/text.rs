@@ -1,6 +1,6 @@
 //! A commit as lines of letters: lanes first, then every event.
 
-use super::{End, Lane, Timeline};
+use super::{End, Lane, Scale, Timeline};
 
 /// Columns that the lanes have at most; longer commits are squeezed.
 const COLUMNS: usize = 96;
@@ -11,7 +11,7 @@ const NAME: usize = 14;
 /// Lanes and events, for a terminal or a log.
 pub(crate) fn lines(timeline: &Timeline) -> String {
     let mut out = format!("{}\n{}\n\n", timeline.title(), timeline.facts());
-    let scale = Scale { first: timeline.span.first, steps: timeline.steps() };
+    let scale = timeline.scale(COLUMNS);
     for lane in Lane::ALL {
         let of_lane = timeline.writes.iter().filter(|write| write.lane == lane);
         out += &scale.row(lane.name(), of_lane.map(|write| (write.issued, write.end.at(timeline.span.last), '=')));
@@ -30,31 +30,33 @@ pub(crate) fn lines(timeline: &Timeline) -> String {
     }
     out += &scale.row("after a crash", parts.into_iter());
     let [old, either, new] = timeline.verdicts();
-    out += &format!("\nA crash shows: o {old}; ? {either}; n {new}.\n\n");
+    out += &format!("\nA crash shows: o {old}; ? {either}; n {new}.\n");
+    if scale.data > 0 {
+        out += "The left half has nothing but data, and is squeezed.\n";
+    }
+    out.push('\n');
     events(&mut out, timeline);
     out
 }
 
-/// From numbers of events to columns.
-struct Scale {
-    first: usize,
-    steps: usize,
-}
-
 impl Scale {
     fn column(&self, at: usize) -> usize {
-        let at = at.saturating_sub(self.first).min(self.steps - 1);
-        if self.steps <= COLUMNS {
-            at
-        } else {
-            at * COLUMNS / self.steps
-        }
+        let columns = self.steps.min(COLUMNS);
+        // A place that should be a whole number may be a little less.
+        ((self.place(at, columns as f64) + 1e-6) as usize).min(columns - 1)
+    }
+
+    /// The column behind all that an event takes; one that began at `from` has at least its own.
+    fn behind(&self, from: usize, to: usize) -> usize {
+        let columns = self.steps.min(COLUMNS);
+        let behind = (self.place(to + 1, columns as f64) + 1e-6) as usize;
+        behind.clamp(self.column(from) + 1, columns)
     }
 
     fn row(&self, name: &str, parts: impl Iterator<Item = (usize, usize, char)>) -> String {
         let mut row = vec![' '; self.steps.min(COLUMNS)];
         for (from, to, letter) in parts {
-            for place in &mut row[self.column(from)..=self.column(to)] {
+            for place in &mut row[self.column(from)..self.behind(from, to)] {
                 *place = letter;
             }
         }
