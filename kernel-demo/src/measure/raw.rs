@@ -12,11 +12,11 @@ use crate::stacks::PAGE_BYTES;
 use crate::{interrupts, memory, time};
 
 /// Buffers by their size in bytes, and how many there are of each: so many requests can be under way.
-const BUFFERS: [(usize, usize); 2] = [(64 << 10, 64), (1 << 20, 16)];
+const BUFFERS: [(usize, usize); 3] = [(64 << 10, 64), (1 << 20, 32), (4 << 20, 16)];
 /// Sizes of requests that are tried.
-const REQUEST_BYTES: [usize; 3] = [64 << 10, 256 << 10, 1 << 20];
+const REQUEST_BYTES: [usize; 4] = [64 << 10, 256 << 10, 1 << 20, 4 << 20];
 /// Numbers of requests at once that are tried.
-const DEPTHS: [usize; 4] = [1, 4, 16, 64];
+const DEPTHS: [usize; 5] = [1, 4, 16, 32, 64];
 /// How often each way is tried.
 const TRIES: usize = 2;
 
@@ -57,7 +57,7 @@ fn failed(error: DiskError) -> Failure {
 }
 
 impl Raw {
-    /// These bytes of a disk: a multiple of the largest request.
+    /// These bytes of a disk.
     ///
     /// # Errors
     /// There is too little memory.
@@ -80,9 +80,11 @@ impl Raw {
     fn ways(&self, is_block: bool) -> impl Iterator<Item = Way> {
         let info = self.disk.info();
         let (max_bytes, max_depth) = (info.max_segment_bytes as usize, info.max_requests);
+        let len_bytes = self.part.end - self.part.start;
         let sizes = if is_block { &[super::BLOCK_BYTES][..] } else { &REQUEST_BYTES };
         let fits = move |way: &Way| {
-            way.request_bytes <= max_bytes && way.depth <= max_depth && way.depth <= BUFFERS[kind_for(way)].1
+            let is_whole = len_bytes.is_multiple_of(way.request_bytes as u64);
+            is_whole && way.request_bytes <= max_bytes && way.depth <= max_depth.min(BUFFERS[kind_for(way)].1)
         };
         let ways = sizes.iter().flat_map(|&request_bytes| DEPTHS.map(|depth| Way { request_bytes, depth }));
         ways.filter(fits)
@@ -168,5 +170,5 @@ impl Raw {
 
 /// The kind of buffer that a request of this size takes.
 fn kind_for(way: &Way) -> usize {
-    usize::from(way.request_bytes > BUFFERS[0].0)
+    BUFFERS.iter().position(|(len_bytes, _)| way.request_bytes <= *len_bytes).unwrap_or(BUFFERS.len() - 1)
 }
