@@ -4,6 +4,9 @@ use super::*;
 use std::collections::BTreeSet;
 use std::vec::Vec;
 
+/// One of so many steps is taken under Miri, where each takes most of a second to compare.
+const FEWER: u32 = if cfg!(miri) { 80 } else { 1 };
+
 /// What the planes stand for, spelled out.
 struct Reference {
     durable: BTreeSet<u32>,
@@ -91,7 +94,8 @@ fn random_walk_agrees_with_sets() {
         random ^= random << 17;
         (random >> 33) as u32 % bound
     };
-    for blocks in [1, 63, 64, 65, 200, 4097] {
+    let sizes = [1, 63, 64, 65, 200, 4097].into_iter().filter(|blocks| !cfg!(miri) || [1, 65].contains(blocks));
+    for blocks in sizes {
         let memory = words(blocks);
         let map = FreeMap::new(&memory, blocks);
         map.clear();
@@ -106,7 +110,7 @@ fn random_walk_agrees_with_sets() {
             log: BTreeSet::new(),
             in_flight: false,
         };
-        for step in 0..4000 {
+        for step in 0..4000 / FEWER {
             let block = roll(blocks);
             match roll(10) {
                 0..=3 => match map.reserve(&mut counts, block) {
@@ -255,7 +259,7 @@ fn callers_do_not_change_what_is_walked() {
     map.load_range(0, blocks, true).unwrap();
     let mut counts = map.load_done();
     let mut used = BTreeSet::new();
-    for round in 0..60 {
+    for round in 0..60_u32.div_ceil(FEWER) {
         for step in 0..40 {
             let block = map.reserve(&mut counts, (round * 37 + step * 19) % blocks).unwrap();
             match step % 4 {
@@ -269,7 +273,7 @@ fn callers_do_not_change_what_is_walked() {
         while !map.roll(&mut counts, 3) {}
         let before = [Runs::FreeInFlight, Runs::Changes].map(|runs| all_runs(&map, runs, 64));
         let mut walks = [(Vec::new(), Walk::default()), (Vec::new(), Walk::default())];
-        for step in 0..500 {
+        for step in 0..if cfg!(miri) { 150 } else { 500 } {
             for (runs, (seen, walk)) in [Runs::FreeInFlight, Runs::Changes].into_iter().zip(&mut walks) {
                 map.walk(runs, walk, 1, &mut |run| {
                     seen.push(run);
@@ -307,13 +311,15 @@ fn callers_do_not_change_what_is_walked() {
 /// However many levels it has, a summary finds what was put in, and nothing else.
 #[test]
 fn a_summary_of_many_levels_agrees_with_a_set() {
-    let many = 5 * WORD_BITS.pow(2) + 7;
-    for len in [1, WORD_BITS, WORD_BITS + 1, many, many * 3] {
+    // Miri gets three levels too, of the fewest words.
+    let many = if cfg!(miri) { WORD_BITS.pow(2) + 7 } else { 5 * WORD_BITS.pow(2) + 7 };
+    let sizes = [1, WORD_BITS, WORD_BITS + 1, many, many * 3];
+    for len in sizes.into_iter().filter(|len| !cfg!(miri) || *len <= many) {
         let memory: Vec<AtomicUsize> = (0..Summary::words_needed(len)).map(|_| AtomicUsize::new(0)).collect();
         let (summary, mut set) = (Summary::new(&memory, len), BTreeSet::new());
         assert_eq!(summary.next(0), None);
         let mut random = 7_usize;
-        for _ in 0..2000 {
+        for _ in 0..2000 / FEWER {
             random = random.wrapping_mul(0x5851_f42d).wrapping_add(12345);
             let word = (random >> 8) % len;
             let on = random & 0x40 != 0;

@@ -5,12 +5,20 @@ use super::store::{memory, options, BLOCK};
 use crate::{DeviceError, DeviceOp, Error, FormatOptions, Formatting, NoInterrupts, Store};
 use std::vec;
 
+/// How far from its beginning a disk is looked at, to see whether it is blank. Miri takes a minute for a megabyte.
+const LOOKED_AT: usize = if cfg!(miri) { 1 << 16 } else { 1 << 20 };
+
+/// A format that looks whether the disk is blank.
+fn careful() -> FormatOptions {
+    FormatOptions { force: false, ..options(2) }
+}
+
 /// Steps until there is a store, each of which asks the device for no more than a commit does at once.
 #[test]
 fn a_format_goes_by_bounded_steps_and_ends_like_the_blocking_one() {
     let memories = [memory(), memory()];
-    let disks = [Disk::new(vec![0; 2 << 20]), Disk::new(vec![0; 2 << 20])];
-    let mut formatting = Formatting::new(memories[0].take().unwrap(), &disks[0], &NoInterrupts, options(2));
+    let disks = [0, 1].map(|_| Disk::new(vec![0; 2 * LOOKED_AT]));
+    let mut formatting = Formatting::new(memories[0].take().unwrap(), &disks[0], &NoInterrupts, careful());
     assert_eq!((disks[0].take_reads(), disks[0].take_log()), (vec![], vec![]), "nothing before the first step");
     let (mut steps, mut reads, mut writes) = (0, 0, 0);
     let store = loop {
@@ -24,10 +32,10 @@ fn a_format_goes_by_bounded_steps_and_ends_like_the_blocking_one() {
     };
     assert!(formatting.step().is_err(), "there is one store");
     // A look at 1 MiB and 64 KiB, and at each place of a superblock.
-    assert!(reads > 128 && steps > 2 * reads && writes > 10, "{steps} {reads} {writes}");
+    assert!(reads > LOOKED_AT / (8 << 10) && steps > 2 * reads && writes > 10, "{steps} {reads} {writes}");
     assert_eq!(store.generation(), 1);
     store.unmount().unwrap();
-    let other = Store::format(memories[1].take().unwrap(), &disks[1], &NoInterrupts, options(2)).unwrap();
+    let other = Store::format(memories[1].take().unwrap(), &disks[1], &NoInterrupts, careful()).unwrap();
     other.unmount().unwrap();
     assert_eq!(disks[0].bytes(), disks[1].bytes());
 }
@@ -35,13 +43,13 @@ fn a_format_goes_by_bounded_steps_and_ends_like_the_blocking_one() {
 #[test]
 fn a_format_that_fails_gives_the_memory_back_only_if_nothing_was_written() {
     let memories = [memory(), memory(), memory()];
-    let disk = Disk::new(vec![0; 1 << 20]);
-    let spot = (1 << 20) - 7 * BLOCK + 5;
+    let disk = Disk::new(vec![0; LOOKED_AT]);
+    let spot = LOOKED_AT - 7 * BLOCK + 5;
     disk.edit(|bytes| bytes[spot] = 1);
-    let failed = Store::format(memories[0].take().unwrap(), &disk, &NoInterrupts, options(2)).unwrap_err();
+    let failed = Store::format(memories[0].take().unwrap(), &disk, &NoInterrupts, careful()).unwrap_err();
     assert_eq!(failed.error, Error::NotBlank { addr: spot as u64 });
     disk.fail(Some(DeviceError::Io));
-    let failed = Store::format(failed.memory.unwrap(), &disk, &NoInterrupts, options(2)).unwrap_err();
+    let failed = Store::format(failed.memory.unwrap(), &disk, &NoInterrupts, careful()).unwrap_err();
     assert_eq!(failed.error, Error::Device { op: DeviceOp::Read, addr: 0, cause: DeviceError::Io });
     let mut formatting =
         Formatting::new(failed.memory.unwrap(), &disk, &NoInterrupts, FormatOptions { force: true, ..options(2) });
@@ -71,7 +79,7 @@ fn no_superblock_of_an_old_volume_survives_a_format() {
     let (large, memories) = (std::boxed::Box::new(Large::new()), [memory(), memory()]);
     let len = 2 << 20;
     let disk = Disk::new(vec![0; len]);
-    let old = FormatOptions { block_size: old_size, arenas: 1, force: false };
+    let old = FormatOptions { block_size: old_size, arenas: 1, force: cfg!(miri) };
     Store::format(large.take().unwrap(), &disk, &NoInterrupts, old).unwrap().unmount().unwrap();
     assert!(crate::format::Superblock::decode(&disk.bytes()[len - (1 << 16)..]).is_ok());
     let forced = FormatOptions { force: true, ..options(1) };

@@ -8,13 +8,19 @@
 use crate::catalogue::Files;
 use crate::foreign_trace::{flushes, recording};
 use crate::rung::{Context, Rung};
+use arenite_catalog::{Catalog, Entry, Error as CatalogError, FileWriter, Kind};
+use arenite_core::format::BlockSize;
+use arenite_core::{MountOptions, Store};
 use arenite_shim::crash::{CrashSpace, Limits};
 use arenite_shim::explore::Failure;
 use arenite_shim::ladder::{explore, Row, Setup, Source};
 use arenite_shim::nbd::tracefile;
+use arenite_shim::platform::HostPlatform;
 use arenite_shim::rng::{fill, Rng};
+use arenite_shim::room::Room;
+use arenite_shim::runner::Course;
 use arenite_shim::tree::Recording;
-use arenite_shim::Disk;
+use arenite_shim::{Disk, MemDevice, MemOptions};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -28,7 +34,15 @@ const CPUS: [u32; 3] = [1, 2, 4];
 /// Images that the kernel boots, in the short form and in the long one.
 const BOOTS: [u64; 2] = [2, 20];
 /// Random subsets of an epoch with more than twelve writes.
-const LIMITS: Limits = Limits { samples: 20_000, ..Limits::PRODUCTION };
+const LIMITS: Limits = Limits { samples: 4000, ..Limits::PRODUCTION };
+
+/// The volume that the kernel finds: what tells crash states apart is, for the most part, which headers of arenas are
+/// there, so there are many small arenas, and old files in all of them.
+const ARENAS: u32 = 10;
+const VOLUME_BLOCKS: u64 = 290;
+const OLD_FILES: u32 = 110;
+/// Bytes of an import after which the kernel commits.
+const COMMIT_EVERY: &str = "16384";
 
 /// A source of one trace.
 fn source(name: String, trace: arenite_shim::trace::Trace) -> Source<Files> {
@@ -90,6 +104,24 @@ impl Runner {
         Ok(input)
     }
 
+    /// A volume of many arenas with files in all of them, which the import removes.
+    fn make_disk(&self) -> Result<PathBuf, String> {
+        let path = self.dir.join("store.img");
+        let len_bytes = VOLUME_BLOCKS * BlockSize::ORIGINAL.len_u64();
+        let disk = Arc::new(Disk::zeroed(len_bytes));
+        let failed = |error: &dyn std::fmt::Display| format!("the volume of old files: {error}");
+        Course::plain(BlockSize::ORIGINAL, 0).format(&disk, ARENAS).map_err(|error| failed(&error))?;
+        let mut room = Room::new(BlockSize::ORIGINAL, len_bytes);
+        let device = MemDevice::new(Arc::clone(&disk), MemOptions::default());
+        let resources = room.fresh().ok_or("memory is taken")?;
+        let store = Store::mount(resources, &device, &HostPlatform, MountOptions::default());
+        let store = store.map_err(|error| failed(&error.error))?;
+        fill_volume(&store).map_err(|error| failed(&error))?;
+        store.unmount().map_err(|error| failed(&error))?;
+        std::fs::write(&path, disk.snapshot()).map_err(|error| failed(&error))?;
+        Ok(path)
+    }
+
     fn demo(&self, words: &[&str]) -> Result<(), String> {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.current_dir(&self.root).args(["run", "--quiet", "--release", "--package", "arenite-qemu"]);
@@ -102,8 +134,9 @@ impl Runner {
 
     /// Records an import and what follows it.
     fn record(&self, input: &Path, cpus: u32) -> Result<arenite_shim::trace::Trace, String> {
+        let disk = self.make_disk()?.display().to_string();
         let (input, cpus) = (input.display().to_string(), cpus.to_string());
-        let words = ["--server", "--keep", "--size", "4M", "--commit-every", "49152", "--input", &input];
+        let words = ["--server", "--keep", "--disk", &disk, "--commit-every", COMMIT_EVERY, "--input", &input];
         self.demo(&[&words[..], &["--cpus", &cpus]].concat())?;
         let loaded = tracefile::load(&self.root.join(".arenite/demo/store.trace"));
         loaded.map(|loaded| loaded.trace).map_err(|error| error.to_string())
@@ -123,6 +156,22 @@ impl Drop for Runner {
         // Nothing depends on it; the directory is one for temporary files.
         let _ = std::fs::remove_dir_all(&self.dir);
     }
+}
+
+/// Files of one block, each begun in another arena; a commit for every ten of them.
+fn fill_volume(store: &Store<'_, '_>) -> Result<(), CatalogError> {
+    let mut catalog = Catalog::open(store)?;
+    for number in 0..OLD_FILES {
+        let mut writer = FileWriter::new(store, number);
+        writer.write(&number.to_be_bytes())?;
+        let entry = Entry { kind: Kind::File, mode: 0o644, modified_s: 0, content: writer.finish()? };
+        catalog.put_or_free(format!("old-{number:03}").as_bytes(), &entry)?;
+        if number % 10 == 9 {
+            catalog.commit()?;
+        }
+    }
+    catalog.commit()?;
+    Ok(store.settle()?)
 }
 
 /// A crash image from the middle of the import, that is not of the commit after it, and the name of its state.
@@ -149,24 +198,65 @@ fn crash_image(recording: &Recording<Files>, seed: u64) -> Option<(String, Arc<[
     Some((format!("{}:{point}", epoch.index), disk.snapshot()))
 }
 
-/// Everything of one number of processors; the name of what failed.
-fn climb(runner: &Runner, cpus: u32, boots: u64, context: &Context, row: &mut Row) -> Result<(), (String, String)> {
-    let here = |what: String| (String::new(), what);
-    let input = runner.make_input().map_err(|error| here(error.to_string()))?;
-    let trace = runner.record(&input, cpus).map_err(here)?;
-    let recording = recording(&trace).map_err(here)?;
-    let places = flushes(&recording).map_err(here)?;
-    let name = format!("kernel-{cpus}");
-    explore(&[(&source(name, trace), 0)], &context.setup, row);
-    for seed in 0..boots {
-        let (state, image) = crash_image(&recording, seed).ok_or_else(|| here("no crash image".into()))?;
-        runner.boot(&image, &input, cpus).map_err(|what| (state, format!("booted by the kernel: {what}")))?;
+/// What was recorded with one number of processors.
+struct Taken {
+    cpus: u32,
+    source: Source<Files>,
+    recording: Recording<Files>,
+    /// Writes that need a flush in front of them, each of which has it.
+    places: u64,
+}
+
+impl Taken {
+    fn record(runner: &Runner, input: &Path, cpus: u32) -> Result<Self, String> {
+        let trace = runner.record(input, cpus)?;
+        let recording = recording(&trace)?;
+        let places = flushes(&recording)?;
+        Ok(Self { cpus, source: source(format!("kernel-{cpus}"), trace), recording, places })
     }
-    let commits = recording.model.len() - 1;
-    row.notes.push(format!(
-        "kernel with {cpus} processors: {commits} commits, {places} writes behind the flush that they need, {boots} \
-         crash images booted and verified"
-    ));
+
+    /// Has the kernel boot some crash images; an error says which state it was.
+    fn boot(&self, runner: &Runner, input: &Path, boots: u64) -> Result<(), (String, String)> {
+        for seed in 0..boots {
+            let (state, image) =
+                crash_image(&self.recording, seed).ok_or_else(|| (String::new(), "no crash image".into()))?;
+            runner.boot(&image, input, self.cpus).map_err(|what| (state, format!("booted by the kernel: {what}")))?;
+        }
+        Ok(())
+    }
+
+    fn describe(&self, boots: u64) -> String {
+        let commits = self.recording.model.len() - 1;
+        format!(
+            "kernel with {} processors: {commits} commits, {} writes behind the flush that they need, {boots} crash \
+             images booted and verified",
+            self.cpus, self.places
+        )
+    }
+}
+
+/// All traces, then their crash states side by side, then the boots.
+fn climb(runner: &Runner, context: &Context, row: &mut Row) -> Result<(), String> {
+    let input = runner.make_input().map_err(|error| error.to_string())?;
+    let mut all = Vec::new();
+    for cpus in CPUS {
+        match Taken::record(runner, &input, cpus) {
+            Ok(taken) => all.push(taken),
+            Err(what) => row.failures.push(Failure { replay: format!("0:kernel-{cpus}:"), what }),
+        }
+    }
+    let jobs: Vec<_> = all.iter().map(|taken| (&taken.source, 0)).collect();
+    explore(&jobs, &context.setup, row);
+    let boots = BOOTS[usize::from(context.long)];
+    for (at, taken) in (0..).zip(&all) {
+        let boots = boots / 3 + u64::from(at < boots % 3);
+        match taken.boot(runner, &input, boots) {
+            Ok(()) => row.notes.push(taken.describe(boots)),
+            Err((state, what)) => {
+                row.failures.push(Failure { replay: format!("0:kernel-{}:{state}", taken.cpus), what });
+            }
+        }
+    }
     Ok(())
 }
 
@@ -189,12 +279,8 @@ impl Rung for Kernel {
             row.not_tried = Some("no QEMU".into());
             return row;
         };
-        let all = BOOTS[usize::from(context.long)];
-        for (at, cpus) in (0..).zip(CPUS) {
-            let boots = all / 3 + u64::from(at < all % 3);
-            if let Err((state, what)) = climb(&runner, cpus, boots, context, &mut row) {
-                row.failures.push(Failure { replay: format!("0:kernel-{cpus}:{state}"), what });
-            }
+        if let Err(what) = climb(&runner, context, &mut row) {
+            row.failures.push(Failure { replay: "0:kernel".into(), what });
         }
         row
     }
@@ -203,5 +289,25 @@ impl Rung for Kernel {
     fn replay(&self, _seed: u64, trace: &str, _name: &str, setup: &Setup) -> Option<Result<String, String>> {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.arenite/demo/store.trace");
         trace.starts_with("kernel-").then(|| explore_file(&file, None, setup))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arenite_shim::check::{RawVolume, Rule};
+
+    #[test]
+    fn the_old_files_lie_in_every_arena() {
+        let dir = std::env::temp_dir().join(format!("arenite-crash-old-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let runner = Runner { root: PathBuf::new(), dir };
+        let bytes = std::fs::read(runner.make_disk().unwrap()).unwrap();
+        let raw = RawVolume::read(&Disk::over(bytes.into()), Rule::Sealed).unwrap();
+        assert_eq!(raw.arenas.len(), ARENAS as usize);
+        for arena in &raw.arenas {
+            let used = arena.free.iter().filter(|free| !**free).count();
+            assert!(used > 4, "{used} of {} blocks are in use", arena.blocks);
+        }
     }
 }
