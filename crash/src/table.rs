@@ -137,6 +137,9 @@ mod tests {
             text.contains("FAILED 7:arenas:12:l3:-: mount: no\n       again: cargo crash -- --replay 7:"),
             "{text}"
         );
+        let absent = Row { rung: 7, not_tried: Some("no tool".into()), ..Row::default() };
+        assert!(!self::text(std::slice::from_ref(&absent)).contains(" 0 "), "a rung that was not tried is not green");
+        assert!(self::text(&[absent]).contains("rung 7: not tried: no tool"));
         let json: Value = serde_json::from_str(&json(&[row])).unwrap();
         assert_eq!(json["rungs"][0]["states"], 1_234_567);
         assert_eq!(json["rungs"][0]["failures"][0]["replay"], "7:arenas:12:l3:-");

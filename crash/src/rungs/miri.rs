@@ -154,14 +154,16 @@ impl Run {
 
 /// How many tests passed, and what went wrong: the test that was being run and the error, if Miri stopped there.
 fn read(text: &str, success: Option<bool>) -> (u64, Option<(String, String)>) {
-    let results = text.lines().filter_map(|line| line.strip_prefix("test ")?.split_once(" ... "));
-    let passed = results.clone().filter(|(_, result)| result.ends_with("ok")).count() as u64;
+    // Several seeds write over each other: the result of a test may stand on a line of its own.
+    let passed = text.lines().filter(|line| line.ends_with("... ok") || *line == "ok").count() as u64;
     if success != Some(false) {
         return (passed, None);
     }
-    let culprit = results.clone().find(|(_, result)| !result.ends_with("ok"));
+    let mut results = text.lines().filter_map(|line| line.strip_prefix("test ")?.split_once(" ... "));
+    let culprit = results.find(|(_, result)| !result.ends_with("ok"));
     let name = culprit.map_or("?", |(name, _)| name.trim_end_matches(" - should panic"));
-    let line = text.lines().find(|line| line.starts_with("error:") || line.contains("panicked at"));
+    let said = ["error: Undefined Behavior", "panicked at", "error: "].into_iter().find_map(|mark| text.find(mark));
+    let line = said.and_then(|at| text.get(at..)?.lines().next());
     (passed, Some((name.into(), line.unwrap_or("without a message").into())))
 }
 
@@ -275,7 +277,11 @@ mod tests {
         let wrong = Some(("a::two".into(), "error: Undefined Behavior: no".into()));
         assert_eq!(read(text, Some(false)), (1, wrong));
         let text = "test b ... FAILED\ntest c - should panic ... ok\nthread 'b' panicked at x.rs\n";
-        assert_eq!(read(text, Some(false)), (1, Some(("b".into(), "thread 'b' panicked at x.rs".into()))));
+        assert_eq!(read(text, Some(false)), (1, Some(("b".into(), "panicked at x.rs".into()))));
+        let text = "running 1 test\ntest d ... test d ... ok\nerror: Undefined Behavior: race\nok\nerror: test failed";
+        let wrong = Some(("d".into(), "error: Undefined Behavior: race".into()));
+        assert_eq!(read(&text.replace("test d ... ok", "test d ... "), Some(false)), (1, wrong));
+        assert_eq!(read(text, Some(true)).0, 2);
         assert_eq!(names("a: test\nb::c: test\n2 tests, 0 benchmarks\n"), ["a", "b::c"]);
     }
 }
