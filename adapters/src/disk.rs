@@ -1,6 +1,7 @@
 //! What a driver that waits is asked for.
 #![forbid(unsafe_code)]
 
+use crate::AsyncDisk;
 use arenite_core::{DeviceError, DeviceGeometry};
 
 /// A disk that reads and writes, and waits until it has. To be made a [`FlushDisk`] before a store can use it.
@@ -59,8 +60,8 @@ impl<D: Disk> FlushDisk for AssumeWriteThrough<D> {
 /// A disk whose trait knows no flush, and a function that flushes it.
 #[derive(Debug)]
 pub struct FlushWith<D, F> {
-    disk: D,
-    flush: F,
+    pub(crate) disk: D,
+    pub(crate) flush: F,
 }
 
 impl<D: Disk, F: FnMut(&mut D) -> Result<(), DeviceError> + Send> FlushWith<D, F> {
@@ -68,7 +69,16 @@ impl<D: Disk, F: FnMut(&mut D) -> Result<(), DeviceError> + Send> FlushWith<D, F
     pub fn new(disk: D, flush: F) -> Self {
         Self { disk, flush }
     }
+}
 
+impl<D: AsyncDisk, F: AsyncFnMut(&mut D) -> Result<(), DeviceError>> FlushWith<D, F> {
+    /// The same for a driver that is awaited, and a function that is.
+    pub fn new_async(disk: D, flush: F) -> Self {
+        Self { disk, flush }
+    }
+}
+
+impl<D, F> FlushWith<D, F> {
     /// The disk below.
     pub fn disk_mut(&mut self) -> &mut D {
         &mut self.disk

@@ -1,14 +1,17 @@
 //! A driver with the trait of `block-device-driver` as a disk.
 //!
-//! That trait is asynchronous, and its buffers are borrowed, so that a future cannot outlive them. This adapter is the
-//! blocking kind: it polls each future to its end where it stands, without a waker. It suits drivers whose futures look
-//! at the hardware when they are polled. One that only an interrupt and its waker move along works as well, as long as
-//! that interrupt can come while the store is stepped. There is no limit in time: that is the driver's business.
+//! That trait is asynchronous. So this is an [`crate::AsyncDisk`]: with [`crate::Tasked`] a task of the executor awaits
+//! the driver, and others go on meanwhile.
+//!
+//! It is a [`Disk`] too, for kernels without an executor: then each future is polled to its end where it stands, without
+//! a waker. That suits drivers whose futures look at the hardware when they are polled. One that only an interrupt and
+//! its waker move along works as well, as long as that interrupt can come while the store is stepped. There is no limit
+//! in time either way: that is the driver's business.
 //!
 //! The trait knows no flush: see [`crate::AssumeWriteThrough`] and [`crate::FlushWith`].
 #![forbid(unsafe_code)]
 
-use crate::Disk;
+use crate::{AsyncDisk, Disk};
 use aligned::Aligned;
 use arenite_core::{DeviceError, DeviceGeometry};
 use block_device_driver::{slice_to_blocks, slice_to_blocks_mut, BlockDevice};
@@ -43,11 +46,33 @@ impl<D: BlockDevice<SIZE>, const SIZE: usize> BlockDriverDisk<D, SIZE> {
     ///
     /// # Errors
     /// The driver does not tell its size.
-    pub fn new(mut driver: D) -> Result<Self, D::Error> {
+    pub fn new(driver: D) -> Result<Self, D::Error> {
+        wait(Self::open(driver))
+    }
+
+    /// [`BlockDriverDisk::new`] that awaits the driver.
+    ///
+    /// # Errors
+    /// The driver does not tell its size.
+    pub async fn open(mut driver: D) -> Result<Self, D::Error> {
         const { assert!(SIZE >= 512 && SIZE.is_power_of_two(), "blocks of 512 bytes or more") };
         const { assert!(SIZE.is_multiple_of(Self::ALIGN), "an array of blocks must not have gaps") };
-        let len_bytes = wait(driver.size())?;
+        let len_bytes = driver.size().await?;
         Ok(Self { driver, len_bytes: len_bytes - len_bytes % SIZE as u64 })
+    }
+
+    fn geometry_of(&self) -> DeviceGeometry {
+        DeviceGeometry {
+            len_bytes: self.len_bytes,
+            logical_sector_len_bytes: SIZE as u32,
+            physical_sector_len_bytes: SIZE as u32,
+            max_transfer_len_bytes: 1 << 20,
+            max_segments: 64,
+            queue_depth: 1,
+            read_only: false,
+            volatile_cache: true,
+            discard: false,
+        }
     }
 
     /// The driver, for what its trait does not know, such as a flush.
@@ -72,27 +97,31 @@ impl<D: BlockDevice<SIZE>, const SIZE: usize> BlockDriverDisk<D, SIZE> {
 
 impl<D: BlockDevice<SIZE> + Send, const SIZE: usize> Disk for BlockDriverDisk<D, SIZE> {
     fn geometry(&self) -> DeviceGeometry {
-        DeviceGeometry {
-            len_bytes: self.len_bytes,
-            logical_sector_len_bytes: SIZE as u32,
-            physical_sector_len_bytes: SIZE as u32,
-            max_transfer_len_bytes: 1 << 20,
-            max_segments: 64,
-            queue_depth: 1,
-            read_only: false,
-            volatile_cache: true,
-            discard: false,
-        }
+        self.geometry_of()
     }
 
     fn read(&mut self, addr: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
-        let first = Self::first_block(addr, bytes)?;
-        wait(self.driver.read(first, slice_to_blocks_mut(bytes))).map_err(|_| DeviceError::Io)
+        wait(AsyncDisk::read(self, addr, bytes))
     }
 
     fn write(&mut self, addr: u64, bytes: &[u8]) -> Result<(), DeviceError> {
+        wait(AsyncDisk::write(self, addr, bytes))
+    }
+}
+
+impl<D: BlockDevice<SIZE>, const SIZE: usize> AsyncDisk for BlockDriverDisk<D, SIZE> {
+    fn geometry(&self) -> DeviceGeometry {
+        self.geometry_of()
+    }
+
+    async fn read(&mut self, addr: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
         let first = Self::first_block(addr, bytes)?;
-        wait(self.driver.write(first, slice_to_blocks(bytes))).map_err(|_| DeviceError::Io)
+        self.driver.read(first, slice_to_blocks_mut(bytes)).await.map_err(|_| DeviceError::Io)
+    }
+
+    async fn write(&mut self, addr: u64, bytes: &[u8]) -> Result<(), DeviceError> {
+        let first = Self::first_block(addr, bytes)?;
+        self.driver.write(first, slice_to_blocks(bytes)).await.map_err(|_| DeviceError::Io)
     }
 }
 

@@ -16,6 +16,16 @@
 //!                        `- yours
 //! ```
 //!
+//! For an executor, whose drivers are awaited:
+//!
+//! ```text
+//!   Tasked            an `arenite_core::Device` whose work a task does, by `Tasked::run`
+//!     |
+//!   AsyncFlushDisk    FlushWith<D, F>, AssumeWriteThrough<D>, yours
+//!                        |
+//!                      AsyncDisk             BlockDriverDisk over `block-device-driver`, yours
+//! ```
+//!
 //! Files and memory of a host are devices in `arenite-shim`, a partition is one in `arenite-partition`.
 //!
 //! # What is assumed of the media
@@ -24,7 +34,7 @@
 //! [`FlushDisk`], and whoever knows that its medium needs no flush says so in so many words: [`AssumeWriteThrough`].
 //!
 //! # What blocking costs
-//! These devices work inside [`Device::poll`](arenite_core::Device::poll), one request at a time: whoever calls
+//! A [`Blocking`] works inside [`Device::poll`](arenite_core::Device::poll), one request at a time: whoever calls
 //! `Store::step` may wait there for as long as the disk takes. Other CPUs go on: the lock is not held meanwhile. A
 //! driver of one's own that implements `Device` directly keeps the disk busier; `kernel-demo/src/simple_disk.rs` is one
 //! over `virtio-drivers` with four requests in flight.
@@ -40,6 +50,7 @@ mod disk;
 mod driver;
 #[cfg(feature = "embedded-sdmmc")]
 mod sd;
+mod tasked;
 #[cfg(feature = "virtio")]
 #[allow(unsafe_code)]
 mod virtio;
@@ -50,5 +61,6 @@ pub use disk::{AssumeWriteThrough, Disk, FlushDisk, FlushWith};
 pub use driver::BlockDriverDisk;
 #[cfg(feature = "embedded-sdmmc")]
 pub use sd::SdDisk;
+pub use tasked::{AsyncDisk, AsyncFlushDisk, Tasked};
 #[cfg(feature = "virtio")]
 pub use virtio::{Bell, VirtioDisk};
