@@ -3,10 +3,10 @@
 //! That trait is asynchronous. So this is an [`crate::AsyncDisk`]: with [`crate::Tasked`] a task of the executor awaits
 //! the driver, and others go on meanwhile.
 //!
-//! It is a [`Disk`] too, for kernels without an executor: then each future is polled to its end where it stands, without
-//! a waker. That suits drivers whose futures look at the hardware when they are polled. One that only an interrupt and
-//! its waker move along works as well, as long as that interrupt can come while the store is stepped. There is no limit
-//! in time either way: that is the driver's business.
+//! It is a [`Disk`] too, for kernels without an executor: then each future is polled to its end where it stands,
+//! without a waker. That suits drivers whose futures look at the hardware when they are polled. One that only an
+//! interrupt and its waker move along works as well, as long as that interrupt can come while the store is stepped.
+//! There is no limit in time either way: that is the driver's business.
 //!
 //! The trait knows no flush: see [`crate::AssumeWriteThrough`] and [`crate::FlushWith`].
 #![forbid(unsafe_code)]

@@ -190,7 +190,8 @@ fn filled(hardware: &Hardware, disk: &mut impl AsyncFlushDisk) -> (Result<u64, E
     let user = async {
         let store = format(&memory, &device).await?;
         let generation = work(&store, &device).await?;
-        // With nothing changed a second one does nothing, but it can begin only when the first has written its second copies.
+        // With nothing changed a second one does nothing, but it begins only when the first has written its second
+        // copies.
         let begun = || match store.commit_start(store.roots()) {
             Err(Error::CommitInFlight) => None,
             other => Some(other),
