@@ -10,8 +10,8 @@
 //! waits for the store steps it, then leaves its waker with [`Tasked::wake`].
 //!
 //! Invariants: one job is in the hands of `run` at a time, and the next is taken only when the completion of the last
-//! one was fetched. A flush is carried out only when no transfer waits, so it covers all that was delivered before it was
-//! asked for. Whoever left a waker since the last completion is woken by the next one.
+//! one was fetched. A flush is carried out only when no transfer waits, so it covers all that was delivered before it
+//! was asked for. Whoever left a waker since the last completion is woken by the next one.
 //!
 //! Lock order: the mailbox is a leaf, held for a few moves, never while the disk works or somebody is woken.
 #![forbid(unsafe_code)]
