@@ -194,6 +194,18 @@ impl Error {
     }
 }
 
+impl fmt::Display for MemoryPart {
+    /// In the words of the [`crate::memory!`] macro.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Buffers => "buffers (a larger `cache_blocks`, or `block_len_bytes`)",
+            Self::MapWords => "words of free map (a larger `volume_blocks`)",
+            Self::Arenas => "arenas (a larger `arenas`)",
+            Self::CheckWords => "words lent to the check",
+        })
+    }
+}
+
 impl core::error::Error for Error {}
 
 impl core::error::Error for Damage {}
@@ -270,7 +282,7 @@ impl fmt::Display for Error {
                 write!(f, "block {addr:#x} is not allocated; the pointer is out of date, or was freed before")
             }
             Self::MemoryTooSmall { part, need, have } => {
-                write!(f, "memory value too small for this volume: {need} {part:?} needed, {have} there; declare more")
+                write!(f, "memory value too small for this volume: {need} {part} needed, {have} there")
             }
             Self::Geometry { need_bytes, have_bytes } => {
                 write!(f, "does not fit the device: {need_bytes} bytes needed, {have_bytes} there")
