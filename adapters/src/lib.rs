@@ -16,6 +16,48 @@
 //!                        `- yours
 //! ```
 //!
+//! ```
+//! use arenite_adapters::{Blocking, Disk, FlushDisk};
+//! use arenite_core::{Device, DeviceError, DeviceGeometry};
+//!
+//! struct Ram(Vec<u8>);
+//!
+//! impl Disk for Ram {
+//!     fn geometry(&self) -> DeviceGeometry {
+//!         DeviceGeometry {
+//!             len_bytes: self.0.len() as u64,
+//!             logical_sector_len_bytes: 512,
+//!             physical_sector_len_bytes: 512,
+//!             max_transfer_len_bytes: 1 << 20,
+//!             max_segments: 16,
+//!             queue_depth: 1,
+//!             read_only: false,
+//!             volatile_cache: false,
+//!             discard: false,
+//!         }
+//!     }
+//!
+//!     fn read(&mut self, addr: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
+//!         bytes.copy_from_slice(&self.0[addr as usize..][..bytes.len()]);
+//!         Ok(())
+//!     }
+//!
+//!     fn write(&mut self, addr: u64, bytes: &[u8]) -> Result<(), DeviceError> {
+//!         self.0[addr as usize..][..bytes.len()].copy_from_slice(bytes);
+//!         Ok(())
+//!     }
+//! }
+//!
+//! impl FlushDisk for Ram {
+//!     fn flush(&mut self) -> Result<(), DeviceError> {
+//!         Ok(())
+//!     }
+//! }
+//!
+//! let disk = Blocking::new(Ram(vec![0; 1 << 20])); // what `Store::mount` takes
+//! assert_eq!(disk.geometry().len_bytes, 1 << 20);
+//! ```
+//!
 //! For an executor, whose drivers are awaited:
 //!
 //! ```text

@@ -10,6 +10,22 @@
 //!   `Store::mount`         as on a whole disk
 //! ```
 //!
+//! ```
+//! use arenite_core::Device;
+//! use arenite_partition::{ReadSectors, Table, Wanted, Window};
+//!
+//! /// The partition called `arenite` on a disk with sectors of 512 bytes.
+//! fn partition<'d, 'm, R: ReadSectors>(disk: &mut R, device: &'d dyn Device<'m>) -> Result<Window<'d, 'm>, String>
+//! where
+//!     R::Error: std::fmt::Display,
+//! {
+//!     let mut sector = [0; 512];
+//!     let table = Table::open(disk, &mut sector).map_err(|error| error.to_string())?;
+//!     let found = table.find(disk, &mut sector, Wanted::Name("arenite")).map_err(|error| error.to_string())?;
+//!     Window::of_partition(device, &found).map_err(|error| error.to_string())
+//! }
+//! ```
+//!
 //! For kernels: no heap, no unsafe code, one sector of memory, which the caller provides. Everything on the disk is
 //! distrusted; whatever it holds, the answer is a partition within the table's usable range that overlaps no other one,
 //! or an error that names the flaw. Nothing is ever written.
