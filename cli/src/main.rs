@@ -116,7 +116,7 @@ fn info(place: &Place, json: bool, no_lock: bool) -> ExitCode {
     let image = Image::open_unused(place, no_lock).map_err(volume::ReadError::Open);
     let volume = match image.and_then(|image| volume::read_image(&image)) {
         Ok(volume) => volume,
-        Err(error) => return fail(place.shown(), &Failure::no_volume(error.to_string())),
+        Err(error) => return fail_at(place, &Failure::no_volume(error.to_string())),
     };
     let text = if json { render::json(&volume) } else { render::table(&volume, place.shown()) };
     print(&text, 0, EXIT_FAILURE)
@@ -129,7 +129,7 @@ fn check(place: &Place, json: bool, quiet: bool) -> ExitCode {
             let text = if json { report.json() } else { report.text(&place.shown()) };
             print(&text, u8::from(!report.is_clean()), EXIT_NO_VOLUME)
         }
-        Err(failure) => fail(place.shown(), &failure),
+        Err(failure) => fail_at(place, &failure),
     }
 }
 
@@ -138,21 +138,21 @@ fn dump(place: &Place, request: &dump::Request) -> ExitCode {
         Ok((text, true)) => print(&text, 0, EXIT_FAILURE),
         Ok((text, false)) => {
             print(&text, 0, EXIT_FAILURE);
-            fail(place.shown(), &Failure::no_volume("no copy of the superblock is good"))
+            fail_at(place, &Failure::no_volume("no copy of the superblock is good"))
         }
-        Err(failure) => fail(place.shown(), &failure),
+        Err(failure) => fail_at(place, &failure),
     }
 }
 
 fn map(place: &Place, no_lock: bool, output: Option<&Path>, quiet: bool) -> ExitCode {
     let cells = if output.is_some() { map::picture_cells } else { map::text_cells };
     if output.is_some_and(|output| same_file(output, place.path())) {
-        return fail(place.shown(), &Failure::new("the picture would overwrite the image itself"));
+        return fail_at(place, &Failure::new("the picture would overwrite the image itself"));
     }
     match (map::read(place, no_lock, cells, quiet), output) {
         (Ok(map), Some(output)) => save(output, &map::picture(&map, place.path())),
         (Ok(map), None) => print(&map::lines(&map), 0, EXIT_FAILURE),
-        (Err(failure), _) => fail(place.shown(), &failure),
+        (Err(failure), _) => fail_at(place, &failure),
     }
 }
 
@@ -200,7 +200,7 @@ fn exercise(place: &Place, request: &exercise::Request) -> ExitCode {
             }
             print(&outcome.text, outcome.code, EXIT_FAILURE)
         }
-        Err(failure) => fail(place.shown(), &failure),
+        Err(failure) => fail_at(place, &failure),
     }
 }
 
@@ -209,8 +209,18 @@ fn line(place: &Place, outcome: Result<String, Failure>, quiet: bool) -> ExitCod
     match outcome {
         Ok(_) if quiet => ExitCode::SUCCESS,
         Ok(text) => print(&format!("{}: {text}\n", place.shown()), 0, EXIT_FAILURE),
-        Err(failure) => fail(place.shown(), &failure),
+        Err(failure) => fail_at(place, &failure),
     }
+}
+
+/// Fails with what a place holds, or does not.
+fn fail_at(place: &Place, failure: &Failure) -> ExitCode {
+    let about_content = failure.text.starts_with("not a volume") || failure.text.starts_with("not blank");
+    if !about_content || !place.has_partitions() {
+        return fail(place.shown(), failure);
+    }
+    let hint = "; it is a disk with partitions, of which --partition takes one";
+    fail(place.shown(), &Failure { code: failure.code, ..Failure::new(format!("{}{hint}", failure.text)) })
 }
 
 fn fail(what: impl Display, failure: &Failure) -> ExitCode {

@@ -9,8 +9,8 @@ use arenite_shim::nbd::Backing;
 use arenite_shim::{FileDevice, ReadAt};
 use clap::Args;
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
+use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 
 /// Sectors that partition tables are made for. What kind an image in a file has, only its table tells.
@@ -50,6 +50,21 @@ impl Place {
         }
     }
 
+    /// Whether all of a disk is meant that has partitions: mostly one of them should have been.
+    pub(crate) fn has_partitions(&self) -> bool {
+        // Opening anything else might wait for somebody at its other end.
+        let is_disk = std::fs::metadata(&self.image).is_ok_and(|found| found.is_file() || is_block_device(&found));
+        if !is_disk || self.is_partition() {
+            return false;
+        }
+        let Ok(mut file) = File::open(&self.image) else { return false };
+        let Ok(len_bytes) = file.seek(SeekFrom::End(0)) else { return false };
+        SECTOR_LENS.iter().any(|len| {
+            let mut disk = Sectors { file: &file, len_bytes, sector_len_bytes: *len };
+            Table::open(&mut disk, &mut vec![0; *len as usize]).is_ok()
+        })
+    }
+
     /// Which bytes of the open file are meant.
     pub(crate) fn part(&self, file: &File, len_bytes: u64) -> io::Result<Part> {
         let Some(which) = &self.partition else { return Ok(Part { start_bytes: 0, len_bytes }) };
@@ -66,6 +81,10 @@ impl Place {
         };
         Ok(Part { start_bytes: partition.start_bytes(), len_bytes: partition.len_bytes() })
     }
+}
+
+fn is_block_device(found: &std::fs::Metadata) -> bool {
+    found.file_type().is_block_device()
 }
 
 /// A file, as the reader of partition tables wants it.

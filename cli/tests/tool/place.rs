@@ -85,6 +85,8 @@ fn partitions_that_cannot_be() {
         (&["grow", "--partition", "3", "--size", "1M"], 1, "cannot be used with"),
         (&["check", "--partition", "boot"], 2, "not a volume"),
         (&["format"], 1, "not blank: it holds something at 0x1c0"),
+        (&["format"], 1, "a disk with partitions, of which --partition takes one"),
+        (&["check"], 2, "a disk with partitions, of which --partition takes one"),
     ] {
         let (found, out, complaint) = image.run(arguments);
         assert_eq!((found, out.as_str()), (code, ""), "{arguments:?}");
