@@ -5,8 +5,7 @@
 //!   | header A | header B | block 0 | block 1 | ...          | last two: never handed out |
 //! ```
 //!
-//! Several arenas let several CPUs allocate at once. A caller tries each arena without waiting first and waits in the
-//! second round only. What an arena keeps back depends on the class of the allocation:
+//! Several arenas let several CPUs allocate at once ([`search`]). What an arena keeps back depends on the class of the allocation:
 //!
 //! - *log* (internal) may take every free block;
 //! - *reclaim* (to free more than it takes) leaves what the log of one commit can need at worst:
@@ -19,9 +18,13 @@
 
 use crate::error::Error;
 use crate::format::{ranges_per_block, BlockSize, BlockType, LogSeal};
-use crate::freemap::{Counts, FreeMap, State};
+use crate::freemap::{Counts, FreeMap};
 use crate::platform::Platform;
 use crate::sync::{const_new, AtomicU32, AtomicUsize, Lock, Ordering};
+
+mod search;
+
+pub use search::Space;
 
 /// Fewest blocks of an arena that this code makes: what its log needs at worst, the reserve of reclaim, and something
 /// to use.
@@ -88,21 +91,21 @@ impl LogState {
     };
 }
 
-/// What an arena's lock protects, besides the words of its free map.
+/// What an arena's lock protects, besides the words of its free map. In this order, so that what each allocation
+/// changes lies in one cache line with the lock.
+#[repr(C)]
 pub(crate) struct ArenaState {
     pub(crate) counts: Counts,
-    /// A commit has begun, and what it includes is not yet fixed in all of the free map: nothing may be changed before.
-    pub(crate) rolling: bool,
     /// Where the search for a free block begins.
     pub(crate) cursor: u32,
-    /// Allocations since another arena got its turn.
-    turn: u32,
     /// The newest generation whose commit this arena has begun.
     pub(crate) rolled: u64,
-    /// The log of the newest commit that was begun and that touched this arena.
-    pub(crate) log: LogState,
+    /// Allocations since another arena got its turn.
+    turn: u32,
     /// Blocks enqueued and freed since the last commit began: so many free ranges more the next log can have.
     pub(crate) changes: u32,
+    /// A commit has begun, and what it includes is not yet fixed in all of the free map: nothing may be changed before.
+    pub(crate) rolling: bool,
     /// The log must be written anew although nothing changed: what is behind its end could come alive.
     pub(crate) must_rewrite: bool,
     /// Mounted for reading only, with a log of which the end cannot be told: what it says is free may be in use.
@@ -113,49 +116,70 @@ pub(crate) struct ArenaState {
     pub(crate) touched: bool,
     /// Which header copies are not known to be good: bit 0 the first, bit 1 the second.
     pub(crate) bad_copies: u8,
+    /// The log of the newest commit that was begun and that touched this arena.
+    pub(crate) log: LogState,
 }
 
 /// One arena in memory. All-zero when untouched.
+///
+/// What changes with each allocation has cache lines of its own: CPUs that work in other arenas, or look for the arena
+/// of an address, touch none of them.
 pub(crate) struct ArenaSlot {
-    /// Block number of the first header; constant after mount.
+    shape: Shape,
+    busy: Busy,
+}
+
+/// Where an arena is; constant after mount.
+#[repr(align(64))]
+struct Shape {
+    /// Block number of the first header.
     base_block: AtomicU32,
-    /// Blocks behind the headers, the last two included; constant after mount.
+    /// Blocks behind the headers, the last two included.
     blocks: AtomicU32,
-    /// Where its words begin; constant after mount.
+    /// Where its words begin.
     words_at: AtomicUsize,
-    /// Where they end; constant after mount.
+    /// Where they end.
     words_end: AtomicUsize,
-    /// Blocks that only the log may take; constant after mount.
+    /// Blocks that only the log may take.
     log_reserve: AtomicU32,
+}
+
+/// What is changed with the lock held.
+#[repr(align(64))]
+struct Busy {
+    state: Lock<ArenaState>,
     /// Changes with each lock section that made blocks available, while the lock is held.
     given_back: AtomicU32,
-    state: Lock<ArenaState>,
 }
 
 impl ArenaSlot {
     const_new! {
         pub(crate) fn new() -> Self {
             Self {
-                base_block: AtomicU32::new(0),
-                blocks: AtomicU32::new(0),
-                words_at: AtomicUsize::new(0),
-                words_end: AtomicUsize::new(0),
-                log_reserve: AtomicU32::new(0),
-                given_back: AtomicU32::new(0),
-                state: Lock::new(ArenaState {
-                    counts: Counts { avail: 0, reserved: 0, pending: 0, free_flight: 0, ranges_flight: 0 },
-                    rolling: false,
-                    cursor: 0,
-                    turn: 0,
-                    rolled: 0,
-                    log: LogState::NONE,
-                    changes: 0,
-                    must_rewrite: false,
-                    in_doubt: false,
-                    unclean: false,
-                    touched: false,
-                    bad_copies: 0
-                })
+                shape: Shape {
+                    base_block: AtomicU32::new(0),
+                    blocks: AtomicU32::new(0),
+                    words_at: AtomicUsize::new(0),
+                    words_end: AtomicUsize::new(0),
+                    log_reserve: AtomicU32::new(0)
+                },
+                busy: Busy {
+                    state: Lock::new(ArenaState {
+                        counts: Counts { avail: 0, reserved: 0, pending: 0, free_flight: 0, ranges_flight: 0 },
+                        cursor: 0,
+                        rolled: 0,
+                        turn: 0,
+                        changes: 0,
+                        rolling: false,
+                        must_rewrite: false,
+                        in_doubt: false,
+                        unclean: false,
+                        touched: false,
+                        bad_copies: 0,
+                        log: LogState::NONE
+                    }),
+                    given_back: AtomicU32::new(0)
+                }
             }
         }
     }
@@ -165,9 +189,9 @@ impl ArenaSlot {
     /// Mount notes what a superblock says about this arena, before anything of it was read.
     pub(crate) fn note(&self, base_block: u64, header_hash: u64, platform: &dyn Platform) {
         // An address that is beyond 32 bits of blocks is beyond the device, and found to be so with the header.
-        self.base_block.store(u32::try_from(base_block).unwrap_or(u32::MAX), Ordering::Relaxed);
-        self.blocks.store(0, Ordering::Relaxed);
-        self.state.with(platform, |state| {
+        self.shape.base_block.store(u32::try_from(base_block).unwrap_or(u32::MAX), Ordering::Relaxed);
+        self.shape.blocks.store(0, Ordering::Relaxed);
+        self.busy.state.with(platform, |state| {
             state.log = LogState { header_hash, ..LogState::NONE };
             state.bad_copies = 0;
             state.must_rewrite = false;
@@ -245,7 +269,7 @@ impl<'m> Arenas<'m> {
     /// Words of free map that the arenas have taken.
     pub(crate) fn words_used(&self) -> usize {
         self.len().checked_sub(1).map_or(0, |last| {
-            self.slot(last).words_at.load(Ordering::Relaxed) + FreeMap::words_needed(self.blocks(last))
+            self.slot(last).shape.words_at.load(Ordering::Relaxed) + FreeMap::words_needed(self.blocks(last))
         })
     }
 
@@ -306,58 +330,60 @@ impl<'m> Arenas<'m> {
     /// Gives an arena its place on the device and in memory; called by mount, in ascending order, before any other use.
     pub(crate) fn place(&self, arena: usize, base_block: u32, blocks: u32, words_at: usize) {
         let slot = self.slot(arena);
-        slot.base_block.store(base_block, Ordering::Relaxed);
-        slot.blocks.store(blocks, Ordering::Relaxed);
-        slot.words_at.store(words_at, Ordering::Relaxed);
+        slot.shape.base_block.store(base_block, Ordering::Relaxed);
+        slot.shape.blocks.store(blocks, Ordering::Relaxed);
+        slot.shape.words_at.store(words_at, Ordering::Relaxed);
         let words_end = (words_at + FreeMap::words_needed(blocks)).min(self.words.len());
-        slot.words_end.store(words_end, Ordering::Relaxed);
+        slot.shape.words_end.store(words_end, Ordering::Relaxed);
         // At least 1 for every block size, which the compiler does not know; a division by 0 would be a panic in mount.
         let per_block = (2 * ranges_per_block(self.size) as u32).max(1);
         let log_reserve = blocks.div_ceil(per_block) + 3;
-        slot.log_reserve.store(log_reserve, Ordering::Relaxed);
+        slot.shape.log_reserve.store(log_reserve, Ordering::Relaxed);
     }
 
     /// Byte address of an arena's first header.
     pub(crate) fn base_addr(&self, arena: usize) -> u64 {
-        u64::from(self.slot(arena).base_block.load(Ordering::Relaxed)) << self.size.shift()
+        u64::from(self.slot(arena).shape.base_block.load(Ordering::Relaxed)) << self.size.shift()
     }
 
     /// Blocks in an arena's free map.
     pub(crate) fn blocks(&self, arena: usize) -> u32 {
-        self.slot(arena).blocks.load(Ordering::Relaxed)
+        self.slot(arena).shape.blocks.load(Ordering::Relaxed)
     }
 
     /// The free map of an arena that mount is loading: nobody else has it yet, and there is no need to hold the lock
     /// for as long as that takes.
     pub(crate) fn loading(&self, arena: usize) -> FreeMap<'m> {
-        self.map(arena)
+        self.map_of(self.slot(arena))
     }
 
-    fn map(&self, arena: usize) -> FreeMap<'m> {
-        let blocks = self.blocks(arena);
-        let at = self.slot(arena).words_at.load(Ordering::Relaxed);
-        let end = self.slot(arena).words_end.load(Ordering::Relaxed);
+    #[inline(always)]
+    fn map_of(&self, slot: &ArenaSlot) -> FreeMap<'m> {
+        let blocks = slot.shape.blocks.load(Ordering::Relaxed);
+        let at = slot.shape.words_at.load(Ordering::Relaxed);
+        let end = slot.shape.words_end.load(Ordering::Relaxed);
         FreeMap::new(self.words.get(at..end).unwrap_or(&[]), blocks)
     }
 
     /// Runs a section with one arena locked. Sections visit no more than a few words of the free map
     /// ([`WORDS_PER_SECTION`] where they work through many).
     pub(crate) fn with<R>(&self, arena: usize, section: impl FnOnce(&mut ArenaState, &FreeMap<'m>) -> R) -> R {
-        self.slot(arena).state.with(self.platform, |state| self.section(arena, state, section))
+        let slot = self.slot(arena);
+        slot.busy.state.with(self.platform, |state| self.section(slot, state, section))
     }
 
     #[inline(always)]
     fn section<R>(
         &self,
-        arena: usize,
+        slot: &ArenaSlot,
         state: &mut ArenaState,
         section: impl FnOnce(&mut ArenaState, &FreeMap<'m>) -> R,
     ) -> R {
         let before = state.counts.avail;
-        let result = section(state, &self.map(arena));
+        let result = section(state, &self.map_of(slot));
         if state.counts.avail > before {
             // Under the arena's lock, so nobody else adds to it.
-            let given_back = &self.slot(arena).given_back;
+            let given_back = &slot.busy.given_back;
             given_back.store(given_back.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
         }
         result
@@ -367,19 +393,9 @@ impl<'m> Arenas<'m> {
     /// just begun, first fixes what it includes. That takes as many lock sections as it needs, each of them short.
     #[inline(always)]
     pub(crate) fn change<R>(&self, arena: usize, section: impl FnOnce(&mut ArenaState, &FreeMap<'m>) -> R) -> R {
-        let mut section = Some(section);
-        loop {
-            let done = self.slot(arena).state.with(self.platform, |state| {
-                if state.rolling {
-                    return None;
-                }
-                section.take().map(|section| self.section(arena, state, section))
-            });
-            if let Some(result) = done {
-                return result;
-            }
-            self.roll_all(arena);
-        }
+        let slot = self.slot(arena);
+        let (ready, prepare) = (|state: &ArenaState| !state.rolling, || self.roll_all(arena));
+        slot.busy.state.with_when(self.platform, ready, prepare, |state| self.section(slot, state, section))
     }
 
     #[cold]
@@ -399,11 +415,6 @@ impl<'m> Arenas<'m> {
         })
     }
 
-    #[inline(always)]
-    fn try_with<R>(&self, arena: usize, section: impl FnOnce(&mut ArenaState, &FreeMap<'m>) -> R) -> Option<R> {
-        self.slot(arena).state.try_with(self.platform, |state| self.section(arena, state, section))
-    }
-
     /// The block at a byte address that a caller named. Headers and superblocks are not among them.
     pub(crate) fn locate(&self, addr: u64) -> Result<Place, Error> {
         let bad = Error::BadAddress { addr };
@@ -415,9 +426,9 @@ impl<'m> Arenas<'m> {
             .slots
             .get(..self.len())
             .unwrap_or(&[])
-            .partition_point(|slot| slot.base_block.load(Ordering::Relaxed) <= block);
+            .partition_point(|slot| slot.shape.base_block.load(Ordering::Relaxed) <= block);
         let arena = behind.checked_sub(1).ok_or(bad)?;
-        let index = (block - self.slot(arena).base_block.load(Ordering::Relaxed)).checked_sub(2).ok_or(bad)?;
+        let index = (block - self.slot(arena).shape.base_block.load(Ordering::Relaxed)).checked_sub(2).ok_or(bad)?;
         if index < self.blocks(arena) {
             Ok(Place { arena, index, block })
         } else {
@@ -441,10 +452,13 @@ impl<'m> Arenas<'m> {
 
     /// Whether one more change leaves enough blocks for the log of the next commit. Always so while the log's reserve
     /// is whole; volumes of the original may have less.
+    #[inline(always)]
     pub(crate) fn log_has_room(&self, arena: usize, state: &ArenaState) -> bool {
-        if state.counts.avail >= self.log_reserve(arena) {
-            return true;
-        }
+        state.counts.avail >= self.log_reserve(arena) || self.log_has_room_below(arena, state)
+    }
+
+    #[cold]
+    fn log_has_room_below(&self, arena: usize, state: &ArenaState) -> bool {
         let ranges = state.counts.ranges_flight.saturating_add(state.changes).saturating_add(2);
         // Free space cannot be in more pieces than that, however many changes there were.
         let ranges = ranges.min(self.blocks(arena).div_ceil(2));
@@ -454,138 +468,10 @@ impl<'m> Arenas<'m> {
 
     /// The place of a block by arena and number in its free map.
     pub(crate) fn at(&self, arena: usize, index: u32) -> Place {
-        Place { arena, index, block: self.slot(arena).base_block.load(Ordering::Relaxed) + 2 + index }
+        Place { arena, index, block: self.slot(arena).shape.base_block.load(Ordering::Relaxed) + 2 + index }
     }
 
     pub(crate) fn addr(&self, place: Place) -> u64 {
         u64::from(place.block) << self.size.shift()
     }
-
-    /// Blocks that only the log may take.
-    pub(crate) fn log_reserve(&self, arena: usize) -> u32 {
-        self.slot(arena).log_reserve.load(Ordering::Relaxed)
-    }
-
-    /// Blocks that an allocation of this class leaves free in an arena.
-    pub(crate) fn reserve(&self, arena: usize, class: Class) -> u32 {
-        let log = self.log_reserve(arena);
-        match class {
-            Class::Reclaim => log,
-            Class::Normal => log + (self.blocks(arena) / 128).clamp(4, 64),
-        }
-    }
-
-    /// Hands out a block. `spread` is where to begin, see [`spread`].
-    pub(crate) fn allocate(&self, class: Class, spread: u32) -> Result<Reserved, Error> {
-        self.allocate_leaving(|arena| self.reserve(arena, class), spread).map_err(|error| match error {
-            Error::Full { free_blocks, pending_blocks, .. } => {
-                Error::Full { room_blocks: self.room(class), free_blocks, pending_blocks }
-            }
-            other => other,
-        })
-    }
-
-    /// The same with an explicit number of blocks to be left in each arena.
-    ///
-    /// Arenas are looked at one after the other, so a block may come back where the search has been while another goes
-    /// where it has not: there was room at every moment, and none was seen. Whatever comes back is counted under the
-    /// arena's lock. If nothing did meanwhile, there was no room when the last arena was looked at; otherwise all are
-    /// looked at again.
-    pub(crate) fn allocate_leaving(&self, reserve: impl Fn(usize) -> u32, spread: u32) -> Result<Reserved, Error> {
-        let start = spread.wrapping_add(self.rotation.load(Ordering::Relaxed)) as usize;
-        if let Some(reserved) = self.search(&reserve, start) {
-            return Ok(reserved);
-        }
-        for _ in 1..LOOKS_MAX {
-            let before = self.given_back();
-            if let Some(reserved) = self.search(&reserve, start) {
-                return Ok(reserved);
-            }
-            if self.given_back() == before {
-                break;
-            }
-        }
-        let space = self.space();
-        Err(Error::Full { room_blocks: 0, free_blocks: space.avail_blocks, pending_blocks: space.pending_blocks })
-    }
-
-    /// Changes when blocks became available, or an arena was added, between two calls.
-    fn given_back(&self) -> u32 {
-        let count = self.len();
-        let sum = |sum: u32, arena| sum.wrapping_add(self.slot(arena).given_back.load(Ordering::Acquire));
-        (0..count).fold(count as u32, sum)
-    }
-
-    /// Looks at every arena: first round without waiting for a lock, second round with.
-    fn search(&self, reserve: &impl Fn(usize) -> u32, start: usize) -> Option<Reserved> {
-        let count = self.len();
-        let mut next = (start as u32 % (count as u32).max(1)) as usize;
-        for attempt in 0..2 * count {
-            let arena = next;
-            next = if next + 1 == count { 0 } else { next + 1 };
-            let reserve = reserve(arena);
-            let take = |state: &mut ArenaState, map: &FreeMap<'m>| {
-                let block = (state.counts.avail > reserve).then(|| map.reserve(&mut state.counts, state.cursor))??;
-                state.cursor = block + 1;
-                state.turn = (state.turn + 1) % ROTATE_ALLOCATIONS;
-                Some((block, state.rolled + 1, state.turn == 0))
-            };
-            let taken = if attempt < count { self.try_with(arena, take).flatten() } else { self.with(arena, take) };
-            if let Some((index, generation, turn)) = taken {
-                if turn {
-                    self.rotation.fetch_add(1, Ordering::Relaxed);
-                }
-                return Some(Reserved { place: self.at(arena, index), generation });
-            }
-        }
-        None
-    }
-
-    /// Takes back a block that never became part of a commit.
-    pub(crate) fn unreserve(&self, place: Place) -> Result<(), State> {
-        self.with(place.arena, |state, map| map.unreserve(&mut state.counts, place.index))
-    }
-
-    /// Blocks that an allocation of this class can still get.
-    pub(crate) fn room(&self, class: Class) -> u64 {
-        (0..self.len())
-            .map(|arena| {
-                let avail = self.with(arena, |state, _| state.counts.avail);
-                u64::from(avail.saturating_sub(self.reserve(arena, class)))
-            })
-            .sum()
-    }
-
-    /// Sums over all arenas.
-    pub(crate) fn space(&self) -> Space {
-        let mut space = Space::default();
-        for arena in 0..self.len() {
-            self.change(arena, |state, _| {
-                space.free_blocks += u64::from(state.counts.free_flight);
-                space.avail_blocks += u64::from(state.counts.avail);
-                space.log_blocks += u64::from(state.log.blocks);
-                space.reserved_blocks += u64::from(state.counts.reserved);
-                space.pending_blocks += u64::from(state.counts.pending);
-            });
-            space.total_blocks += u64::from(self.blocks(arena));
-        }
-        space
-    }
-}
-
-/// How the blocks of a volume are used, in blocks; two of each arena are never handed out and count as used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Space {
-    /// Blocks in all arenas, without the headers.
-    pub total_blocks: u64,
-    /// Blocks that are free in the newest commit that was begun.
-    pub free_blocks: u64,
-    /// Blocks that can be handed out now, reserves included.
-    pub avail_blocks: u64,
-    /// Blocks that were freed and become available when one or two more commits are durable.
-    pub pending_blocks: u64,
-    /// Blocks that are handed out and not yet written.
-    pub reserved_blocks: u64,
-    /// Blocks of the allocation logs.
-    pub log_blocks: u64,
 }

@@ -503,11 +503,14 @@ impl<'m> Cache<'m> {
     }
 
     /// Forgets a freed block, unless it waits to be written or is being written; `false` then.
+    #[inline]
     pub(crate) fn forget_written(&self, block: u32) -> bool {
         // What waits to be written is in its bucket until then, so it is not in one that is empty.
-        if self.bucket(block).bucket.load(Ordering::Acquire) == 0 {
-            return true;
-        }
+        self.bucket(block).bucket.load(Ordering::Acquire) == 0 || self.forget_found(block)
+    }
+
+    #[inline(never)]
+    fn forget_found(&self, block: u32) -> bool {
         self.with_bucket(block, || {
             let Some(id) = self.find(block) else { return true };
             let written = self.meta(id).dirty.load(Ordering::Relaxed) == 0;

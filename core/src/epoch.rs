@@ -11,14 +11,23 @@
 //! ```
 //!
 //! # Why the order of accesses is right
-//! A worker announces itself, then performs a read-modify-write of `now`, then follows pointers. Whoever retires
-//! something has unlinked it, then performs a read-modify-write of `now`, then looks at the announcements. Of two such
-//! operations on one variable one comes first: either the retirer sees the announcement, or the worker sees the
-//! unlinking. So no sequentially consistent fence is needed, and loom can check it.
+//! A worker announces itself, passes a sequentially consistent fence, then follows pointers. Whoever retires something
+//! has unlinked it, passes such a fence, then looks at the announcements. Of two such fences one comes first: either
+//! the retirer sees the announcement, or the worker sees the unlinking.
+//!
+//! The same holds for the number of the epoch. A worker who is inside had the fence between its announcement and a
+//! second look at `now`; whoever advances looks at `now`, passes the fence, and looks at the announcements. If it does
+//! not see one, its fence came first, and the worker has seen an epoch that is at least as new as the one that ends.
+//! So an epoch that a worker has not announced does not end while it is inside, and whoever retires something at epoch
+//! `e`, with a fence behind that of the worker, finds `e` not older than what the worker has announced.
+//!
+//! A read-modify-write of `now` that changes nothing in place of each fence would be right too in the language's
+//! model, but not in what the compiler makes of it for x86-64: where nobody uses its result it vanishes, and with it
+//! the order of the unlinking store and the look at the announcements. `tests::epoch_machine` tries that out.
 //!
 //! Epochs are compared by wrapping difference, so that the counter may wrap.
 
-use crate::sync::{const_new, AtomicU32, Ordering};
+use crate::sync::{const_new, fence, AtomicU32, Ordering};
 
 const ACTIVE: u32 = 1;
 
@@ -53,9 +62,16 @@ impl<'m> Epochs<'m> {
         Self { slots, now: AtomicU32::new(0), inside: AtomicU32::new(0) }
     }
 
-    /// The present epoch, ordered against announcements as the head of this module says.
+    /// Puts the look at the announcements behind what was unlinked, as the head of this module says.
+    #[inline]
+    pub(crate) fn unlinked(&self) {
+        fence(Ordering::SeqCst);
+    }
+
+    /// The present epoch, for what was unlinked before.
     pub(crate) fn stamp(&self) -> u32 {
-        self.now.fetch_add(0, Ordering::AcqRel)
+        self.unlinked();
+        self.now.load(Ordering::Acquire)
     }
 
     /// Announces a worker; `None` if all places are taken.
@@ -68,8 +84,9 @@ impl<'m> Epochs<'m> {
         loop {
             let epoch = self.now.load(Ordering::Relaxed);
             slot.seen.store((epoch << 1) | ACTIVE, Ordering::Release);
+            fence(Ordering::SeqCst);
             // An announcement of an epoch that has passed meanwhile would hold up nothing that it should hold up.
-            if self.stamp() == epoch {
+            if self.now.load(Ordering::Acquire) == epoch {
                 return Some(index);
             }
         }
@@ -83,7 +100,8 @@ impl<'m> Epochs<'m> {
         }
     }
 
-    /// Whether nobody is inside. After [`Epochs::stamp`], as an announcement would be looked for.
+    /// Whether nobody is inside. After [`Epochs::unlinked`] or [`Epochs::stamp`].
+    #[inline]
     pub(crate) fn is_quiet(&self) -> bool {
         self.inside.load(Ordering::Acquire) == 0
     }
@@ -91,7 +109,8 @@ impl<'m> Epochs<'m> {
     /// Moves on to the next epoch if everybody inside has seen the present one; otherwise the name of somebody who has
     /// not.
     pub(crate) fn advance(&self) -> Result<(), u32> {
-        let epoch = self.stamp();
+        let epoch = self.now.load(Ordering::Acquire);
+        fence(Ordering::SeqCst);
         let current = (epoch << 1) | ACTIVE;
         for slot in self.slots {
             let seen = slot.seen.load(Ordering::Acquire);
@@ -108,7 +127,7 @@ impl<'m> Epochs<'m> {
     pub(crate) fn has_passed(&self, stamp: u32) -> Result<(), u32> {
         loop {
             // Wrapping: stamps are never older than half of all numbers.
-            if self.stamp().wrapping_sub(stamp) >= 2 {
+            if self.now.load(Ordering::Acquire).wrapping_sub(stamp) >= 2 {
                 return Ok(());
             }
             self.advance()?;

@@ -45,7 +45,7 @@
 //!
 //! The words are atomics only because they live in memory that is shared; the arena's lock orders all access.
 
-use crate::memory::WORD_BITS;
+use crate::memory::{LINE_WORDS, WORD_BITS};
 use crate::sabotage::{sabotaged, Switch};
 use crate::sync::{AtomicUsize, Ordering};
 
@@ -61,6 +61,11 @@ use summary::Summary;
 /// The place of a block: word and bit.
 fn place(block: u32) -> (usize, Word) {
     (block as usize / WORD_BITS, 1 << (block as usize % WORD_BITS))
+}
+
+/// The block of the first bit in word `at`.
+fn first_of(at: usize, word: Word) -> u32 {
+    (at * WORD_BITS) as u32 + word.trailing_zeros()
 }
 
 /// The words of a run of blocks, with the bits of those of its blocks that are in each.
@@ -135,6 +140,13 @@ const FLIGHT: usize = 1;
 const NEXT: usize = 2;
 const LOG: usize = 3;
 
+/// Summaries of a map.
+const SUMMARIES: usize = 3;
+/// Their numbers, in the order in which they lie in memory.
+const AVAIL: usize = 0;
+const CHANGED: usize = 1;
+const MOVED: usize = 2;
+
 /// The view of one arena's planes; made anew for each lock section.
 #[derive(Clone, Copy)]
 pub(crate) struct FreeMap<'a> {
@@ -148,10 +160,12 @@ impl<'a> FreeMap<'a> {
     /// Words of memory for an arena of `blocks` blocks.
     pub(crate) const fn words_needed(blocks: u32) -> usize {
         let plane = (blocks as usize).div_ceil(WORD_BITS);
-        PLANES * plane + 3 * Summary::words_needed(plane)
+        // In whole cache lines, so that arenas share none.
+        (PLANES * plane + SUMMARIES * Summary::words_needed(plane)).next_multiple_of(LINE_WORDS)
     }
 
     /// The map in `memory`, which has [`FreeMap::words_needed`] words.
+    #[inline(always)]
     pub(crate) fn new(memory: &'a [AtomicUsize], blocks: u32) -> Self {
         let quads = PLANES * (blocks as usize).div_ceil(WORD_BITS);
         let (quads, summaries) = memory.split_at(quads.min(memory.len()));
@@ -167,17 +181,17 @@ impl<'a> FreeMap<'a> {
 
     /// The words with a free block.
     fn avail(&self) -> Summary<'a> {
-        self.summary(0)
+        self.summary(AVAIL)
     }
 
     /// The words that the next commit would change.
     fn changed(&self) -> Summary<'a> {
-        self.summary(1)
+        self.summary(CHANGED)
     }
 
     /// The words that the commit in flight changes.
     fn moved(&self) -> Summary<'a> {
-        self.summary(2)
+        self.summary(MOVED)
     }
 
     /// Words of each plane.
@@ -200,13 +214,20 @@ impl<'a> FreeMap<'a> {
         }
     }
 
+    /// Whether a block is part of the next commit, and of no other.
+    #[inline(always)]
+    pub(crate) fn is_new(&self, block: u32) -> bool {
+        let (at, bit) = place(block);
+        self.word(at).is(bit, State::New)
+    }
+
     /// What the map says about a block. Blocks out of range are in use.
     pub(crate) fn state(&self, block: u32) -> State {
         let (at, bit) = place(block);
         State::of(self.word(at), bit)
     }
 
-    #[inline]
+    #[inline(always)]
     fn word(&self, at: usize) -> Planes {
         #[cfg(all(test, not(any(loom, feature = "shuttle"))))]
         accesses::count();
@@ -233,13 +254,13 @@ impl<'a> FreeMap<'a> {
     #[inline(always)]
     fn summarize(&self, at: usize, old: Planes, new: Planes) {
         if (old.avail() != 0) != (new.avail() != 0) {
-            self.set_summary(0, at, new.avail() != 0);
+            self.set_summary(AVAIL, at, new.avail() != 0);
         }
         if old.is_changed() != new.is_changed() {
-            self.set_summary(1, at, new.is_changed());
+            self.set_summary(CHANGED, at, new.is_changed());
         }
         if old.is_moved() != new.is_moved() {
-            self.set_summary(2, at, new.is_moved());
+            self.set_summary(MOVED, at, new.is_moved());
         }
     }
 
@@ -284,24 +305,42 @@ impl<'a> FreeMap<'a> {
         shift(&mut counts.avail, State::Free.bit());
         shift(&mut counts.reserved, State::Reserved.bit());
         shift(&mut counts.pending, State::PENDING);
-        self.summarize(at, old, new);
+        // What both states are alike in cannot have changed for the word. Known where this is compiled.
+        let (before, after) = (Planes::IN_USE.with(1, from), Planes::IN_USE.with(1, to));
+        if before.avail() != after.avail() && (old.avail() != 0) != (new.avail() != 0) {
+            self.set_summary(AVAIL, at, new.avail() != 0);
+        }
+        if before.is_changed() != after.is_changed() && old.is_changed() != new.is_changed() {
+            self.set_summary(CHANGED, at, new.is_changed());
+        }
+        if before.is_moved() != after.is_moved() && old.is_moved() != new.is_moved() {
+            self.set_summary(MOVED, at, new.is_moved());
+        }
         Ok(())
     }
 
     /// The first free block at or after `from`, going round once.
+    #[inline(always)]
     fn find(&self, from: u32) -> Option<u32> {
-        let (from_at, bit) = place(from);
-        let here = self.word(from_at).avail() & !(bit - 1);
-        let (at, word) = if here != 0 {
-            (from_at, here)
-        } else {
-            let at = self.avail().next(from_at + 1).or_else(|| self.avail().next(0))?;
-            (at, self.word(at).avail())
-        };
-        (word != 0).then(|| (at * WORD_BITS) as u32 + word.trailing_zeros())
+        let (at, bit) = place(from);
+        match self.word(at).avail() & !(bit - 1) {
+            0 => self.find_far(at + 1),
+            // Nearly always.
+            here => Some(first_of(at, here)),
+        }
+    }
+
+    /// The first free block in word `at` or behind it, going round once.
+    #[cold]
+    #[inline(never)]
+    fn find_far(&self, at: usize) -> Option<u32> {
+        let at = self.avail().next(at).or_else(|| self.avail().next(0))?;
+        let word = self.word(at).avail();
+        (word != 0).then(|| first_of(at, word))
     }
 
     /// Hands out a free block for a caller, the first at or after `from`.
+    #[inline(always)]
     pub(crate) fn reserve(&self, counts: &mut Counts, from: u32) -> Option<u32> {
         let block = self.find(from)?;
         self.step(counts, block, State::Free, State::Reserved).ok()?;
@@ -314,11 +353,13 @@ impl<'a> FreeMap<'a> {
     }
 
     /// Makes a reserved block part of the next commit.
+    #[inline(always)]
     pub(crate) fn enqueue(&self, counts: &mut Counts, block: u32) -> Result<(), State> {
         self.step(counts, block, State::Reserved, State::New)
     }
 
     /// The same as [`FreeMap::free`] and [`FreeMap::unreserve`], for a block of no commit that nobody can be reading.
+    #[inline(always)]
     pub(crate) fn free_new(&self, counts: &mut Counts, block: u32) -> Result<(), State> {
         self.step(counts, block, State::New, State::Free)
     }
@@ -441,19 +482,23 @@ impl Planes {
     }
 
     /// Whether the next commit would change anything.
+    #[inline(always)]
     fn is_changed(self) -> bool {
         self.rolled() != self.flight
     }
 
     /// Whether the commit in flight changes anything.
+    #[inline(always)]
     fn is_moved(self) -> bool {
         self.settled() != self.durable
     }
 
+    #[inline(always)]
     fn avail(self) -> Word {
         self.durable & self.flight & self.next
     }
 
+    #[inline(always)]
     fn reserved(self) -> Word {
         !self.durable & self.flight & !self.next
     }
@@ -464,6 +509,7 @@ impl Planes {
     }
 
     /// The next plane as a commit must see it: reserved blocks are free on disk.
+    #[inline(always)]
     fn rolled(self) -> Word {
         if sabotaged(Switch::LogReserved) {
             return self.next;
@@ -472,6 +518,7 @@ impl Planes {
     }
 
     /// The durable plane once the commit in flight is durable: reserved blocks stay reserved.
+    #[inline(always)]
     fn settled(self) -> Word {
         self.flight & !self.reserved()
     }

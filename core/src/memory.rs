@@ -40,12 +40,20 @@ pub(crate) const WORD_BITS: usize = usize::BITS as usize;
 /// three summaries of one bit a word in levels, each of which has one bit for a word of the level below (see
 /// `freemap`).
 ///
-/// About `blocks * 4 * 85 / 84` bits; the remainder is rounding, which happens once an arena and level.
+/// About `blocks * 4 * 85 / 84` bits; the remainder is rounding, which happens once an arena and level, and once an
+/// arena to cache lines of 64 bytes.
 pub const fn map_words(blocks: usize, arenas: usize) -> usize {
     let plane = blocks / WORD_BITS + 2 * arenas;
     let summary = plane / (WORD_BITS - 1) + summary_levels(blocks) * arenas;
-    4 * plane + 3 * summary
+    4 * plane + 3 * summary + LINE_WORDS * arenas
 }
+
+/// Words in a cache line of 64 bytes.
+pub(crate) const LINE_WORDS: usize = 64 * 8 / WORD_BITS;
+
+/// Words that begin with a cache line.
+#[repr(C, align(64))]
+struct Words<const N: usize>([AtomicUsize; N]);
 
 /// Levels of a summary of an arena of `blocks` blocks.
 const fn summary_levels(blocks: usize) -> usize {
@@ -91,7 +99,7 @@ pub struct Memory<
     probe_pages: [Page; PROBE_LEN_BYTES / PAGE_LEN_BYTES],
     probe_frames: [Frame; 1],
     frames: [Frame; FRAMES],
-    words: [AtomicUsize; WORDS],
+    words: Words<WORDS>,
     arenas: [ArenaSlot; ARENAS],
     queue: Lock<Queue<QUEUE>>,
     limbo: Lock<Limbo<FRAMES>>,
@@ -118,7 +126,7 @@ impl<
                 probe_pages: array_of!(Page::new()),
                 probe_frames: array_of!(Frame::new()),
                 frames: array_of!(Frame::new()),
-                words: array_of!(AtomicUsize::new(0)),
+                words: Words(array_of!(AtomicUsize::new(0))),
                 arenas: array_of!(ArenaSlot::new()),
                 queue: Lock::new(Queue::new()),
                 limbo: Lock::new(Limbo::new()),
@@ -147,7 +155,7 @@ impl<
         Some(Resources {
             area: PageArea::new(Taken(()), &self.pages, &self.frames),
             probe: Pool::new(PageArea::new(Taken(()), &self.probe_pages, &self.probe_frames), PROBE_SIZE),
-            words: &self.words,
+            words: &self.words.0,
             arenas: &self.arenas,
             queue: &self.queue,
             limbo: &self.limbo,

@@ -22,20 +22,20 @@ use crate::platform::Platform;
 
 #[cfg(not(any(loom, feature = "shuttle")))]
 mod primitive {
-    pub(crate) use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+    pub(crate) use core::sync::atomic::{fence, AtomicBool, AtomicU32, AtomicUsize, Ordering};
     pub(crate) use spin::mutex::SpinMutex as Mutex;
 }
 
 #[cfg(loom)]
 mod primitive {
     pub(crate) use super::blocking::Mutex;
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+    pub(crate) use loom::sync::atomic::{fence, AtomicBool, AtomicU32, AtomicUsize, Ordering};
 }
 
 #[cfg(all(feature = "shuttle", not(loom)))]
 mod primitive {
     pub(crate) use super::blocking::Mutex;
-    pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+    pub(crate) use shuttle::sync::atomic::{fence, AtomicBool, AtomicU32, AtomicUsize, Ordering};
 }
 
 /// The model checkers' mutexes report poisoning, which has no meaning here: a panic ends the model run.
@@ -64,7 +64,7 @@ mod blocking {
     }
 }
 
-pub(crate) use primitive::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+pub(crate) use primitive::{fence, AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 /// Declares functions as `const` wherever the primitives can be built in a constant (everywhere but the checkers).
 macro_rules! const_new {
@@ -117,7 +117,33 @@ impl<T: ?Sized> Lock<T> {
         result
     }
 
+    /// The same once the value is `ready`; as long as it is not, runs `prepare` without the lock. Inlined, for sections
+    /// that are run millions of times a second.
+    #[inline(always)]
+    pub(crate) fn with_when<R>(
+        &self,
+        platform: &dyn Platform,
+        ready: impl Fn(&T) -> bool,
+        prepare: impl Fn(),
+        section: impl FnOnce(&mut T) -> R,
+    ) -> R {
+        loop {
+            let saved = platform.enter_critical();
+            let mut guard = self.0.lock();
+            if ready(&guard) {
+                let result = section(&mut guard);
+                drop(guard);
+                platform.leave_critical(saved);
+                return result;
+            }
+            drop(guard);
+            platform.leave_critical(saved);
+            prepare();
+        }
+    }
+
     /// Runs `section` if the lock is free right now.
+    #[inline]
     pub(crate) fn try_with<R>(&self, platform: &dyn Platform, section: impl FnOnce(&mut T) -> R) -> Option<R> {
         let saved = platform.enter_critical();
         let result = self.0.try_lock().map(|mut guard| section(&mut guard));

@@ -38,7 +38,7 @@ use crate::device::{Device, DeviceGeometry};
 use crate::epoch::Epochs;
 use crate::error::{Damage, Error};
 use crate::format::{BlockSize, BlockType};
-use crate::freemap::State;
+use crate::freemap::{FreeMap, State};
 use crate::hash::hash64;
 use crate::limbo::LimboView;
 use crate::mount::MountReport;
@@ -145,6 +145,25 @@ enum Freed {
     Idle,
     /// A commit.
     Committed,
+}
+
+/// Why a block cannot be freed; small, to be handed out of a lock section.
+#[derive(Clone, Copy)]
+enum Refused {
+    /// It is no caller's, or free already.
+    NotAllocated,
+    /// The next log might have no room for one more change: so many blocks are free.
+    NoRoom(u32),
+}
+
+impl Refused {
+    #[cold]
+    fn error(self, addr: u64) -> Error {
+        match self {
+            Self::NotAllocated => Error::NotAllocated { addr },
+            Self::NoRoom(free) => Error::Full { room_blocks: 0, free_blocks: u64::from(free), pending_blocks: 0 },
+        }
+    }
 }
 
 /// A mounted volume. Shared by reference among any number of threads or CPUs.
@@ -308,18 +327,10 @@ impl<'d, 'm> Store<'d, 'm> {
         self.check_writable()?;
         let place = self.engine.arenas.locate(ptr.addr)?;
         // While something is in limbo, whoever frees helps (see `promise_limbo`).
-        if self.engine.in_limbo.load(Ordering::Relaxed) != 0 || !self.free_at_once(ptr.addr, place)? {
-            self.promise_limbo()?;
-            match self.free_by_limbo(ptr.addr, place) {
-                // Its write is under way: `written` keeps the promise.
-                Ok(Freed::Cancelled) => {}
-                Ok(Freed::Idle) => self.retire(place),
-                Ok(Freed::Committed) => self.drop_promise(),
-                Err(error) => {
-                    self.drop_promise();
-                    return Err(error);
-                }
-            }
+        if self.engine.in_limbo.load(Ordering::Relaxed) != 0
+            || !self.free_at_once(place).map_err(|refused| refused.error(ptr.addr))?
+        {
+            self.free_with_promise(ptr.addr, place)?;
         }
         trace!(self.engine, Freed, ptr.addr, caller);
         Ok(())
@@ -327,46 +338,73 @@ impl<'d, 'm> Store<'d, 'm> {
 
     /// Frees a block for which nothing in memory has to be waited for: a commit has it, or it is in none, is written,
     /// and nobody is inside an epoch. `false` if that is not so; nothing was changed then.
-    fn free_at_once(&self, addr: u64, place: Place) -> Result<bool, Error> {
-        self.engine.epochs.stamp();
+    #[inline(always)]
+    fn free_at_once(&self, place: Place) -> Result<bool, Refused> {
+        self.engine.epochs.unlinked();
         let quiet = self.engine.epochs.is_quiet();
         self.engine.arenas.change(place.arena, |state, map| {
-            self.check_free(state, addr, place)?;
-            match map.state(place.index) {
-                State::New if sabotaged(Switch::ReuseAtOnce) || !quiet => return Ok(false),
-                State::New if !self.engine.cache.forget_written(place.block) => return Ok(false),
-                State::New => map.free_new(&mut state.counts, place.index),
-                _ => map.free(&mut state.counts, place.index).map(|_| {
-                    self.engine.cache.forget_written(place.block);
-                }),
+            if !map.is_new(place.index) {
+                return self.free_committed(state, map, place);
             }
-            .map_err(|_| Error::NotAllocated { addr })?;
-            if sabotaged(Switch::ReuseAtOnce) {
-                map.sabotage_free(&mut state.counts, place.index);
-            }
-            state.changes = state.changes.saturating_add(1);
-            Ok(true)
+            // The last two blocks of an arena, and those of its log, are never new.
+            let at_once = quiet
+                && !sabotaged(Switch::ReuseAtOnce)
+                && self.engine.arenas.log_has_room(place.arena, state)
+                && self.engine.cache.forget_written(place.block)
+                && map.free_new(&mut state.counts, place.index).is_ok();
+            state.changes = state.changes.saturating_add(u32::from(at_once));
+            Ok(at_once)
         })
     }
 
-    fn check_free(&self, state: &ArenaState, addr: u64, place: Place) -> Result<(), Error> {
+    /// The same for a block that some commit has, if any block is there.
+    #[inline(never)]
+    fn free_committed(&self, state: &mut ArenaState, map: &FreeMap<'m>, place: Place) -> Result<bool, Refused> {
+        self.check_free(state, place)?;
+        map.free(&mut state.counts, place.index).map_err(|_| Refused::NotAllocated)?;
+        self.engine.cache.forget_written(place.block);
+        if sabotaged(Switch::ReuseAtOnce) {
+            map.sabotage_free(&mut state.counts, place.index);
+        }
+        state.changes = state.changes.saturating_add(1);
+        Ok(true)
+    }
+
+    /// Frees any block, with a place in limbo for it.
+    #[cold]
+    #[inline(never)]
+    fn free_with_promise(&self, addr: u64, place: Place) -> Result<(), Error> {
+        self.promise_limbo()?;
+        match self.free_by_limbo(place) {
+            // Its write is under way: `written` keeps the promise.
+            Ok(Freed::Cancelled) => {}
+            Ok(Freed::Idle) => self.retire(place),
+            Ok(Freed::Committed) => self.drop_promise(),
+            Err(refused) => {
+                self.drop_promise();
+                return Err(refused.error(addr));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_free(&self, state: &ArenaState, place: Place) -> Result<(), Refused> {
         if !self.engine.arenas.log_has_room(place.arena, state) {
-            let free_blocks = u64::from(state.counts.avail);
-            return Err(Error::Full { room_blocks: 0, free_blocks, pending_blocks: 0 });
+            return Err(Refused::NoRoom(state.counts.avail));
         }
         if self.engine.arenas.is_spare(place) {
-            return Err(Error::NotAllocated { addr });
+            return Err(Refused::NotAllocated);
         }
         Ok(())
     }
 
     /// Frees a block that may have to wait in limbo, with a place there promised.
-    fn free_by_limbo(&self, addr: u64, place: Place) -> Result<Freed, Error> {
-        self.engine.epochs.stamp();
+    fn free_by_limbo(&self, place: Place) -> Result<Freed, Refused> {
+        self.engine.epochs.unlinked();
         let wanted = !self.engine.epochs.is_quiet();
         self.engine.arenas.change(place.arena, |state, map| {
-            self.check_free(state, addr, place)?;
-            let freed = map.free(&mut state.counts, place.index).map_err(|_| Error::NotAllocated { addr })?;
+            self.check_free(state, place)?;
+            let freed = map.free(&mut state.counts, place.index).map_err(|_| Refused::NotAllocated)?;
             state.changes = state.changes.saturating_add(1);
             if sabotaged(Switch::ReuseAtOnce) {
                 map.sabotage_free(&mut state.counts, place.index);

@@ -41,6 +41,29 @@ fn retire(world: &World) {
     }
 }
 
+/// The same where others are taken to be inside, and a third party moves the epochs on.
+#[test]
+fn loom_no_epoch_ends_under_a_reader() {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(|| {
+        let world = world();
+        let (reader, driver) = (Arc::clone(&world), Arc::clone(&world));
+        let reader = thread::spawn(move || read(&reader, 1));
+        let driver = thread::spawn(move || {
+            let _ = driver.epochs.advance();
+            let _ = driver.epochs.advance();
+        });
+        world.root.store(0, Ordering::Relaxed);
+        let stamp = world.epochs.stamp();
+        if world.epochs.has_passed(stamp).is_ok() {
+            world.cell.store(9, Ordering::Relaxed);
+        }
+        reader.join().unwrap();
+        driver.join().unwrap();
+    });
+}
+
 #[test]
 fn loom_nothing_is_reused_under_a_reader() {
     let mut builder = loom::model::Builder::new();

@@ -12,7 +12,7 @@ use crate::sync::AtomicUsize;
 fn the_documented_sizes_are_right() {
     // A buffer has a frame and a place in limbo.
     assert!(size_of::<Frame>() + size_of::<Retired>() <= 72);
-    assert!(size_of::<ArenaSlot>() <= 240);
+    assert!(size_of::<ArenaSlot>() <= 256);
     assert!(size_of::<Entry>() <= 24);
     assert!(size_of::<WorkerSlot>() <= 12);
     let gib_of_16_kib = map_words((1 << 30) / 16384, 8) * size_of::<AtomicUsize>();
