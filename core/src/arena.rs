@@ -5,7 +5,8 @@
 //!   | header A | header B | block 0 | block 1 | ...          | last two: never handed out |
 //! ```
 //!
-//! Several arenas let several CPUs allocate at once ([`search`]). What an arena keeps back depends on the class of the allocation:
+//! Several arenas let several CPUs allocate at once ([`search`]). What an arena keeps back depends on the class of the
+//! allocation:
 //!
 //! - *log* (internal) may take every free block;
 //! - *reclaim* (to free more than it takes) leaves what the log of one commit can need at worst:
