@@ -33,7 +33,8 @@
 //! ```
 //!
 //! [`FreeMap::roll`] begins a commit, [`FreeMap::settle`] ends one. Both visit only words in which something changed:
-//! for each plane transition a summary has one bit a word, and so has the search for a free block. Whatever could visit
+//! for each plane transition a summary has one bit a word, and so have the search for a free block and the walk over
+//! the runs of free blocks. Whatever could visit
 //! many words takes a budget and goes on in another lock section.
 //!
 //! A fourth plane says which blocks hold the arena's log, so that no caller can free one.
@@ -52,9 +53,12 @@ use crate::sync::{AtomicUsize, Ordering};
 type Word = usize;
 
 mod loading;
+mod planes;
 mod runs;
 mod summary;
 
+use planes::Planes;
+pub(crate) use planes::State;
 pub(crate) use runs::{Run, Runs, Walk, Walked};
 use summary::Summary;
 
@@ -112,23 +116,10 @@ pub(crate) struct Counts {
     pub(crate) ranges_flight: u32,
 }
 
-/// What the free map says about a block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
-    Free,
-    Reserved,
-    New,
-    NewInFlight,
-    NewInFlightFreed,
-    InUse,
-    Freed,
-    FreedInFlight,
-}
-
 /// The planes of one word of blocks, side by side, so that a change to a block touches one cache line.
 ///
 /// ```text
-///   | durable flight next log | durable flight next log | ... | avail | changed | moved |
+///   | durable flight next log | durable flight next log | ... | avail | changed | moved | edges |
 /// ```
 type Quad = [AtomicUsize; PLANES];
 
@@ -141,11 +132,12 @@ const NEXT: usize = 2;
 const LOG: usize = 3;
 
 /// Summaries of a map.
-const SUMMARIES: usize = 3;
+const SUMMARIES: usize = 4;
 /// Their numbers, in the order in which they lie in memory.
 const AVAIL: usize = 0;
 const CHANGED: usize = 1;
 const MOVED: usize = 2;
+const EDGES: usize = 3;
 
 /// The view of one arena's planes; made anew for each lock section.
 #[derive(Clone, Copy)]
@@ -172,7 +164,7 @@ impl<'a> FreeMap<'a> {
         Self { blocks, quads: quads.as_chunks().0, summaries }
     }
 
-    /// One of the three summaries.
+    /// One of the summaries.
     fn summary(&self, number: usize) -> Summary<'a> {
         let len = Summary::words_needed(self.quads.len());
         let memory = self.summaries.get(number * len..).unwrap_or(&[]);
@@ -192,6 +184,12 @@ impl<'a> FreeMap<'a> {
     /// The words that the commit in flight changes.
     fn moved(&self) -> Summary<'a> {
         self.summary(MOVED)
+    }
+
+    /// The words in which a run of the flight plane begins or ends. All other words are like the block in front of
+    /// them, so a walk over the runs passes them at once.
+    fn edges(&self) -> Summary<'a> {
+        self.summary(EDGES)
     }
 
     /// Words of each plane.
@@ -242,11 +240,15 @@ impl<'a> FreeMap<'a> {
         counts.reserved = counts.reserved + new.reserved().count_ones() - old.reserved().count_ones();
         counts.pending = counts.pending + new.pending().count_ones() - old.pending().count_ones();
         counts.free_flight = counts.free_flight + new.flight.count_ones() - old.flight.count_ones();
-        let starts_before = self.starts_around(at);
         self.put(DURABLE, at, new.durable);
-        self.put(FLIGHT, at, new.flight);
         self.put(NEXT, at, new.next);
-        counts.ranges_flight = counts.ranges_flight + self.starts_around(at) - starts_before;
+        if old.flight != new.flight {
+            let starts_before = self.starts_around(at);
+            self.put(FLIGHT, at, new.flight);
+            counts.ranges_flight = counts.ranges_flight + self.starts_around(at) - starts_before;
+            self.note_edges(at);
+            self.note_edges(at + 1);
+        }
         self.summarize(at, old, new);
     }
 
@@ -271,10 +273,23 @@ impl<'a> FreeMap<'a> {
         self.summary(number).set(at, on);
     }
 
+    /// The flight plane's bit of the block in front of word `at`, as the lowest bit of a word; in front of the first, 0.
+    fn flight_before(&self, at: usize) -> Word {
+        at.checked_sub(1).map_or(0, |before| self.get(FLIGHT, before) >> (WORD_BITS - 1))
+    }
+
+    /// Notes whether a run of the flight plane begins or ends in word `at`, which depends on the word in front of it.
+    fn note_edges(&self, at: usize) {
+        if at < self.words() {
+            let word = self.get(FLIGHT, at);
+            self.edges().set(at, word != ((word << 1) | self.flight_before(at)));
+        }
+    }
+
     /// Runs of the flight plane that begin in word `at` or at the first bit of the word behind it.
     fn starts_around(&self, at: usize) -> u32 {
         let word = self.get(FLIGHT, at);
-        let before = if at == 0 { 0 } else { self.get(FLIGHT, at - 1) >> (WORD_BITS - 1) };
+        let before = self.flight_before(at);
         let behind = self.get(FLIGHT, at + 1) & 1 & !(word >> (WORD_BITS - 1));
         (word & !((word << 1) | before)).count_ones() + behind as u32
     }
@@ -444,132 +459,6 @@ impl<'a> FreeMap<'a> {
             self.moved().set(at, false);
         }
         !self.is_moved()
-    }
-}
-
-/// One word of each plane.
-#[derive(Clone, Copy)]
-struct Planes {
-    durable: Word,
-    flight: Word,
-    next: Word,
-}
-
-impl Planes {
-    /// Beyond the end.
-    const IN_USE: Self = Self { durable: 0, flight: 0, next: 0 };
-
-    #[inline(always)]
-    fn of(quad: &Quad) -> Self {
-        let load = |plane: usize| quad[plane].load(Ordering::Relaxed);
-        Self { durable: load(DURABLE), flight: load(FLIGHT), next: load(NEXT) }
-    }
-
-    /// Whether the block with this bit is in this state.
-    #[inline(always)]
-    fn is(self, bit: Word, state: State) -> bool {
-        let (durable, flight, next) = state.planes();
-        let same = |word: Word, on: bool| if on { word } else { !word };
-        same(self.durable, durable) & same(self.flight, flight) & same(self.next, next) & bit != 0
-    }
-
-    /// The same with one block in another state.
-    #[inline(always)]
-    fn with(self, bit: Word, state: State) -> Self {
-        let set = |word: Word, on: bool| if on { word | bit } else { word & !bit };
-        let (durable, flight, next) = state.planes();
-        Self { durable: set(self.durable, durable), flight: set(self.flight, flight), next: set(self.next, next) }
-    }
-
-    /// Whether the next commit would change anything.
-    #[inline(always)]
-    fn is_changed(self) -> bool {
-        self.rolled() != self.flight
-    }
-
-    /// Whether the commit in flight changes anything.
-    #[inline(always)]
-    fn is_moved(self) -> bool {
-        self.settled() != self.durable
-    }
-
-    #[inline(always)]
-    fn avail(self) -> Word {
-        self.durable & self.flight & self.next
-    }
-
-    #[inline(always)]
-    fn reserved(self) -> Word {
-        !self.durable & self.flight & !self.next
-    }
-
-    /// Freed, and held back by a commit.
-    fn pending(self) -> Word {
-        self.next & !(self.durable & self.flight)
-    }
-
-    /// The next plane as a commit must see it: reserved blocks are free on disk.
-    #[inline(always)]
-    fn rolled(self) -> Word {
-        if sabotaged(Switch::LogReserved) {
-            return self.next;
-        }
-        self.next | self.reserved()
-    }
-
-    /// The durable plane once the commit in flight is durable: reserved blocks stay reserved.
-    #[inline(always)]
-    fn settled(self) -> Word {
-        self.flight & !self.reserved()
-    }
-}
-
-impl State {
-    /// Freed, and held back by a commit.
-    const PENDING: u32 = Self::NewInFlightFreed.bit() | Self::Freed.bit() | Self::FreedInFlight.bit();
-
-    /// The set of this state alone.
-    const fn bit(self) -> u32 {
-        1 << self as u32
-    }
-
-    /// 1 if it is in a set of states, else 0.
-    const fn is_in(self, set: u32) -> u32 {
-        (set >> self as u32) & 1
-    }
-
-    /// The state of the block with this bit.
-    #[inline(always)]
-    fn of(word: Planes, bit: Word) -> Self {
-        match (word.durable & bit != 0, word.flight & bit != 0, word.next & bit != 0) {
-            (true, true, true) => Self::Free,
-            (false, true, false) => Self::Reserved,
-            (true, true, false) => Self::New,
-            (true, false, false) => Self::NewInFlight,
-            (true, false, true) => Self::NewInFlightFreed,
-            (false, false, false) => Self::InUse,
-            (false, false, true) => Self::Freed,
-            (false, true, true) => Self::FreedInFlight,
-        }
-    }
-
-    fn is_free_in_flight(self) -> bool {
-        self.planes().1
-    }
-
-    /// The bits of a block in this state: durable, flight, next.
-    #[inline(always)]
-    fn planes(self) -> (bool, bool, bool) {
-        match self {
-            Self::Free => (true, true, true),
-            Self::Reserved => (false, true, false),
-            Self::New => (true, true, false),
-            Self::NewInFlight => (true, false, false),
-            Self::NewInFlightFreed => (true, false, true),
-            Self::InUse => (false, false, false),
-            Self::Freed => (false, false, true),
-            Self::FreedInFlight => (false, true, true),
-        }
     }
 }
 

@@ -37,15 +37,15 @@ const PROBE_SIZE: BlockSize = match BlockSize::new(PROBE_LEN_BYTES as u32) {
 pub(crate) const WORD_BITS: usize = usize::BITS as usize;
 
 /// Words of free map that a volume of `blocks` blocks in `arenas` arenas needs: four planes of one bit a block, and
-/// three summaries of one bit a word in levels, each of which has one bit for a word of the level below (see
+/// four summaries of one bit a word in levels, each of which has one bit for a word of the level below (see
 /// `freemap`).
 ///
-/// About `blocks * 4 * 85 / 84` bits; the remainder is rounding, which happens once an arena and level, and once an
+/// About `blocks * 4 * 64 / 63` bits; the remainder is rounding, which happens once an arena and level, and once an
 /// arena to cache lines of 64 bytes.
 pub const fn map_words(blocks: usize, arenas: usize) -> usize {
     let plane = blocks / WORD_BITS + 2 * arenas;
     let summary = plane / (WORD_BITS - 1) + summary_levels(blocks) * arenas;
-    4 * plane + 3 * summary + LINE_WORDS * arenas
+    4 * plane + 4 * summary + LINE_WORDS * arenas
 }
 
 /// Words in a cache line of 64 bytes.

@@ -12,7 +12,7 @@ impl FreeMap<'_> {
         for plane in [DURABLE, FLIGHT, NEXT, LOG] {
             (0..self.words()).for_each(|at| self.put(plane, at, 0));
         }
-        [self.avail(), self.changed(), self.moved()].iter().for_each(super::Summary::clear);
+        [self.avail(), self.changed(), self.moved(), self.edges()].iter().for_each(super::Summary::clear);
     }
 
     /// Makes all blocks free but the last two, in a map that nobody has used yet: `words` words from word `from` on.
@@ -30,6 +30,7 @@ impl FreeMap<'_> {
                 self.put(plane, at, free);
             }
             self.avail().set(at, free != 0);
+            self.note_edges(at);
             counts.avail += free.count_ones();
         }
         counts.free_flight = counts.avail;
@@ -106,16 +107,23 @@ impl FreeMap<'_> {
 
     /// Ends loading: all three states are what was loaded. Returns the sums.
     pub(crate) fn load_done(&self) -> Counts {
-        let (mut counts, avail) = (Counts::default(), self.avail());
+        let (mut counts, avail, edges) = (Counts::default(), self.avail(), self.edges());
         let mut before = 0;
         self.changed().clear();
         for at in 0..self.words() {
             let flight = self.get(FLIGHT, at);
             self.put(DURABLE, at, flight);
             self.put(NEXT, at, flight);
-            avail.set(at, flight != 0);
+            let shifted = (flight << 1) | before;
+            // Cleared before.
+            if flight != 0 {
+                avail.set(at, true);
+            }
+            if flight != shifted {
+                edges.set(at, true);
+            }
             counts.avail += flight.count_ones();
-            counts.ranges_flight += (flight & !((flight << 1) | before)).count_ones();
+            counts.ranges_flight += (flight & !shifted).count_ones();
             before = flight >> (WORD_BITS - 1);
         }
         counts.free_flight = counts.avail;

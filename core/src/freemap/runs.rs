@@ -5,6 +5,9 @@
 //!   section 2   |##......|               the run ends here, and is shown as one
 //! ```
 //!
+//! What is free is found by the summary of the words in which runs begin or end, so a walk over it takes as long as
+//! there are runs, however large the arena is.
+//!
 //! # What may change between two sections
 //! Other callers go on between them, and change the planes `next` and `durable` of blocks that no commit has. What is
 //! walked does not change by that. For each transition that is open to callers, in bits (durable flight next):
@@ -120,7 +123,7 @@ impl FreeMap<'_> {
         Walked::Part
     }
 
-    /// What one word says about the blocks from `from` on.
+    /// What is there from block `from` on, as far as one word says, and the words behind it in which nothing changes.
     fn piece(&self, runs: Runs, from: u32) -> Piece {
         let (from_at, bit) = place(from);
         let at = match runs {
@@ -134,15 +137,23 @@ impl FreeMap<'_> {
             Runs::FreeInFlight => (planes.flight & mask, 0),
             Runs::Changes => (planes.settled() & !planes.durable & mask, planes.durable & !planes.settled() & mask),
         };
+        // Where the next word is that says anything new.
+        let next = || match runs {
+            Runs::FreeInFlight => self.edges().next(at + 1).unwrap_or(self.words()),
+            Runs::Changes => at + 1,
+        };
         if freed | taken != 0 {
             let shift = (freed | taken).trailing_zeros();
             let is_freed = (freed >> shift) & 1 != 0;
-            let count = (if is_freed { freed } else { taken } >> shift).trailing_ones();
+            let mut count = (if is_freed { freed } else { taken } >> shift).trailing_ones();
+            if (shift + count) as usize == WORD_BITS {
+                count += ((next() - at - 1) * WORD_BITS) as u32;
+            }
             return Piece::Run(Run { first: (at * WORD_BITS) as u32 + shift, count, freed: is_freed });
         }
-        if at + 1 == self.words() {
-            return Piece::End;
+        match next() {
+            next if next == self.words() => Piece::End,
+            next => Piece::Nothing { until: (next * WORD_BITS) as u32 },
         }
-        Piece::Nothing { until: ((at + 1) * WORD_BITS) as u32 }
     }
 }

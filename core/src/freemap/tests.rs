@@ -82,6 +82,10 @@ fn compare(map: &FreeMap<'_>, counts: &Counts, reference: &Reference, blocks: u3
         let kinds = [word.avail() != 0, word.is_changed(), word.is_moved()];
         let noted = [map.avail(), map.changed(), map.moved()].map(|summary| summary.next(at) == Some(at));
         assert_eq!(noted, kinds, "summaries of word {at}");
+        let is_free = |block: u32| reference.flight.contains(&block);
+        let first = (at * WORD_BITS) as u32;
+        let edge = (first..first + WORD_BITS as u32).any(|block| is_free(block) != (block > 0 && is_free(block - 1)));
+        assert_eq!(map.edges().next(at) == Some(at), edge, "edges of word {at}");
     }
 }
 
@@ -247,6 +251,28 @@ fn a_run_across_sections_is_one_run() {
     assert_eq!(rest, [free(3, 4997), free(5001, 4992)]);
     assert_eq!(counts.ranges_flight, 2);
     assert_eq!(all_runs(&map, Runs::Changes, 1), [Run { first: 5000, count: 1, freed: false }]);
+}
+
+/// The words between two ends of runs cost nothing.
+#[test]
+fn a_walk_takes_as_long_as_there_are_runs() {
+    let blocks = 1 << 20;
+    let memory = words(blocks);
+    let map = FreeMap::new(&memory, blocks);
+    map.clear();
+    let free = [(0, 70_000), (128_000, 64), (128_065, 1), (200_000, 1), (500_000, 548_576)];
+    free.iter().for_each(|(first, count)| map.load_range(*first, *count, true).unwrap());
+    let mut counts = map.load_done();
+    let take = |counts: &mut Counts, block| assert_eq!(map.log_alloc(counts, block), Some(block));
+    take(&mut counts, 700_000);
+    let expected = [free[0], free[1], free[2], free[3], (500_000, 200_000), (700_001, 348_575)];
+    let (mut found, mut walk) = (Vec::new(), Walk::default());
+    let mut see = |run: Run| {
+        found.push((run.first, run.count));
+        true
+    };
+    assert_eq!(map.walk(Runs::FreeInFlight, &mut walk, 4 * expected.len(), &mut see), Walked::All);
+    assert_eq!(found, expected);
 }
 
 /// What callers may do between two sections of a walk changes nothing that the walk sees.

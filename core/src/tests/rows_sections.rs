@@ -102,7 +102,7 @@ const BLOCKS: usize = 1_500_000;
 type Large = Memory<{ pages_for(24, BLOCK) }, 24, { map_words(2 * BLOCKS, 4) }, 4, 16>;
 static MEMORIES: [Large; 2] = [const { Large::new() }; 2];
 
-/// Accesses that one section may make. A word that changes costs a few in each plane, in its neighbours and in three
+/// Accesses that one section may make. A word that changes costs a few in each plane, in its neighbours and in four
 /// summaries; to look through one plane of an arena would be five times as many.
 const ACCESSES_MAX: u64 = (WORDS_PER_SECTION * 64) as u64;
 const _: () = assert!(BLOCKS / WORD_BITS > 5 * ACCESSES_MAX as usize);
