@@ -246,8 +246,14 @@ impl<'a> FreeMap<'a> {
             let starts_before = self.starts_around(at);
             self.put(FLIGHT, at, new.flight);
             counts.ranges_flight = counts.ranges_flight + self.starts_around(at) - starts_before;
-            self.note_edges(at);
-            self.note_edges(at + 1);
+            let before = self.flight_before(at);
+            let is_edge = |flight: Word| flight != ((flight << 1) | before);
+            if is_edge(old.flight) != is_edge(new.flight) {
+                self.set_summary(EDGES, at, is_edge(new.flight));
+            }
+            if (old.flight ^ new.flight) >> (WORD_BITS - 1) != 0 {
+                self.note_edges(at + 1);
+            }
         }
         self.summarize(at, old, new);
     }
