@@ -279,7 +279,8 @@ impl<'a> FreeMap<'a> {
         self.summary(number).set(at, on);
     }
 
-    /// The flight plane's bit of the block in front of word `at`, as the lowest bit of a word; in front of the first, 0.
+    /// The flight plane's bit of the block in front of word `at`, as the lowest bit of a word; in front of the first
+    /// block, 0.
     fn flight_before(&self, at: usize) -> Word {
         at.checked_sub(1).map_or(0, |before| self.get(FLIGHT, before) >> (WORD_BITS - 1))
     }

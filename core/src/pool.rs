@@ -59,8 +59,8 @@ impl Default for Page {
 // (the invariant at the head of this file), from whichever threads these are.
 unsafe impl Sync for Page {}
 
-/// The bookkeeping of one buffer, in a cache line of its own: CPUs that use different buffers do not meet. All-zero when
-/// untouched.
+/// The bookkeeping of one buffer, in a cache line of its own: CPUs that use different buffers do not meet. All-zero
+/// when untouched.
 #[repr(align(64))]
 pub(crate) struct Frame {
     refs: AtomicU32,
