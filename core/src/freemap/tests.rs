@@ -299,7 +299,7 @@ fn callers_do_not_change_what_is_walked() {
         while !map.roll(&mut counts, 3) {}
         let before = [Runs::FreeInFlight, Runs::Changes].map(|runs| all_runs(&map, runs, 64));
         let mut walks = [(Vec::new(), Walk::default()), (Vec::new(), Walk::default())];
-        for step in 0..if cfg!(miri) { 150 } else { 500 } {
+        for step in 0..500 {
             for (runs, (seen, walk)) in [Runs::FreeInFlight, Runs::Changes].into_iter().zip(&mut walks) {
                 map.walk(runs, walk, 1, &mut |run| {
                     seen.push(run);
