@@ -10,7 +10,11 @@ use crate::store::Store;
 use crate::sync::Lock;
 
 /// Allocates a block and makes it part of the next commit, without a buffer and without content: what the arenas do of
-/// an allocation. [`Store::free`] takes the address. Such a store must never be committed.
+/// an allocation. [`Store::free`] takes the address.
+///
+/// Nothing is ever written there. A commit lists the block as used, and counts and checks it as any other, so that what
+/// commits, logs and mounts cost can be measured on a volume that looks full; but the volume then holds used blocks
+/// whose content is whatever the device had: never for anything but measurements.
 ///
 /// # Errors
 /// As [`Store::allocate`].

@@ -39,7 +39,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 /// What every known disk and file system accepts as the unit of direct transfers, in bytes.
 const DIRECT_ALIGN: usize = 4096;
 /// Buffers in one system call; the least that POSIX systems offer is 16, Linux has 1024.
-const MAX_SEGMENTS: u16 = 64;
+const MAX_SEGMENTS: u16 = 256;
 const MAX_TRANSFER_LEN_BYTES: u32 = 4 << 20;
 
 /// How a file is opened.

@@ -12,25 +12,45 @@
 //! system cannot, and a request that is not aligned fails by itself. A flush is `fdatasync`; once one has failed none
 //! succeeds any more, because Linux forgets what it could not write. Transfers that come back short are continued.
 //!
+//! # How many system calls
+//! A request that finds the kernel idle is handed over at once. Others wait until a few have come together, or until
+//! the next poll: one system call then takes all of them, and the kernel sees neighbours side by side and merges them.
+//!
+//! # Waiting
+//! [`RingPlatform`] is the host's platform for a store on this device: whoever waits sleeps until the kernel has
+//! completed something, instead of taking the processor from those who could complete it.
+//!
 //! # Invariant
 //! Slot `i` of the table is occupied exactly while the kernel has an entry with user data `i`. The entry's list of
 //! buffers lies on the heap in that slot and is not touched while the kernel has it.
 //!
 //! # Lock order
 //! One lock, a leaf, held while entries are put in and taken out; the system call that hands them over never waits.
+//! Nobody holds it while it sleeps.
 //!
 //! This and `memory_box` are the only files of the crate with `unsafe`.
 
 use crate::file::{device_error, open_for, take, FileOptions, OpenError};
 use crate::image::out_of_range;
-use arenite_core::{Completion, Device, DeviceError, DeviceGeometry, FlushTag, Request, RequestKind};
+use crate::HostPlatform;
+use arenite_core::{Completion, Device, DeviceError, DeviceGeometry, FlushTag, Platform, Request, RequestKind};
 use io_uring::{opcode, squeue, types, IoUring};
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::fs::OFlags;
+use std::cell::Cell;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Entries that are handed over together, while the kernel has others to go on with.
+const TOLD_TOGETHER: usize = 8;
+/// Turns of a wait before it sleeps.
+const TURNS_AWAKE: u32 = 64;
+/// The longest sleep, in nanoseconds: what is waited for may be the doing of another thread, which wakes nobody.
+const SLEEP_NS: i64 = 500_000;
 
 /// What the kernel is at.
 enum Job {
@@ -54,7 +74,7 @@ struct Ring {
     /// Ended without the kernel.
     ended: Vec<Completion<'static>>,
     /// Entries that the kernel was not told of yet.
-    untold: bool,
+    untold: usize,
     flush_failed: bool,
 }
 
@@ -63,6 +83,8 @@ pub struct UringDevice {
     file: File,
     geometry: DeviceGeometry,
     ring: Mutex<Ring>,
+    /// Calls of [`Device::poll`] that had something.
+    delivered: Arc<AtomicUsize>,
 }
 
 impl UringDevice {
@@ -79,12 +101,23 @@ impl UringDevice {
         let ring = IoUring::new(u32::from(geometry.queue_depth).next_power_of_two())?;
         let jobs = (0..depth).map(|_| None).collect();
         let free = (0..depth).rev().collect();
-        let ring = Ring { ring, jobs, free, ended: Vec::new(), untold: false, flush_failed: false };
-        Ok(Self { file, geometry, ring: Mutex::new(ring) })
+        let ring = Ring { ring, jobs, free, ended: Vec::new(), untold: 0, flush_failed: false };
+        Ok(Self { file, geometry, ring: Mutex::new(ring), delivered: Arc::default() })
     }
 
     fn ring(&self) -> MutexGuard<'_, Ring> {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A platform for a store on this device, whose threads sleep while they wait for it.
+    ///
+    /// # Errors
+    /// Those of duplicating a descriptor.
+    pub fn platform(&self) -> io::Result<RingPlatform> {
+        let ring = self.ring().ring.as_raw_fd();
+        // SAFETY: the descriptor is that of the ring inside this device, which is borrowed, so it stays open meanwhile.
+        let ring = unsafe { BorrowedFd::borrow_raw(ring) };
+        Ok(RingPlatform { ring: ring.try_clone_to_owned()?, delivered: self.delivered.clone() })
     }
 
     fn allows(&self, request: &Request<'static>) -> Result<(), DeviceError> {
@@ -146,7 +179,7 @@ impl Ring {
             }
         };
         self.push(&entry.user_data(slot as u64));
-        self.untold = true;
+        self.untold += 1;
     }
 
     fn push(&mut self, entry: &squeue::Entry) {
@@ -166,14 +199,20 @@ impl Ring {
 
     /// Tells the kernel of new entries; never waits. If it cannot be told now (no memory), the next poll tries again.
     fn tell(&mut self) {
-        self.untold = self.ring.submit().is_err();
+        // Nothing is lost if this fails: the entries stay where they are.
+        let _ = self.ring.submit();
+        self.untold = self.ring.submission().len();
     }
 
     /// Gives the kernel a job, in a slot that was free.
     fn start(&mut self, file: &File, slot: usize, job: Job) {
         self.jobs[slot] = Some(job);
         self.enter(file, slot);
-        self.tell();
+        let occupied = self.jobs.len() - self.free.len();
+        // With nothing else under way, nobody would be the better for waiting.
+        if self.untold == occupied || self.untold >= TOLD_TOGETHER {
+            self.tell();
+        }
     }
 
     /// What one completion of the kernel means; `None` if the job goes on.
@@ -203,6 +242,18 @@ impl Ring {
         };
         self.free.push(slot);
         Some(completion)
+    }
+
+    /// The next completion that the kernel has ready.
+    fn next_end(&mut self, file: &File) -> Option<Completion<'static>> {
+        loop {
+            let entry = self.ring.completion().next()?;
+            let slot = entry.user_data() as usize;
+            if let Some(completion) = self.end(file, slot, entry.result()) {
+                return Some(completion);
+            }
+            self.tell();
+        }
     }
 }
 
@@ -236,20 +287,53 @@ impl Device<'static> for UringDevice {
 
     fn poll(&self) -> Option<Completion<'static>> {
         let mut ring = self.ring();
-        if ring.untold {
+        if ring.untold > 0 {
             ring.tell();
         }
-        if let Some(ended) = ring.ended.pop() {
-            return Some(ended);
+        let completion = ring.ended.pop().or_else(|| ring.next_end(&self.file))?;
+        self.delivered.fetch_add(1, Ordering::Relaxed);
+        Some(completion)
+    }
+}
+
+std::thread_local! {
+    /// What [`UringDevice::delivered`] was when this thread waited last, and how often it has waited since.
+    static WAITED: Cell<(usize, u32)> = const { Cell::new((0, 0)) };
+}
+
+/// The host's platform for a store on a [`UringDevice`]: threads that wait sleep until the kernel has completed
+/// something. It holds neither the file nor its lock.
+#[derive(Debug)]
+pub struct RingPlatform {
+    ring: OwnedFd,
+    delivered: Arc<AtomicUsize>,
+}
+
+impl Platform for RingPlatform {
+    fn relax(&self) {
+        let delivered = self.delivered.load(Ordering::Relaxed);
+        let (seen, turns) = WAITED.get();
+        let turns = if seen == delivered { turns.saturating_add(1) } else { 0 };
+        WAITED.set((delivered, turns));
+        if turns < TURNS_AWAKE {
+            return std::hint::spin_loop();
         }
-        loop {
-            let entry = ring.ring.completion().next()?;
-            let slot = entry.user_data() as usize;
-            if let Some(completion) = ring.end(&self.file, slot, entry.result()) {
-                return Some(completion);
-            }
-            ring.tell();
+        let moment = Timespec { tv_sec: 0, tv_nsec: SLEEP_NS };
+        if poll(&mut [PollFd::new(&self.ring, PollFlags::IN)], Some(&moment)).is_err() {
+            std::thread::yield_now();
         }
+    }
+
+    fn enter_critical(&self) -> usize {
+        HostPlatform.enter_critical()
+    }
+
+    fn leave_critical(&self, saved: usize) {
+        HostPlatform.leave_critical(saved);
+    }
+
+    fn ticks(&self) -> Option<u64> {
+        HostPlatform.ticks()
     }
 }
 

@@ -5,7 +5,7 @@ use arenite_core::format::BlockSize;
 use arenite_core::{Allocate, BlockPtr, Error, FormatOptions, MountOptions, Resources, Store};
 use arenite_shim::file::create_file;
 use arenite_shim::rng::fill;
-use arenite_shim::uring::UringDevice;
+use arenite_shim::uring::{RingPlatform, UringDevice};
 use arenite_shim::{boxed_memory, FileDevice, FileOptions, HostPlatform, OpenError, SmallMemory};
 use std::path::PathBuf;
 
@@ -98,6 +98,33 @@ fn a_store_is_written_and_found_again_by_both_devices() {
     let store = Store::mount(memory(), &device, &HOST, MountOptions::default()).unwrap();
     read_all(&store, &ptrs);
     store.unmount().unwrap();
+}
+
+/// Threads that sleep while they wait are woken, whoever takes the completion that they wait for.
+#[test]
+fn threads_that_sleep_while_they_wait_go_on() {
+    let file = Scratch::new("sleep");
+    if !has_ring(&file) {
+        return;
+    }
+    let device = UringDevice::open(&file.0, FileOptions { queue_depth: 2, ..FileOptions::default() }).unwrap();
+    let platform: &'static RingPlatform = Box::leak(Box::new(device.platform().unwrap()));
+    let store = Store::format(memory(), &device, platform, options()).unwrap();
+    let churn = |store: &Store<'_, '_>| {
+        for number in 0..BLOCKS {
+            let mut block = store.allocate(Allocate::data()).unwrap();
+            fill(number, block.bytes_mut());
+            let ptr = store.enqueue(block).unwrap().ptr();
+            store.free(ptr).unwrap();
+        }
+    };
+    std::thread::scope(|scope| (0..3).for_each(|_| drop(scope.spawn(|| churn(&store)))));
+    let ptrs = write_all(&store);
+    read_all(&store, &ptrs);
+    store.unmount().unwrap();
+    // The platform stays, and holds neither the file nor its lock.
+    drop(device);
+    FileDevice::open(&file.0, FileOptions::default()).unwrap();
 }
 
 #[test]

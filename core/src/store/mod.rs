@@ -51,6 +51,13 @@ use crate::sync::{AtomicBool, AtomicU32, Lock, Ordering};
 use crate::trace::{trace, Holder};
 use io::Unsent;
 
+/// Steps that a caller takes between two looks for a buffer, as long as nothing moves.
+const STEPS_WITHOUT_BUFFER: u32 = 16;
+
+/// From a half-full sync queue on, every so many blocks that are enqueued make their caller take a step: the device
+/// is at work while the next ones are filled and hashed, and the queue has room for them.
+const PUSHES_A_STEP: usize = 16;
+
 /// What all handles share: everything of the store but the device and the commit.
 pub(crate) struct Engine<'m> {
     pub(crate) size: BlockSize,
@@ -310,8 +317,20 @@ impl<'d, 'm> Store<'d, 'm> {
         if self.engine.pool.park(share.clone()).is_err() {
             return;
         }
-        while self.engine.queue.with(self.engine.platform, |queue| queue.push(entry)).is_err() {
-            self.step_or_relax();
+        let push = |queue: &mut QueueView| {
+            queue.push(entry).ok()?;
+            Some(queue.len() >= queue.capacity() / 2 && queue.len().is_multiple_of(PUSHES_A_STEP))
+        };
+        loop {
+            match self.engine.queue.with(self.engine.platform, push) {
+                Some(helps) => {
+                    if helps {
+                        self.step();
+                    }
+                    return;
+                }
+                None => self.step_or_relax(),
+            }
         }
     }
 
@@ -512,7 +531,12 @@ impl<'d, 'm> Store<'d, 'm> {
                 return result;
             }
             let waiting = self.is_busy();
-            if !self.step() {
+            // An attempt looks at every buffer, so it waits until something has moved; not for ever, because that may
+            // have been by the step of somebody else.
+            for _ in 0..STEPS_WITHOUT_BUFFER {
+                if self.step() {
+                    break;
+                }
                 if !waiting {
                     return attempt();
                 }
