@@ -7,7 +7,7 @@ use crate::raw::{self, Way};
 use crate::volume::{failed, in_file, Shape};
 use crate::Setting;
 use anyhow::{bail, Context, Result};
-use arenite_core::{Allocate, BlockPtr, Error, ReadOptions, Reading, Store};
+use arenite_core::{Allocate, BlockPtr, Error, Platform, ReadOptions, Reading, Store};
 use arenite_shim::rng::Rng;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -76,10 +76,11 @@ pub fn write(setting: &Setting, direct: bool) -> Result<Vec<Row>> {
     raw::lay_out(store_path.path(), setting.len_bytes + setting.len_bytes / 4 + (64 << 20))?;
     raw::lay_out(raw_path.path(), setting.len_bytes)?;
     let raw = raw::open(raw_path.path(), direct)?;
-    let best = raw::best_write(&raw, setting.len_bytes)?;
     let content: Vec<u8> = (0..BLOCK_LEN_BYTES).map(|at| (at >> 2) as u8).collect();
+    let best = raw::best_write(&raw, setting.len_bytes, &content)?;
+    let theirs = || raw::write(&raw, setting.len_bytes, best, Some(&content));
     let (name, goal) = if direct { ("write + commit, direct", 0.95) } else { ("write + commit, page cache", 0.90) };
-    in_file(store_path.path(), direct, Shape::original(8), |store| {
+    in_file(store_path.path(), direct, Shape::original(8), |store, _| {
         let mut rows = Vec::new();
         if direct {
             let question = Question {
@@ -90,7 +91,16 @@ pub fn write(setting: &Setting, direct: bool) -> Result<Vec<Row>> {
                 goal: Goal::AtLeast(0.95),
             };
             let dd = || raw::dd_write(raw_path.path(), setting.len_bytes);
-            rows.push(compare(setting.rounds, question, || raw::write(&raw, setting.len_bytes, best), dd)?);
+            rows.push(compare(setting.rounds, question, theirs, dd)?);
+            let question = Question {
+                what: "raw write + flush, filled",
+                amount: setting.amount(),
+                unit: "B/s",
+                reference: "the same, never filled",
+                goal: Goal::None,
+            };
+            let unfilled = || raw::write(&raw, setting.len_bytes, best, None);
+            rows.push(compare(setting.rounds, question, theirs, unfilled)?);
         }
         for workers in [1, 2] {
             let question = Question {
@@ -101,7 +111,7 @@ pub fn write(setting: &Setting, direct: bool) -> Result<Vec<Row>> {
                 goal: Goal::AtLeast(goal),
             };
             let ours = || write_rate(store, setting, workers, &content);
-            rows.push(compare(setting.rounds, question, ours, || raw::write(&raw, setting.len_bytes, best))?);
+            rows.push(compare(setting.rounds, question, ours, theirs)?);
         }
         let question = Question {
             what: &format!("{name}: 2 workers"),
@@ -116,26 +126,29 @@ pub fn write(setting: &Setting, direct: bool) -> Result<Vec<Row>> {
     })
 }
 
-/// Reads all blocks past the cache, so many at once; every one is verified.
-fn read_blocks(store: &Store<'_, '_>, blocks: &[BlockPtr]) -> Result<()> {
+/// Reads all blocks past the cache, so many at once; every one is verified. Whichever is here makes room for the next,
+/// as on the raw side.
+fn read_blocks(store: &Store<'_, '_>, platform: &dyn Platform, blocks: &[BlockPtr]) -> Result<()> {
     let options = ReadOptions { past_cache: true, ..ReadOptions::default() };
-    let mut waiting: VecDeque<Reading<'_>> = VecDeque::new();
+    let start = |ptr: &BlockPtr| store.start_read_with(*ptr, options).map_err(failed("read"));
     let mut next = blocks.iter();
-    loop {
-        while waiting.len() < READ_DEPTH {
-            let Some(ptr) = next.next() else { break };
-            waiting.push_back(store.start_read_with(*ptr, options).map_err(failed("read"))?);
+    let mut waiting = next.by_ref().take(READ_DEPTH).map(start).collect::<Result<Vec<Reading<'_>>>>()?;
+    while !waiting.is_empty() {
+        let mut at = 0;
+        while let Some(reading) = waiting.get(at) {
+            let Some(result) = reading.poll() else {
+                at += 1;
+                continue;
+            };
+            result.map_err(failed("read"))?;
+            waiting.swap_remove(at);
+            waiting.extend(next.next().map(start).transpose()?);
         }
-        let Some(first) = waiting.front() else { return Ok(()) };
-        match first.poll() {
-            Some(result) => {
-                result.map_err(failed("read"))?;
-                waiting.pop_front();
-            }
-            None if !store.step() => std::thread::yield_now(),
-            None => {}
+        if !waiting.is_empty() && !store.step() {
+            platform.relax();
         }
     }
+    Ok(())
 }
 
 /// Cold reads by pointer, in the order of addresses and in random order.
@@ -146,7 +159,7 @@ pub fn read(setting: &Setting) -> Result<Vec<Row>> {
     let path = setting.scratch("store.img");
     raw::lay_out(path.path(), setting.len_bytes + setting.len_bytes / 4 + (64 << 20))?;
     let content: Vec<u8> = (0..BLOCK_LEN_BYTES).map(|at| (at >> 3) as u8).collect();
-    in_file(path.path(), true, Shape::original(8), |store| {
+    in_file(path.path(), true, Shape::original(8), |store, platform| {
         let mut blocks = write_blocks(store, setting.len_bytes / BLOCK_LEN_BYTES, 1, &content)?;
         // A file is locked once per opening, and this one is read only.
         let raw = raw::open(path.path(), true)?;
@@ -167,7 +180,7 @@ pub fn read(setting: &Setting) -> Result<Vec<Row>> {
                 reference: &format!("raw, {best}"),
                 goal: Goal::AtLeast(0.95),
             };
-            let ours = || Ok(setting.len_bytes as f64 / seconds(|| read_blocks(store, &blocks))?);
+            let ours = || Ok(setting.len_bytes as f64 / seconds(|| read_blocks(store, platform, &blocks))?);
             rows.push(compare(setting.rounds, question, ours, || raw::read(&raw, &addrs, best))?);
         }
         Ok(rows)
@@ -191,7 +204,7 @@ pub fn commit_latency(setting: &Setting) -> Result<Vec<Row>> {
     raw::lay_out(path.path(), 512 << 20)?;
     let content = vec![0x33; BLOCK_LEN_BYTES as usize];
     let commits = if setting.quick { 100 } else { 1500 };
-    let times = in_file(path.path(), true, Shape::original(8), |store| {
+    let times = in_file(path.path(), true, Shape::original(8), |store, _| {
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| -> Result<Vec<f64>> {
             let (stop, content) = (&stop, &content);

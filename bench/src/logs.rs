@@ -79,7 +79,7 @@ pub fn replay(setting: &Setting) -> Result<Vec<Row>> {
     create_file(path.path(), len_bytes)?;
     let shape = Shape::original(8);
     let file = File::open(path.path())?;
-    let (logs, ranges) = in_file(path.path(), false, shape, |store| {
+    let (logs, ranges) = in_file(path.path(), false, shape, |store, _| {
         fragment(store, 2 * entries)?;
         log_of(store, &file)
     })?;

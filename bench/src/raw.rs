@@ -1,5 +1,11 @@
 //! The raw side: what this program gets out of a file without a store, with the request size and the number of threads
 //! that turn out best.
+//!
+//! It moves the same bytes: a writer makes each block's content in the buffer that the device then takes, once for every
+//! block of the file, as the store's callers do (and as `dd` does, which reads its input into its buffer). A raw side
+//! that sent the same buffer over and over would write one request's bytes many times, not the bytes of the file. How
+//! many buffers it has, and so how hot they are, is its own affair: as many as it has requests under way. What the
+//! filling costs it is a line of the table of its own.
 #![forbid(unsafe_code)]
 
 use crate::measure::{median, seconds};
@@ -12,9 +18,11 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Request sizes of sequential transfers that are tried.
-const REQUEST_LEN_BYTES: [usize; 4] = [256 << 10, 1 << 20, 2 << 20, 4 << 20];
+const REQUEST_LEN_BYTES: [usize; 3] = [256 << 10, 1 << 20, 4 << 20];
 /// Numbers of requests at once that are tried.
 const DEPTHS: [usize; 4] = [1, 2, 4, 8];
+/// Ways that did best and are tried again with more bytes.
+const FINALISTS: usize = 3;
 /// Transfers of a direct file begin at multiples of this.
 const ALIGN: usize = 4096;
 
@@ -112,17 +120,29 @@ fn spread(len_bytes: u64, way: Way, transfer: impl Fn(&mut Aligned, u64) -> std:
     })
 }
 
-/// Bytes a second of writing the first `len_bytes` of a file and making them durable.
+/// Makes the content of a request, block by block; `None` leaves the buffer as it is.
+pub fn fill(buffer: &mut [u8], content: Option<&[u8]>) {
+    let Some(content) = content else { return };
+    for block in buffer.chunks_exact_mut(content.len()) {
+        block.copy_from_slice(content);
+    }
+}
+
+/// Bytes a second of writing the first `len_bytes` of a file, each block with this content, and making them durable.
 ///
 /// # Errors
 /// Those of the system.
-pub fn write(file: &File, len_bytes: u64, way: Way) -> Result<f64> {
+pub fn write(file: &File, len_bytes: u64, way: Way, content: Option<&[u8]>) -> Result<f64> {
     let time = seconds(|| {
         if way.ring {
             let step = way.request_len_bytes;
-            raw_ring::transfer(file, (0..len_bytes).step_by(step), step, way.depth, true)?;
+            let transfer = raw_ring::Transfer::Write(content);
+            raw_ring::transfer(file, (0..len_bytes).step_by(step), step, way.depth, transfer)?;
         } else {
-            spread(len_bytes, way, |buffer, at| file.write_all_at(buffer.get(), at))?;
+            spread(len_bytes, way, |buffer, at| {
+                fill(buffer.get_mut(), content);
+                file.write_all_at(buffer.get(), at)
+            })?;
         }
         file.sync_data()?;
         Ok(())
@@ -138,7 +158,8 @@ pub fn read(file: &File, addrs: &[u64], way: Way) -> Result<f64> {
     let len_bytes = addrs.len() as u64 * way.request_len_bytes as u64;
     let time = seconds(|| {
         if way.ring {
-            return raw_ring::transfer(file, addrs.iter().copied(), way.request_len_bytes, way.depth, false);
+            let transfer = raw_ring::Transfer::Read;
+            return raw_ring::transfer(file, addrs.iter().copied(), way.request_len_bytes, way.depth, transfer);
         }
         spread(len_bytes, way, |buffer, at| {
             let addr = addrs.get((at / way.request_len_bytes as u64) as usize).copied().unwrap_or_default();
@@ -148,11 +169,11 @@ pub fn read(file: &File, addrs: &[u64], way: Way) -> Result<f64> {
     Ok(len_bytes as f64 / time)
 }
 
-/// The best way to write this file, each tried twice.
+/// The best way to write this file: all are tried with a quarter of the bytes, and the first few once more with all.
 ///
 /// # Errors
 /// Those of the system.
-pub fn best_write(file: &File, len_bytes: u64) -> Result<Way> {
+pub fn best_write(file: &File, len_bytes: u64, content: &[u8]) -> Result<Way> {
     let ways = REQUEST_LEN_BYTES.iter().flat_map(|len| DEPTHS.iter().map(move |depth| (*len, *depth)));
     let ways = ways.flat_map(|(request_len_bytes, depth)| {
         [false, true]
@@ -160,7 +181,8 @@ pub fn best_write(file: &File, len_bytes: u64) -> Result<Way> {
             .into_iter()
             .filter(|way| !way.ring || has_ring())
     });
-    best(ways, |way| write(file, len_bytes, way))
+    let finalists = ranked(ways, |way| write(file, len_bytes / 4, way, Some(content)))?;
+    best(finalists.into_iter().take(FINALISTS), |way| write(file, len_bytes, way, Some(content)))
 }
 
 /// Whether the kernel has io_uring.
@@ -168,19 +190,24 @@ pub fn has_ring() -> bool {
     io_uring::IoUring::new(1).is_ok()
 }
 
-/// The best of these ways, each tried twice.
+/// The best of these ways.
 ///
 /// # Errors
 /// Those of the tries.
-pub fn best(ways: impl Iterator<Item = Way>, mut rate: impl FnMut(Way) -> Result<f64>) -> Result<Way> {
-    let mut best: Option<(f64, Way)> = None;
-    for way in ways {
-        let found = median(&[rate(way)?, rate(way)?]);
-        if best.is_none_or(|(rate, _)| found > rate) {
-            best = Some((found, way));
+pub fn best(ways: impl Iterator<Item = Way>, rate: impl FnMut(Way) -> Result<f64>) -> Result<Way> {
+    ranked(ways, rate)?.into_iter().next().context("no way to try")
+}
+
+/// These ways, the best first. Each is tried three times, all of them in turn, and has the middle of its rates.
+fn ranked(ways: impl Iterator<Item = Way>, mut rate: impl FnMut(Way) -> Result<f64>) -> Result<Vec<Way>> {
+    let mut tried: Vec<(Way, Vec<f64>)> = ways.map(|way| (way, Vec::new())).collect();
+    for _ in 0..3 {
+        for (way, rates) in &mut tried {
+            rates.push(rate(*way)?);
         }
     }
-    best.map(|(_, way)| way).context("no way to try")
+    tried.sort_by(|(_, left), (_, right)| median(right).total_cmp(&median(left)));
+    Ok(tried.into_iter().map(|(way, _)| way).collect())
 }
 
 /// Bytes a second of `dd` with the same bytes, or an error if there is no `dd`.

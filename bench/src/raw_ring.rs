@@ -2,6 +2,7 @@
 //!
 //! This and `c` are the only files of the crate with `unsafe`.
 
+use crate::raw::fill;
 use anyhow::{ensure, Result};
 use io_uring::{opcode, types, IoUring};
 use std::fs::File;
@@ -24,10 +25,25 @@ impl Buffers {
         Self { bytes, start, len_each }
     }
 
+    /// A buffer that the kernel does not have.
+    fn get_mut(&mut self, index: usize) -> &mut [u8] {
+        let start = self.start + index * self.len_each;
+        &mut self.bytes[start..start + self.len_each]
+    }
+
     /// Start of one buffer; the whole of it is inside `bytes`.
     fn at(&mut self, index: usize) -> *mut u8 {
         self.bytes.as_mut_ptr().wrapping_add(self.start + index * self.len_each)
     }
+}
+
+/// What is to be done with the buffers.
+#[derive(Clone, Copy, Debug)]
+pub enum Transfer<'a> {
+    /// Fill them from the file.
+    Read,
+    /// Write them, with this content in each block if there is one.
+    Write(Option<&'a [u8]>),
 }
 
 /// Reads or writes the requests at these addresses, `depth` of them at once.
@@ -39,7 +55,7 @@ pub fn transfer(
     addrs: impl Iterator<Item = u64>,
     len_each: usize,
     depth: usize,
-    write: bool,
+    what: Transfer<'_>,
 ) -> Result<()> {
     let mut buffers = Buffers::new(depth, len_each);
     // Declared behind the buffers, so dropped before them; and nothing is under way when this function returns well.
@@ -55,10 +71,13 @@ pub fn transfer(
                 free.push(index);
                 break;
             };
+            if let Transfer::Write(content) = what {
+                fill(buffers.get_mut(index), content);
+            }
             let (start, len) = (buffers.at(index), len_each as u32);
-            let entry = match write {
-                true => opcode::Write::new(fd, start, len).offset(addr).build(),
-                false => opcode::Read::new(fd, start, len).offset(addr).build(),
+            let entry = match what {
+                Transfer::Write(_) => opcode::Write::new(fd, start, len).offset(addr).build(),
+                Transfer::Read => opcode::Read::new(fd, start, len).offset(addr).build(),
             };
             let entry = entry.user_data(index as u64);
             let mut queue = ring.submission();

@@ -14,10 +14,15 @@ use crate::tools::{self, cargo};
 use crate::{BootArgs, VerifyArgs};
 use anyhow::{bail, Context, Result};
 use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 /// The bare-metal targets for which the core has to build, those that are there or can be installed.
 const CORE_TARGETS: [&str; 3] = [KERNEL_TARGET, "thumbv7em-none-eabihf", "riscv32imac-unknown-none-elf"];
+
+/// The target of the minimal embedding, and how the line with its size begins.
+const FOOTPRINT_TARGET: &str = "thumbv7em-none-eabihf";
+const SUM_LINE: &str = "code and constants";
 
 /// A 32-bit target whose tests an x86-64 host can run.
 const TARGET_32_BIT: &str = "i686-unknown-linux-musl";
@@ -113,6 +118,10 @@ fn steps() -> Vec<Step> {
         })
     }));
     steps.push(Step::new("image", check_image));
+    // The figures of both that no machine changes: what a commit of one block writes, and the bytes of a small image.
+    let bench = "run --quiet --release --package arenite-bench --bin arenite-bench -- --filter one-block";
+    steps.push(Step::cargo("bench", bench));
+    steps.push(Step::new("size", build_footprint));
     for scenario in scenarios::ALL.iter().filter(|scenario| !scenario.long) {
         steps.push(Step::new(&format!("boot-{}", scenario.name), |root| {
             (scenario.run)(&Bench::set_up(root, &BootArgs::default())?).map(Outcome::Pass)
@@ -195,6 +204,23 @@ fn build_core(root: &Path, target: &str) -> Result<Outcome> {
     with_target(root, target, || {
         tools::run(cargo(root).args(["build", "--package", "arenite-core", "--target", target]))?;
         Ok(Outcome::Pass(String::new()))
+    })
+}
+
+/// The minimal embedding for a microcontroller builds, and its bytes are counted. Whether they are as few as is wanted is
+/// for `cargo size-report` to say, not for this step: its status 1 says that, and only that.
+fn build_footprint(root: &Path) -> Result<Outcome> {
+    with_target(root, FOOTPRINT_TARGET, || {
+        let mut command = cargo(root);
+        command.args(["run", "--quiet", "--release", "--package", "arenite-bench", "--bin", "size-report"]);
+        let output = command.stderr(Stdio::inherit()).output()?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        print!("{text}");
+        let sum = text.lines().map(str::trim).find(|line| line.starts_with(SUM_LINE));
+        match (output.status.code(), sum) {
+            (Some(0 | 1), Some(sum)) => Ok(Outcome::Pass(sum.split_whitespace().collect::<Vec<_>>().join(" "))),
+            _ => bail!("`{}` failed ({})", tools::show(&command), output.status),
+        }
     })
 }
 
