@@ -1,11 +1,11 @@
 //! The raw side: what this program gets out of a file without a store, with the request size and the number of threads
 //! that turn out best.
 //!
-//! It moves the same bytes: a writer makes each block's content in the buffer that the device then takes, once for every
-//! block of the file, as the store's callers do (and as `dd` does, which reads its input into its buffer). A raw side
-//! that sent the same buffer over and over would write one request's bytes many times, not the bytes of the file. How
-//! many buffers it has, and so how hot they are, is its own affair: as many as it has requests under way. What the
-//! filling costs it is a line of the table of its own.
+//! It moves the same bytes: a writer makes each block's content in the buffer that the device then takes, once for
+//! every block of the file, as the store's callers do (and as `dd` does, which reads its input into its buffer). A
+//! raw side that sent the same buffer over and over would write one request's bytes many times, not the bytes of
+//! the file. How many buffers it has, and so how hot they are, is its own affair: as many as it has requests under
+//! way. What the filling costs it is a line of the table of its own.
 #![forbid(unsafe_code)]
 
 use crate::measure::{median, seconds};

@@ -55,8 +55,8 @@ const DEVICE_THREADS: usize = 4;
 /// Requests under way.
 const QUEUE_DEPTH: u16 = 32;
 
-/// A new store in a file that is there, over io_uring if the kernel has it, and its platform. Its memory and its platform
-/// stay for ever, as io_uring wants it.
+/// A new store in a file that is there, over io_uring if the kernel has it, and its platform. Its memory and its
+/// platform stay for ever, as io_uring wants it.
 ///
 /// # Errors
 /// Those of the file, of the store, and of `body`.

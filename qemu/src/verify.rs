@@ -207,8 +207,8 @@ fn build_core(root: &Path, target: &str) -> Result<Outcome> {
     })
 }
 
-/// The minimal embedding for a microcontroller builds, and its bytes are counted. Whether they are as few as is wanted is
-/// for `cargo size-report` to say, not for this step: its status 1 says that, and only that.
+/// The minimal embedding for a microcontroller builds, and its bytes are counted. Whether they are as few as is wanted
+/// is for `cargo size-report` to say, not for this step: its status 1 says that, and only that.
 fn build_footprint(root: &Path) -> Result<Outcome> {
     with_target(root, FOOTPRINT_TARGET, || {
         let mut command = cargo(root);
