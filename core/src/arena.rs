@@ -21,6 +21,7 @@ use crate::error::Error;
 use crate::format::{ranges_per_block, BlockSize, BlockType, LogSeal};
 use crate::freemap::{Counts, FreeMap};
 use crate::platform::Platform;
+use crate::sabotage::{sabotaged, Switch};
 use crate::sync::{const_new, AtomicU32, AtomicUsize, Lock, Ordering};
 
 mod search;
@@ -395,7 +396,8 @@ impl<'m> Arenas<'m> {
     #[inline(always)]
     pub(crate) fn change<R>(&self, arena: usize, section: impl FnOnce(&mut ArenaState, &FreeMap<'m>) -> R) -> R {
         let slot = self.slot(arena);
-        let (ready, prepare) = (|state: &ArenaState| !state.rolling, || self.roll_all(arena));
+        let ready = |state: &ArenaState| !state.rolling || sabotaged(Switch::ChangeWhileRolling);
+        let prepare = || self.roll_all(arena);
         slot.busy.state.with_when(self.platform, ready, prepare, |state| self.section(slot, state, section))
     }
 

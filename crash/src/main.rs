@@ -77,7 +77,7 @@ struct Args {
 
 #[cfg(feature = "sabotage")]
 fn switch(name: &str) -> Result<arenite_core::sabotage::Switch, String> {
-    let found = arenite_core::sabotage::ALL.into_iter().find(|switch| format!("{switch:?}") == name);
+    let found = arenite_core::sabotage::ALL.iter().copied().find(|switch| format!("{switch:?}") == name);
     found.ok_or_else(|| "no switch has that name".into())
 }
 

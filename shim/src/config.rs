@@ -71,6 +71,8 @@ pub enum Prelude {
     Damaged,
     /// The same as `Filled`, in the form in which the original leaves a volume, see [`crate::foreign`].
     Foreign,
+    /// The same as `Filled`, with what the original had added to the logs when it was killed.
+    Interrupted,
 }
 
 impl Config {
@@ -156,6 +158,11 @@ impl Config {
         Self { volume_blocks: 128, arenas: 4, changes: 2, dense: 0, prelude: Prelude::Foreign, ..Self::small(seed) }
     }
 
+    /// A volume of ours to which the original had begun to add when it was killed.
+    pub const fn interrupted(seed: u64) -> Self {
+        Self { prelude: Prelude::Interrupted, ..Self::foreign(seed) }
+    }
+
     /// Several arenas, two levels, overlapping generations, merged requests.
     pub const fn large(seed: u64) -> Self {
         Self {
@@ -185,8 +192,8 @@ impl Config {
     /// Logs of several blocks.
     pub const fn long_logs(seed: u64) -> Self {
         Self {
-            volume_blocks: 320,
-            slots: 280,
+            volume_blocks: 640,
+            slots: 560,
             levels: 2,
             commits: 4,
             changes: 2,
@@ -196,7 +203,12 @@ impl Config {
         }
     }
 
-    /// The same with blocks of 16 KiB, in at least two arenas, as the original wants it.
+    /// Such logs in two arenas, of which a commit may leave one alone.
+    pub const fn linked_logs(seed: u64) -> Self {
+        Self { arenas: 2, volume_blocks: 880, slots: 780, changes: 1, ..Self::long_logs(seed) }
+    }
+
+    /// A run with blocks of 16 KiB, in at least two arenas, as the original wants it.
     #[must_use]
     pub const fn production(self) -> Self {
         let arenas = if self.arenas < 2 { 2 } else { self.arenas };

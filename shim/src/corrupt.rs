@@ -18,7 +18,7 @@ use crate::corrupt_stale::{Stale, StaleDevice};
 use crate::disk::Disk;
 use crate::explore::without_panic;
 use crate::mem::{MemDevice, MemOptions};
-use crate::oracle::Judge;
+use crate::oracle::{mount, Judge};
 use crate::platform::{reset_patience, ImpatientPlatform};
 use crate::rng::Rng;
 use crate::room::Room;
@@ -75,15 +75,15 @@ pub enum Outcome {
 
 /// A volume that is well, with one commit, and what that commit holds.
 pub struct Subject<T: Tree> {
-    shape: T::Shape,
+    pub(crate) shape: T::Shape,
     /// Size of the blocks.
     pub block_size: BlockSize,
     /// The bytes.
     pub image: Arc<[u8]>,
     /// What it holds.
     pub snapshot: Snapshot<T::Content>,
-    raw: RawVolume,
-    tree: BTreeSet<u64>,
+    pub(crate) raw: RawVolume,
+    pub(crate) tree: BTreeSet<u64>,
 }
 
 /// The disk as all writes up to this event leave it, if each arrives; `alter` says what becomes of a write instead.
@@ -137,6 +137,28 @@ impl<T: Tree> Subject<T> {
         places
     }
 
+    /// Blocks of metadata that a commit may read, each with others of its kind that a device may mistake for it: its
+    /// neighbours in the list, the first and the last.
+    pub fn misreads(&self) -> Vec<(Place, u64)> {
+        let mut pairs = Vec::new();
+        for same in [|kind| matches!(kind, Kind::Header), |kind| matches!(kind, Kind::Log(_))] {
+            let places: Vec<_> = self.places().into_iter().filter(|place| same(place.kind)).collect();
+            for (at, place) in places.iter().enumerate() {
+                let mut others = vec![0, at.wrapping_sub(1), at + 1, at + 2, places.len() - 1];
+                others.sort_unstable();
+                others.dedup();
+                let others = others.into_iter().filter(|other| *other != at).filter_map(|other| places.get(other));
+                pairs.extend(others.map(|other| (*place, other.addr)));
+            }
+        }
+        pairs
+    }
+
+    /// The bytes of the block at an address.
+    pub fn bytes(&self, addr: u64) -> Vec<u8> {
+        self.image[addr as usize..addr as usize + self.block_size.len_bytes()].to_vec()
+    }
+
     /// Log blocks of each arena.
     pub fn log_lens(&self) -> Vec<usize> {
         self.raw.arenas.iter().map(|arena| arena.log.len()).collect()
@@ -147,7 +169,7 @@ impl<T: Tree> Subject<T> {
     }
 
     /// Whether the same blocks are free in a store as in the subject.
-    fn same_space(&self, store: &Store<'_, '_>) -> Result<(), Unseen> {
+    pub(crate) fn same_space(&self, store: &Store<'_, '_>) -> Result<(), Unseen> {
         let unit = self.block_size.len_u64();
         let wrong = |addr| Unseen::Wrong(format!("the block at {addr:#x} is free or in use, and was not"));
         self.raw.arenas.iter().try_for_each(|arena| {
@@ -156,6 +178,19 @@ impl<T: Tree> Subject<T> {
             let other = blocks.find(|(addr, free)| store.is_free(*addr) != Ok(**free));
             other.map_or(Ok(()), |(addr, _)| Err(wrong(addr)))
         })
+    }
+
+    /// The other copy of a superblock or header.
+    fn other_copy(&self, place: Place) -> Option<u64> {
+        let unit = self.block_size.len_u64();
+        match place.kind {
+            Kind::Superblock => Some(if place.addr == 0 { self.last_addr() } else { 0 }),
+            Kind::Header => {
+                let first = self.raw.arenas.iter().any(|arena| arena.addr == place.addr);
+                Some(if first { place.addr + unit } else { place.addr - unit })
+            }
+            Kind::Log(_) | Kind::Tree => None,
+        }
     }
 
     fn kind_of(&self, addr: u64) -> Option<Kind> {
@@ -202,7 +237,7 @@ impl<T: Tree> Subject<T> {
 }
 
 /// Whether a report says that a copy is not good.
-fn told(report: &MountReport) -> bool {
+pub(crate) fn told(report: &MountReport) -> bool {
     report.bad_header_copies > 0 || report.superblocks.iter().any(|copy| *copy != CopyState::Good)
 }
 
@@ -253,7 +288,7 @@ impl<'s, T: Tree> Examiner<'s, T> {
     pub fn stale(&mut self, addr: u64, bytes: &[u8], once: bool) -> Result<Outcome, String> {
         self.disk.rebase(&self.subject.image);
         let reads = if once { 1 } else { u32::MAX };
-        let stale = Arc::new(Mutex::new(Some(Stale { addr, bytes: bytes.to_vec(), reads })));
+        let stale = Arc::new(Mutex::new(Some(Stale { addr, bytes: bytes.to_vec(), unreadable: false, reads })));
         let outcome = self.look(&[addr], &stale, Depth::Content)?;
         if once && outcome == Outcome::Detected {
             // It was the device for a moment, and not the volume.
@@ -263,6 +298,59 @@ impl<'s, T: Tree> Examiner<'s, T> {
             };
         }
         Ok(outcome)
+    }
+
+    /// Examines the subject on a device that serves these bytes as a block, once, after mount: to the next commit, if
+    /// it reads that block. A commit may fail then; but it must not make anything worse, and one that does not fail
+    /// must leave everything well. For a copy of a superblock or header, the other one is damaged first, so that the
+    /// commit reads this one.
+    pub fn misread(&mut self, place: Place, bytes: &[u8]) -> Result<Outcome, String> {
+        self.disk.rebase(&self.subject.image);
+        if let Some(other) = self.subject.other_copy(place) {
+            let garbage = vec![0x67; self.subject.block_size.len_bytes()];
+            self.disk.write_at(other, &garbage).map_err(|error| error.to_string())?;
+        }
+        without_panic(|| self.misread_by_commit(place.addr, bytes))
+    }
+
+    fn misread_by_commit(&mut self, addr: u64, bytes: &[u8]) -> Result<Outcome, String> {
+        let Self { subject, room, disk, judge } = self;
+        let stale = Arc::new(Mutex::new(None));
+        let mut model = vec![subject.snapshot.clone()];
+        let failed = {
+            let device = StaleDevice::new(Arc::clone(disk), Arc::clone(&stale));
+            let resources = room.fresh().ok_or("memory is taken")?;
+            let store = mount(resources, &device)?;
+            let mut tree = T::open(&subject.shape, &store)?;
+            let early = |error: Error| format!("before the commit: {error}");
+            tree.change(&store, &mut Rng::new(1)).map_err(early)?;
+            let roots = tree.prepare(&store).map_err(early)?;
+            store.settle().map_err(early)?;
+            model.push(Snapshot { roots, generation: None, content: tree.content() });
+            let served = Stale { addr, bytes: bytes.to_vec(), unreadable: false, reads: 1 };
+            *stale.lock().map_err(|error| error.to_string())? = Some(served);
+            let failed = store.commit(roots).and_then(|_| store.settle()).err();
+            if failed.is_some() != store.is_read_only() {
+                return Err(format!("{failed:?}, but read-only is {}", store.is_read_only()));
+            }
+            failed
+        };
+        if failed.is_none() {
+            let device = MemDevice::new(Arc::clone(disk), MemOptions::default());
+            let resources = room.fresh().ok_or("memory is taken")?;
+            let store = mount(resources, &device).map_err(|error| format!("after the commit: {error}"))?;
+            if told(&store.report()) || store.roots() != model[1].roots {
+                return Err("a commit that did not fail left something that is not well".into());
+            }
+        }
+        judge.disk().rebase(&disk.snapshot());
+        judge.judge(&model, false, |_| false)?;
+        let harmless = stale.lock().is_ok_and(|stale| stale.is_some());
+        Ok(match failed {
+            Some(_) => Outcome::Detected,
+            None if harmless => Outcome::Harmless,
+            None => Outcome::Repaired,
+        })
     }
 
     fn examine(&mut self, hit: &[u64], depth: Depth) -> Result<Outcome, String> {
@@ -364,8 +452,22 @@ pub fn flip_some<T: Tree>(subject: &Subject<T>) -> Result<(), String> {
     Ok(())
 }
 
+/// Answers what the next commit reads of one block of metadata with another one of the same kind, of every pair of
+/// neighbours; how many were noticed, of no consequence, and never read, or which makes a difference that it must not.
+pub fn misread_some<T: Tree>(subject: &Subject<T>) -> Result<[u64; 3], String> {
+    let mut examiner = Examiner::new(subject);
+    let mut counts = [0; 3];
+    for (place, other) in subject.misreads() {
+        let bytes = subject.bytes(other);
+        let outcome = examiner.misread(place, &bytes);
+        let outcome = outcome.map_err(|what| format!("{other:#x} for {:#x}: {what}", place.addr))?;
+        counts[outcome as usize] += 1;
+    }
+    Ok(counts)
+}
+
 /// Why a store does not show what it should.
-enum Unseen {
+pub(crate) enum Unseen {
     /// It says that something cannot be read.
     Unreadable(String),
     /// It says something else.

@@ -1,4 +1,5 @@
-//! A device that serves one block as it was before it was last written: once, or for as long as nobody writes it again.
+//! A device that serves one block as it was before it was last written, as another one, or not at all: once, or for as
+//! long as nobody writes it.
 //!
 //! # Lock order
 //! The lock of the stale block is a leaf; no device is called under it.
@@ -6,7 +7,7 @@
 
 use crate::disk::Disk;
 use crate::mem::{MemDevice, MemOptions};
-use arenite_core::{Completion, Device, DeviceGeometry, FlushTag, Request, RequestKind};
+use arenite_core::{Completion, Device, DeviceError, DeviceGeometry, FlushTag, Request, RequestKind};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What is served instead of what is there.
@@ -14,8 +15,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Stale {
     /// First byte of the block.
     pub addr: u64,
-    /// What it held before.
+    /// What is served: what it held before, say.
     pub bytes: Vec<u8>,
+    /// Nothing is served, but an error.
+    pub unreadable: bool,
     /// For so many reads more.
     pub reads: u32,
 }
@@ -33,17 +36,18 @@ impl StaleDevice<'_> {
     }
 
     /// Puts the old bytes into what was read, as far as they lie there; a write ends it.
-    fn alter(&self, request: &mut Request<'_>) {
+    fn alter(&self, request: &mut Request<'_>) -> Result<(), DeviceError> {
         let mut guard = self.stale.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(stale) = guard.as_mut() else { return };
+        let Some(stale) = guard.as_mut() else { return Ok(()) };
         let (start, end) = (stale.addr, stale.addr + stale.bytes.len() as u64);
         if end <= request.addr() || request.addr() + request.len_bytes() <= start {
-            return;
+            return Ok(());
         }
         if request.kind() != RequestKind::Read {
             *guard = None;
-            return;
+            return Ok(());
         }
+        let served = if stale.unreadable { Err(DeviceError::Io) } else { Ok(()) };
         let mut addr = request.addr();
         for bytes in request.buffers_mut().into_iter().flatten() {
             for (at, byte) in (addr..).zip(bytes.iter_mut()).filter(|(at, _)| (start..end).contains(at)) {
@@ -55,6 +59,7 @@ impl StaleDevice<'_> {
         if stale.reads == 0 {
             *guard = None;
         }
+        served
     }
 }
 
@@ -73,8 +78,8 @@ impl<'m> Device<'m> for StaleDevice<'m> {
 
     fn poll(&self) -> Option<Completion<'m>> {
         let mut completion = self.inner.poll()?;
-        if let Completion::Transfer(request, Ok(())) = &mut completion {
-            self.alter(request);
+        if let Completion::Transfer(request, result @ Ok(())) = &mut completion {
+            *result = self.alter(request);
         }
         Some(completion)
     }

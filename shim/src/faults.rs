@@ -90,6 +90,9 @@ impl<S: Script> FaultBench<S> {
                     noticed = store.settle().err().map(RunError::Store);
                 }
                 let failed = store.is_read_only();
+                if store.failure().is_some() && !failed {
+                    return Err("a store that failed goes on to write".into());
+                }
                 if failed {
                     check_failed_store(&store, &device, script)?;
                 }

@@ -15,11 +15,15 @@
 //! Lock order: every lock in this crate is a leaf; none is held while another is taken or a device is called.
 #![deny(unsafe_code)]
 
+#[cfg(feature = "sabotage")]
+pub mod breaking;
 pub mod check;
 pub mod client;
 pub mod climb;
 pub mod config;
 pub mod corrupt;
+pub mod corrupt_bare;
+pub mod corrupt_copies;
 mod corrupt_seal;
 pub mod corrupt_stale;
 pub mod corrupt_writes;

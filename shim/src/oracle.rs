@@ -4,7 +4,7 @@
 //! 1. mount succeeds;
 //! 2. it shows one of the commits that the model knows, whole: roots, generation, and every block's content;
 //! 3. the free map is the complement of what is reachable, the logs, and the two blocks at each arena's end, both on
-//!    disk and in the store;
+//!    disk and in the store; by the bare rule of the original a log of several blocks reads the same, or not at all;
 //! 4. a further commit works; after it, both copies of everything are good, the bare rule of the original reads the
 //!    same free space as the sealed one, and a remount shows the new commit, whole, with its space exact.
 //!
@@ -88,6 +88,10 @@ impl<T: Tree> Judge<T> {
         let shown = model.iter().position(|snapshot| snapshot.roots == store.roots());
         let shown = shown.ok_or("shows a commit that was never begun")?;
         let mut tree: T = check_shown(&image, &store, &model[shown], shape)?;
+        let report = store.report();
+        if report.log_blocks > u64::from(report.arenas) {
+            check_bare(&image)?;
+        }
         if known(&reads) {
             let places = device.places();
             return Ok(Verdict { shown, reads, places, went_on: false, recovery: None });
@@ -135,7 +139,7 @@ impl<T: Tree> Judge<T> {
     }
 }
 
-fn mount<'d, 'm>(resources: Resources<'m>, device: &'d dyn Device<'m>) -> Result<Store<'d, 'm>, String> {
+pub(crate) fn mount<'d, 'm>(resources: Resources<'m>, device: &'d dyn Device<'m>) -> Result<Store<'d, 'm>, String> {
     let store = Store::mount(resources, device, &ImpatientPlatform, MountOptions::default());
     store.map_err(|failed| format!("mount: {}", failed.error))
 }
@@ -164,6 +168,15 @@ fn check_shown<T: Tree>(
         None => Ok(tree),
         Some(first) => Err(format!("space: {first}, and {} more problems", report.problems.len() - 1)),
     }
+}
+
+/// What a commit that was cut off has linked behind a log of several blocks is nothing to the original either: it reads
+/// the same free space, or, where the link is there and the block is not, nothing until the next commit.
+fn check_bare(image: &dyn ReadAt) -> Result<(), String> {
+    let sealed = RawVolume::read(image, Rule::Sealed).map_err(|error| format!("check: {error}"))?;
+    let Ok(bare) = RawVolume::read(image, Rule::Bare) else { return Ok(()) };
+    let same = sealed.arenas.iter().zip(&bare.arenas).all(|(sealed, bare)| sealed.free == bare.free);
+    same.then_some(()).ok_or("the bare rule of the original reads other free space".into())
 }
 
 /// Changes something, commits it, and notes what the volume holds then.

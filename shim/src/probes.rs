@@ -1,17 +1,22 @@
-//! Two guarantees that no crash state shows: a lost write of a log is noticed, and what a reader may reach stays. Each
-//! says what is wrong, if anything is.
+//! Guarantees that no crash state shows: a lost write of a log is noticed, what a reader may reach stays, and what the
+//! original left behind when it was killed is neither lost nor comes alive. Each says what is wrong, if anything is.
 #![forbid(unsafe_code)]
 
 use crate::check::{RawVolume, Rule};
-use crate::client::{Client, Version};
+use crate::client::{Client, Slots, Version};
 use crate::disk::Disk;
+use crate::explore::without_panic;
+use crate::foreign::make_killed;
 use crate::image::ReadAt;
 use crate::mem::{MemDevice, MemOptions};
 use crate::memory_box::{boxed_memory, SmallMemory};
+use crate::oracle::Judge;
 use crate::platform::ImpatientPlatform;
-use crate::workload::{format as format_disk, record, Config};
-use arenite_core::format::{LogBlock, LogEntry, LogWriter, NONE};
-use arenite_core::{Error, MountOptions, Store};
+use crate::rng::Rng;
+use crate::tree::{Script, Snapshot, Tree};
+use crate::workload::{format as format_disk, prepare, record, Config, Prelude};
+use arenite_core::format::{BlockSize, LogBlock, LogEntry, LogWriter, NONE};
+use arenite_core::{Allocate, Class, Error, MountOptions, Store};
 use std::sync::Arc;
 
 /// A log write that the device lost: the block holds a log that is valid in itself, but not the one that was written.
@@ -49,6 +54,110 @@ fn without_first_range(page: &[u8], raw: &RawVolume) -> Option<Vec<u8>> {
     entries.into_iter().try_for_each(|entry| log.push(entry)).ok()?;
     log.finish(NONE).ok()?;
     Some(stale)
+}
+
+/// A volume of ours to which the original had added when it was killed. It shows what was committed; and a commit cuts
+/// its logs back even if it changes nothing, so that the original can read them.
+pub fn interrupted_original() -> Result<(), String> {
+    let (disk, run) = prepare(&Config::interrupted(0)).map_err(|error| format!("{error:?}"))?;
+    let model = &run.log().model;
+    let mut judge: Judge<Slots> = Judge::new(*run.shape(), BlockSize::MIN, disk.len_bytes());
+    judge.disk().rebase(&disk.snapshot());
+    judge.judge(model, false, |_| false)?;
+    {
+        let memory: Box<SmallMemory> = boxed_memory();
+        let device = MemDevice::new(Arc::clone(&disk), MemOptions::default());
+        let resources = memory.take().ok_or("memory is taken")?;
+        let store = Store::mount(resources, &device, &ImpatientPlatform, MountOptions::default());
+        let store = store.map_err(|failed| failed.error.to_string())?;
+        store.commit(store.roots()).and_then(|_| store.settle()).map_err(|error| error.to_string())?;
+        store.unmount().map_err(|error| error.to_string())?;
+    }
+    let read = |rule| RawVolume::read(&*disk, rule).map_err(|error| error.to_string());
+    if read(Rule::Sealed)?.arenas != read(Rule::Bare)?.arenas {
+        return Err("a commit without changes left logs that the original reads in another way".into());
+    }
+    judge.disk().rebase(&disk.snapshot());
+    judge.judge(model, false, |_| false).map(drop)
+}
+
+/// A volume of the original, killed while it wrote over a log: what it had freed behind the last barrier may be part of
+/// the committed state, and is not handed out.
+pub fn killed_original() -> Result<(), String> {
+    let config = Config { prelude: Prelude::Filled, ..Config::foreign(0) };
+    let (disk, run) = prepare(&config).map_err(|error| format!("{error:?}"))?;
+    let shown = run.log().model.first().ok_or("nothing was committed")?.clone();
+    let memory: Box<SmallMemory> = boxed_memory();
+    let addr = {
+        let device = MemDevice::new(Arc::clone(&disk), MemOptions::default());
+        let store = Store::mount(memory.take().ok_or("memory")?, &device, &ImpatientPlatform, MountOptions::default());
+        let store = store.map_err(|failed| failed.error.to_string())?;
+        let slots = Slots::open(run.shape(), &store)?;
+        slots.ptr(1).ok_or("nothing in that slot")?.addr
+    };
+    make_killed(&disk, addr).map_err(|error| error.to_string())?;
+    let model;
+    {
+        let memory: Box<SmallMemory> = boxed_memory();
+        let device = MemDevice::new(Arc::clone(&disk), MemOptions::default());
+        let store = Store::mount(memory.take().ok_or("memory")?, &device, &ImpatientPlatform, MountOptions::default());
+        let store = store.map_err(|failed| failed.error.to_string())?;
+        if store.is_free(addr) != Ok(false) || store.report().doubtful_blocks != 1 {
+            return Err("a block that may be in use counts as free".into());
+        }
+        let mut slots = Slots::open(run.shape(), &store)?;
+        if slots.content() != shown.content {
+            return Err("the content is not that of the commit".into());
+        }
+        Tree::change(&mut slots, &store, &mut Rng::new(1)).map_err(|error| error.to_string())?;
+        let roots = Tree::prepare(&mut slots, &store).map_err(|error| error.to_string())?;
+        let generation = Some(store.commit(roots).map_err(|error| error.to_string())?);
+        model = vec![Snapshot { roots, generation, content: slots.content() }];
+        store.unmount().map_err(|error| error.to_string())?;
+    }
+    let mut judge: Judge<Slots> = Judge::new(*run.shape(), BlockSize::MIN, disk.len_bytes());
+    judge.disk().rebase(&disk.snapshot());
+    judge.judge(&model, false, |_| false).map(drop)
+}
+
+/// A volume on which callers took every block that they were given, and then freed every other one: the commit finds
+/// room for a log of several blocks.
+pub fn full_volume() -> Result<(), String> {
+    let disk = Arc::new(Disk::zeroed(640 * 2048));
+    format_disk(&disk, 1).map_err(|error| error.to_string())?;
+    let memory: Box<SmallMemory> = boxed_memory();
+    let device = MemDevice::new(disk, MemOptions::default());
+    let resources = memory.take().ok_or("memory is taken")?;
+    let store = Store::mount(resources, &device, &ImpatientPlatform, MountOptions::default());
+    let store = store.map_err(|failed| failed.error.to_string())?;
+    let mut ptrs = Vec::new();
+    loop {
+        match store.allocate(Allocate::data().class(Class::Reclaim)) {
+            Ok(filling) => ptrs.push(store.enqueue(filling).map_err(|error| error.to_string())?.ptr()),
+            Err(Error::Full { .. }) => break,
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    let mut roots = store.roots();
+    for freed in [0, 2] {
+        ptrs.iter()
+            .skip(1)
+            .step_by(2)
+            .take(freed * ptrs.len())
+            .try_for_each(|ptr| store.free(*ptr))
+            .map_err(|error| error.to_string())?;
+        roots.next_qid += 1;
+        store.commit(roots).map_err(|error| format!("a commit of a full volume: {error}"))?;
+    }
+    store.unmount().map_err(|error| error.to_string())
+}
+
+/// All of these.
+pub fn all() -> Result<(), String> {
+    for probe in [lost_log_write, interrupted_original, killed_original, full_volume] {
+        without_panic(probe)?;
+    }
+    [true, false].into_iter().try_for_each(|written| without_panic(|| grace(written)))
 }
 
 /// Somebody inside an epoch reads what others free meanwhile: a block that no commit had yet, and one that a commit

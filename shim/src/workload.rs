@@ -14,7 +14,7 @@ use crate::check::{RawVolume, Rule, Unreadable};
 use crate::client::{Client, LoadError, Shape, Slots, Version};
 pub use crate::config::{Config, Prelude};
 use crate::disk::Disk;
-use crate::foreign::make_foreign;
+use crate::foreign::{make_foreign, make_interrupted};
 use crate::image::ReadAt;
 use crate::mem::{MemDevice, MemOptions};
 use crate::platform::{reset_patience, ImpatientPlatform};
@@ -62,12 +62,13 @@ pub fn prepare(config: &Config) -> Result<(Arc<Disk>, Run), RunError> {
         run.prelude(&store)?;
         store.unmount()?;
     }
-    if config.prelude == Prelude::Foreign {
-        make_foreign(&disk).map_err(|_| RunError::Content)?;
+    match config.prelude {
+        Prelude::Foreign => make_foreign(&disk),
+        Prelude::Interrupted => make_interrupted(&disk),
+        Prelude::Damaged => damage_second_copies(&disk),
+        _ => Ok(()),
     }
-    if config.prelude == Prelude::Damaged {
-        damage_second_copies(&disk).map_err(|_| RunError::Content)?;
-    }
+    .map_err(|_| RunError::Content)?;
     Ok((disk, run))
 }
 
@@ -117,9 +118,10 @@ impl Run {
             self.next_version += 1;
         }
         store.commit(client.prepare()?)?;
+        // Neighbouring slots are in different arenas.
         let goes: Option<fn(usize, usize) -> bool> = match self.config.prelude {
-            Prelude::Fragmented => Some(|slot, _| slot.is_multiple_of(2)),
-            // Neighbouring slots are in different arenas. A range of two takes more of a log than two single blocks.
+            Prelude::Fragmented => Some(|slot, arenas| (slot / arenas).is_multiple_of(2)),
+            // A range of two takes more of a log than two single blocks.
             Prelude::Shattered => Some(|slot, arenas| !(slot / arenas).is_multiple_of(3)),
             _ => None,
         };

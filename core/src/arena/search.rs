@@ -6,6 +6,7 @@
 use super::{ArenaSlot, ArenaState, Arenas, Class, Reserved, LOOKS_MAX, ROTATE_ALLOCATIONS};
 use crate::error::Error;
 use crate::freemap::State;
+use crate::sabotage::{sabotaged, Switch};
 use crate::sync::Ordering;
 
 impl Arenas<'_> {
@@ -17,6 +18,9 @@ impl Arenas<'_> {
     /// Blocks that an allocation of this class leaves free in an arena.
     #[inline]
     pub(crate) fn reserve(&self, arena: usize, class: Class) -> u32 {
+        if sabotaged(Switch::SkipReserve) {
+            return 0;
+        }
         let shape = &self.slot(arena).shape;
         let log = shape.log_reserve.load(Ordering::Relaxed);
         match class {

@@ -20,6 +20,7 @@ use crate::error::{Error, MemoryPart};
 use crate::format::{max_arenas, max_sealed_arenas, BlockSize, MAX_GENERATION};
 use crate::freemap::FreeMap;
 use crate::mount::Mounting;
+use crate::sabotage::{sabotaged, Switch};
 use crate::store::Engine;
 
 /// Arenas that the original is known to handle; growing goes beyond only if there are more already.
@@ -86,13 +87,13 @@ impl<'m> Commit<'m> {
                 state.rolled = generation;
                 // From this commit on the superblock vouches for seals, and names another generation: a log that must
                 // not be read by that rule as it is cannot stay.
-                state.touched = state.must_rewrite;
+                state.touched = state.must_rewrite && !sabotaged(Switch::GrowOverTails);
             });
         }
         engine.arenas.announce(plan.arenas, plan.first_block, plan.blocks, generation);
         if second_addr != self.second_superblock_addr {
             self.second_superblock_addr = second_addr;
-            self.bad_superblocks |= 2;
+            self.bad_superblocks |= if sabotaged(Switch::GrowWithoutSecond) { 0 } else { 2 };
         }
         self.epoch = engine.epochs.stamp();
         (self.generation, self.roots, self.repair_only) = (generation, self.durable_roots, false);

@@ -19,7 +19,7 @@ use crate::format::{
     chain_digest, max_sealed_arenas, ranges_per_block, set_chain, FormatError, LogBlock, LogEntry, LogSeal, LogWriter,
     CHAIN_DIGEST_START, NONE,
 };
-use crate::freemap::{Runs, Walk, Walked};
+use crate::freemap::{Runs, State, Walk, Walked};
 use crate::sabotage::{sabotaged, Switch};
 use crate::store::Engine;
 
@@ -166,7 +166,7 @@ impl<'m> Commit<'m> {
         // What is written back in place must be what the durable header vouches for.
         let old = engine.arenas.with(self.arena, |state, _| state.log);
         let found = chain_digest(old.before_tail, tail_addr, sum.hash, sum.len_bytes);
-        if found != log.digest {
+        if found != log.digest && !sabotaged(Switch::SkipLinkCheck) {
             return Err(Error::corrupt(tail_addr, Damage::LogDigest { expected: log.digest, found }));
         }
         set_chain(slot.bytes_mut(), engine.size, log.addr).map_err(fault)?;
@@ -224,11 +224,17 @@ impl<'m> Commit<'m> {
 
     pub(super) fn free_log_block(&self, engine: &Engine<'m>, addr: u64) -> Result<(), Error> {
         let place = engine.arenas.locate(addr)?;
-        if engine.arenas.is_spare(place) {
+        if engine.arenas.is_spare(place) || sabotaged(Switch::LeakOldLog) {
             return Ok(());
         }
-        let freed = engine.arenas.with(place.arena, |state, map| map.log_free(&mut state.counts, place.index));
-        freed.map_err(|_| Error::corrupt(addr, Damage::LogNotInUse))
+        let freed = engine.arenas.with(place.arena, |state, map| {
+            map.log_free(&mut state.counts, place.index)?;
+            if sabotaged(Switch::ReuseLogAtOnce) {
+                map.sabotage_free(&mut state.counts, place.index);
+            }
+            Ok(())
+        });
+        freed.map_err(|_: State| Error::corrupt(addr, Damage::LogNotInUse))
     }
 
     /// A fresh block for the log: byte address, and number in the free map. An arena without a free block (the original
@@ -239,7 +245,7 @@ impl<'m> Commit<'m> {
         let taken_before = self.spares_taken;
         let taken = engine.arenas.with(arena, |state, map| {
             if let Some(index) = map.log_alloc(&mut state.counts, state.cursor) {
-                state.cursor = index + 1;
+                state.cursor = index;
                 return Some(index);
             }
             let first = engine.arenas.blocks(arena).checked_sub(2)?;
@@ -262,7 +268,7 @@ impl<'m> Commit<'m> {
         let fault = |error| Error::format(addr, error);
         let mut writer = LogWriter::resume(slot.bytes_mut(), engine.size, len).map_err(fault)?;
         if let Content::Changes { opened } = &mut log.content {
-            if !core::mem::replace(opened, true) {
+            if !core::mem::replace(opened, true) && !sabotaged(Switch::SkipOpeningBarrier) {
                 // A reader by the bare rule, who passed the end of the old log, stops here.
                 writer.push(LogEntry::Barrier { gen: self.durable }).map_err(fault)?;
             }
@@ -278,7 +284,9 @@ impl<'m> Commit<'m> {
             }
         };
         let next_addr = if whole {
-            writer.push(LogEntry::Barrier { gen: self.generation }).map_err(fault)?;
+            if !sabotaged(Switch::SkipBarrier) {
+                writer.push(LogEntry::Barrier { gen: self.generation }).map_err(fault)?;
+            }
             NONE
         } else {
             let (next_addr, index) = self.alloc_log_block(engine)?;

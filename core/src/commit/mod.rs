@@ -36,7 +36,9 @@ mod grow;
 mod log;
 mod publish;
 mod repair;
+mod sabotage;
 
+use crate::arena::ArenaState;
 use crate::device::{FlushTag, Purpose, Request};
 use crate::error::{Damage, Error};
 use crate::format::MAX_GENERATION;
@@ -141,7 +143,7 @@ pub(crate) struct Commit<'m> {
     repair_only: bool,
     /// Some copy was rewritten.
     repaired: bool,
-    /// Reads and writes of this machine that are not completed.
+    /// Writes and discards of this machine that are not completed. (A read is waited for by who wants its block.)
     outstanding: u32,
     /// An action is with a caller who has not reported yet.
     handed_out: bool,
@@ -240,13 +242,16 @@ impl<'m> Commit<'m> {
             || (0..arenas.len()).any(|arena| arenas.with(arena, |state, _| state.bad_copies != 0));
         let changed = self.is_new
             || roots != self.durable_roots
-            || (0..arenas.len()).any(|arena| arenas.with(arena, |state, map| map.is_changed() || state.unclean));
+            || (0..arenas.len()).any(|arena| {
+                let unclean = |state: &ArenaState| state.unclean && !sabotaged(Switch::ForgetUnclean);
+                arenas.with(arena, |state, map| map.is_changed() || unclean(state))
+            });
         if !changed && !repairs {
             return Ok(CommitTicket { generation: self.durable, repairs: false });
         }
         let roots_only = changed
             && !(0..arenas.len()).any(|arena| arenas.with(arena, |state, map| map.is_changed() || state.must_rewrite));
-        let generation = self.durable + u64::from(changed);
+        let generation = self.durable + u64::from(changed && !sabotaged(Switch::SameGeneration));
         if generation > MAX_GENERATION {
             return Err(Error::BadParameter { name: "generation", found: generation });
         }
@@ -259,7 +264,7 @@ impl<'m> Commit<'m> {
                     // A commit of nothing but roots writes the header of one arena all the same: that headers and
                     // superblock agree then proves that the superblock is the newest, when the other one cannot be
                     // read.
-                    state.must_rewrite |= roots_only && arena == 0;
+                    state.must_rewrite |= roots_only && arena == 0 && !sabotaged(Switch::RootsAlone);
                 });
             }
         }
@@ -296,7 +301,6 @@ impl<'m> Commit<'m> {
 
     /// A read of this machine ended well.
     pub(crate) fn read_done(&mut self, slot: Slot<'m>) {
-        self.outstanding = self.outstanding.saturating_sub(1);
         self.read = Some(slot);
     }
 
@@ -323,13 +327,12 @@ impl<'m> Commit<'m> {
     }
 
     fn after_flush(&mut self, engine: &Engine<'m>, stage: Stage) {
-        if stage == Stage::E1 && sabotaged(Switch::ReuseBeforeDurable) {
-            (0..engine.arenas.len()).for_each(|arena| {
-                engine.arenas.with(arena, |state, map| map.settle(&mut state.counts, usize::MAX));
-            });
-        }
+        self.sabotage_reuse(engine, stage);
         match stage {
             Stage::E0 => self.after_repairs(),
+            Stage::E1 if sabotage::discards_early(engine) => {
+                self.enter(Phase::Discard { walk: Walk::default() });
+            }
             Stage::E1 => self.enter(Phase::Superblock0),
             Stage::E2 => {
                 self.acknowledge();
@@ -387,15 +390,19 @@ impl<'m> Commit<'m> {
             Phase::HeadersA if sabotaged(Switch::BothHeadersFirst) => self.headers(engine, 0, Phase::HeadersB),
             Phase::HeadersA => self.headers(engine, 0, Phase::Drain),
             Phase::Drain => self.drain(engine),
+            Phase::Superblock0 if sabotaged(Switch::SwapSuperblocks) => self.superblock(engine, 1, Stage::E2),
             Phase::Superblock0 => self.superblock(engine, 0, Stage::E2),
-            Phase::HeadersB if sabotaged(Switch::BothHeadersFirst) && self.durable != self.generation => {
-                self.headers(engine, 1, Phase::Drain)
-            }
+            Phase::HeadersB if self.sabotage_headers() => self.headers(engine, 1, Phase::Drain),
             Phase::HeadersB if sabotaged(Switch::SuperblocksTogether) => {
                 self.headers(engine, 1, Phase::Flush(Stage::E3))
             }
+            Phase::HeadersB if sabotaged(Switch::SkipSecondSuperblock) => {
+                self.headers(engine, 1, Phase::Flush(Stage::E3))
+            }
+            Phase::HeadersB if sabotaged(Switch::SkipSecondHeaders) => self.superblock(engine, 1, Stage::E3),
             Phase::HeadersB => self.headers(engine, 1, Phase::Superblock1),
             Phase::Superblock1 if sabotaged(Switch::SuperblocksTogether) => self.superblock(engine, 1, Stage::E2),
+            Phase::Superblock1 if sabotaged(Switch::SwapSuperblocks) => self.superblock(engine, 0, Stage::E3),
             Phase::Superblock1 => self.superblock(engine, 1, Stage::E3),
             Phase::Grace => Ok(self.grace(engine)),
             Phase::Discard { walk } => Ok(self.discard(engine, walk)),
@@ -405,25 +412,20 @@ impl<'m> Commit<'m> {
     }
 
     fn flush(&mut self, engine: &Engine<'m>, stage: Stage) -> Action<'m> {
-        if self.outstanding != 0 {
+        let written = self.outstanding == 0 || sabotage::flushes_early(stage);
+        if !written || self.sabotage_waits() {
             return Action::Wait;
         }
-        let skip = match stage {
-            Stage::E0 => Switch::SkipFlushE0,
-            Stage::E1 => Switch::SkipFlushE1,
-            Stage::E2 => Switch::SkipFlushE2,
-            Stage::E3 => Switch::SkipFlushE3,
-        };
-        if sabotaged(skip) {
+        if self.sabotage_skips_flush(stage) {
             self.after_flush(engine, stage);
             return Action::Worked;
         }
-        if stage == Stage::E2 && sabotaged(Switch::AcknowledgeBeforeFlush) {
+        if sabotage::acknowledges_early(stage) {
             self.acknowledge();
         }
         let tag = FlushTag::fresh();
         self.flush_tag = Some(tag);
-        self.phase = Phase::Flushing(stage);
+        self.phase = sabotage::phase_behind(stage);
         Action::Flush(tag)
     }
 
@@ -441,8 +443,7 @@ impl<'m> Commit<'m> {
         Ok(Action::Submit(Request::write(addr, engine.size.len_bytes(), chain, Purpose::Commit)))
     }
 
-    fn submit_read(&mut self, engine: &Engine<'m>, addr: u64, slot: Slot<'m>) -> Action<'m> {
-        self.outstanding += 1;
+    fn submit_read(&self, engine: &Engine<'m>, addr: u64, slot: Slot<'m>) -> Action<'m> {
         Action::Submit(Request::read(addr, engine.size.len_bytes(), SlotChain::new(slot), Purpose::Private))
     }
 }

@@ -1,6 +1,6 @@
 //! Headers, superblocks, and the end of a commit.
 
-use super::{Action, Commit, Phase, Stage};
+use super::{sabotage, Action, Commit, Phase, Stage};
 use crate::arena::WORDS_PER_SECTION;
 use crate::device::Request;
 use crate::error::Error;
@@ -34,12 +34,12 @@ impl<'m> Commit<'m> {
         self.submit_write(engine, base + u64::from(which) * engine.size.len_u64(), slot)
     }
 
-    /// Waits until every block of the generation and everything that this machine wrote is complete.
+    /// Waits until every block of the generation is written. For what this machine wrote itself the flush waits.
     pub(super) fn drain(&mut self, engine: &Engine<'m>) -> Result<Action<'m>, Error> {
         let parity = (self.generation & 1) as usize;
         let pending = engine.pending[parity].load(Ordering::Acquire);
         // A failed write is noted before it stops to be pending, so the failure is seen if the count is.
-        if self.outstanding != 0 || (pending != 0 && !sabotaged(Switch::SkipDrain)) || engine.has_failed() {
+        if (pending != 0 && !sabotaged(Switch::SkipDrain)) || engine.has_failed() {
             return Ok(Action::Wait);
         }
         self.phase = Phase::Flush(Stage::E1);
@@ -74,8 +74,7 @@ impl<'m> Commit<'m> {
         encode_superblock(slot.bytes_mut(), &head, &mut entry, true)
             .or_else(|_| encode_superblock(slot.bytes_mut(), &head, &mut entry, false))
             .map_err(|error| Error::format(addr, error))?;
-        let together = sabotaged(Switch::SuperblocksTogether) && stage == Stage::E2 && which == 0;
-        self.phase = if together { Phase::Superblock1 } else { Phase::Flush(stage) };
+        self.phase = sabotage::phase_behind_superblock(which, stage);
         self.counters.block_writes += 1;
         self.submit_write(engine, addr, slot)
     }
@@ -111,7 +110,7 @@ impl<'m> Commit<'m> {
             };
         };
         let addr = engine.arenas.addr(engine.arenas.at(self.arena, change.first));
-        let len_bytes = u64::from(change.count) << engine.size.shift();
+        let len_bytes = u64::from(sabotage::discarded(change.count)) << engine.size.shift();
         self.outstanding += 1;
         self.counters.discarded_bytes += len_bytes;
         Action::Submit(Request::discard(addr, len_bytes, engine.pool))
@@ -123,6 +122,8 @@ impl<'m> Commit<'m> {
             self.phase = Phase::Discard { walk: Walk::default() };
         } else if self.outstanding != 0 {
             return Action::Wait;
+        } else if self.sabotage_discarded() {
+            self.enter(Phase::Superblock0);
         } else {
             self.enter(Phase::Settle);
         }

@@ -20,6 +20,7 @@
 use super::bytes::{be16, be32, be64, field, put16, put32, put64, put_array};
 use super::{AddrHash, BlockSize, BlockType, FormatError, EXTENSION_MAGIC, MAX_GENERATION};
 use crate::hash::hash64;
+use crate::sabotage::{sabotaged, Switch};
 use static_assertions::{const_assert, const_assert_eq};
 
 const AT_LOG_HEAD: usize = 2;
@@ -167,7 +168,8 @@ impl ArenaHeader {
 impl LogSeal {
     fn read(page: &[u8]) -> Option<Self> {
         let magic: &[u8; 8] = field(page, AT_MAGIC)?;
-        if *magic != EXTENSION_MAGIC || be64(page, AT_CHECK)? != hash64(page.get(..AT_CHECK)?) {
+        let whole = be64(page, AT_CHECK)? == hash64(page.get(..AT_CHECK)?) || sabotaged(Switch::SkipSealHash);
+        if *magic != EXTENSION_MAGIC || !whole {
             return None;
         }
         Some(Self {

@@ -20,6 +20,7 @@ use super::{
     SUPERBLOCK_MAGIC,
 };
 use crate::hash::hash64;
+use crate::sabotage::{sabotaged, Switch};
 use static_assertions::{const_assert, const_assert_eq};
 
 const AT_BLKSZ: usize = 8;
@@ -166,15 +167,14 @@ impl<'a> Superblock<'a> {
     /// The same from the first bytes of a block: a whole block, or [`SUPERBLOCK_FRONT_LEN`] bytes of a larger one, or
     /// as many bytes that begin with a smaller one. For mount, which does not know the block size yet.
     pub fn decode_front(front: &'a [u8]) -> Result<Self, FormatError> {
-        let want_bytes = probe_block_size(front)?.len_bytes();
-        let want_bytes = if want_bytes < SUPERBLOCK_FRONT_LEN { want_bytes } else { SUPERBLOCK_FRONT_LEN };
+        let want_bytes = probe_block_size(front)?.len_bytes().min(SUPERBLOCK_FRONT_LEN);
         let short = FormatError::BufferLen { got_bytes: front.len(), want_bytes };
         let page = front.get(..want_bytes).ok_or(short)?;
         let head = check(page)?;
         let at = hash_offset(head.narena);
         let computed = hash64(page.get(..at).unwrap_or(&[]));
         match be64(page, at) {
-            Some(stored) if stored == computed => Ok(Self { head, page }),
+            Some(stored) if stored == computed || sabotaged(Switch::SkipSuperblockHash) => Ok(Self { head, page }),
             stored => Err(FormatError::Hash { stored: stored.unwrap_or(0), computed }),
         }
     }

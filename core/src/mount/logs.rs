@@ -59,8 +59,10 @@ impl<'d, 'm> Mounting<'d, 'm> {
         }
         let seal = engine.arenas.with(arena, |state, _| state.log.seal);
         let restored = match seal.filter(|seal| walk.blocks + 1 >= seal.blocks) {
-            Some(seal) => restore_tail(slot.bytes_mut(), engine.size, &walk, &seal),
-            None => false,
+            Some(seal) if !sabotaged(Switch::SkipTailRestore) => {
+                restore_tail(slot.bytes_mut(), engine.size, &walk, &seal)
+            }
+            _ => false,
         };
         let block = LogBlock::decode(slot.bytes(), engine.size).map_err(|error| Error::format(addr, error))?;
         let stop_at = seal.map_or(head.qgen, |_| u64::MAX);
@@ -127,7 +129,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
         // after the barrier before may still be part of the committed state. Lost space is better than lost data.
         let unsealed = engine.arenas.with(arena, |state, _| state.log.seal.is_none());
         let torn = unsealed && !sealed && (walk.last_barrier != head.qgen || head.qgen == 0);
-        let keep = walk.doubtful && torn && !read_only;
+        let keep = walk.doubtful && torn && !read_only && !sabotaged(Switch::FreeDoubtful);
         if keep {
             doubtful_blocks = map.load_keep_doubtful();
         }

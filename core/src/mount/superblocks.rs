@@ -8,6 +8,7 @@ use crate::error::{DeviceOp, Error, MemoryPart};
 use crate::format::{BlockSize, Extension, FormatError, Superblock};
 use crate::memory::PROBE_LEN_BYTES;
 use crate::pool::Slot;
+use crate::sabotage::takes_older;
 
 /// Block sizes that a superblock at the end of the device may have, when the one at its start does not tell. Ascending:
 /// the place for a size smaller than the right one lies inside or behind the superblock, that for a larger one among
@@ -84,7 +85,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
     pub(super) fn adopt(&mut self, copy: usize, superblock: &Superblock<'_>) -> Result<(), Error> {
         let head = *superblock.head();
         if let Some(other) = self.head {
-            if head.qgen <= other.qgen {
+            if head.qgen <= other.qgen && !takes_older(head.qgen, other.qgen) {
                 let (stored, computed) = (superblock.fingerprint(), self.fingerprint);
                 self.supers[copy] = match head.qgen == other.qgen {
                     false => CopyState::Lagging { generation: head.qgen },

@@ -563,7 +563,7 @@ impl<'d, 'm> Store<'d, 'm> {
         self.failure.with(self.engine.platform, |failure| {
             failure.get_or_insert(error);
         });
-        self.engine.read_only.store(true, Ordering::Release);
+        self.engine.read_only.store(!sabotaged(Switch::GoOnAfterFailure), Ordering::Release);
     }
 }
 

@@ -2,7 +2,9 @@
 
 use super::disk::Disk;
 use super::store::{check_space, memory, options, write, BLOCK};
+use crate::error::MemoryPart;
 use crate::format::{max_arenas, BlockSize, NONE};
+use crate::freemap::FreeMap;
 use crate::hash::hash64;
 use crate::memory::{map_words, pages_for};
 use crate::{BlockPtr, CopyState, Error, Memory, MountOptions, NoInterrupts, Resources, Store};
@@ -186,4 +188,106 @@ fn a_volume_with_all_the_arenas_that_there_can_be_does_not_grow() {
     disk.grow(len + 64 * BLOCK);
     assert_eq!(store.grow(), Err(Error::BadParameter { name: "number of arenas", found: u64::from(most) + 1 }));
     assert_eq!((store.failure(), disk.take_log()), (None, vec![]));
+}
+
+/// What a volume becomes when its device grows: new arenas of one size, as large as they can be, and as many as the
+/// first arena's size goes into the room (but one, if it is less), behind each other and in front of the superblock.
+/// What is refused says how much there would have to be, and that is enough.
+#[test]
+fn a_volume_grows_into_all_the_room_that_there_is_and_says_what_is_missing() {
+    const UNIT: u64 = BLOCK as u64;
+    let mut grown = Vec::new();
+    for extra in 0..160 {
+        let memory = memory();
+        let disk = Disk::new(vec![0; 96 * BLOCK]);
+        let store = Store::format(memory.take().unwrap(), &disk, &NoInterrupts, options(2)).unwrap();
+        let first = store.arena(0).unwrap();
+        let old = store.arena(1).unwrap();
+        let from = old.addr + old.size_bytes + 2 * UNIT;
+        let len = from + (extra + 1) * UNIT;
+        disk.grow((len as usize).max(96 * BLOCK));
+        match store.grow() {
+            Err(Error::Geometry { need_bytes, have_bytes }) => {
+                // The last block is the superblock's.
+                assert_eq!((need_bytes, have_bytes), (from + 19 * UNIT, disk.bytes().len() as u64), "{extra} blocks");
+                assert!(extra < 18, "{extra} blocks");
+            }
+            Err(error) => panic!("{extra} blocks: {error}"),
+            Ok(_) => {
+                assert!(extra >= 18, "{extra} blocks");
+                let arenas = store.space().total_blocks;
+                let count = (extra * UNIT / (first.size_bytes + 2 * UNIT)).clamp(1, 2);
+                let size = (extra / count - 2) * UNIT;
+                for number in 0..count {
+                    let arena = store.arena(2 + number as usize).unwrap();
+                    assert_eq!(arena.addr, from + number * (size + 2 * UNIT), "{extra} blocks");
+                    assert_eq!(arena.size_bytes, size, "{extra} blocks");
+                }
+                assert!(store.arena(2 + count as usize).is_none());
+                assert_eq!(arenas, (2 * first.size_bytes + count * size) / UNIT);
+                grown.push(count);
+            }
+        }
+    }
+    assert!(grown.contains(&1) && grown.contains(&2), "{grown:?}");
+}
+
+/// The memory of a store is for so many arenas and so many blocks: one block more is refused, and says what it needs.
+#[test]
+fn a_volume_grows_as_far_as_the_memory_goes_and_not_a_block_further() {
+    type Narrow = Memory<{ pages_for(24, BLOCK) }, 24, { map_words(300, 3) }, 3, 16>;
+    let mut last = None;
+    for blocks in (100..700).step_by(3).chain((700..3000).step_by(50)) {
+        let memory = std::boxed::Box::new(Narrow::new());
+        let disk = Disk::new(vec![0; 96 * BLOCK]);
+        let store = Store::format(memory.take().unwrap(), &disk, &NoInterrupts, options(2)).unwrap();
+        disk.grow(blocks * BLOCK);
+        match store.grow() {
+            Ok(_) => {
+                assert!(!matches!(last, Some(Error::MemoryTooSmall { .. })), "{blocks} blocks fit, and fewer did not");
+                last = None;
+                let full = store.grow();
+                let need = MemoryPart::Arenas;
+                assert_eq!(full, Err(Error::MemoryTooSmall { part: need, need: 4, have: 3 }), "{blocks} blocks");
+            }
+            Err(error) => {
+                if let Error::MemoryTooSmall { part, need, have } = error {
+                    assert_eq!((part, have), (MemoryPart::MapWords, map_words(300, 3) as u64));
+                    let old = store.arena(0).unwrap().size_bytes / BLOCK as u64;
+                    let new = blocks as u64 - 1 - (store.arena(1).unwrap().addr / BLOCK as u64 + old + 4);
+                    let words = |blocks: u64| FreeMap::words_needed(blocks as u32) as u64;
+                    assert_eq!(need, 2 * words(old) + words(new), "{blocks} blocks");
+                    assert!(need > have);
+                }
+                last = Some(error);
+            }
+        }
+        assert_eq!(store.failure(), None);
+    }
+    assert!(matches!(last, Some(Error::MemoryTooSmall { .. })), "{last:?}");
+}
+
+/// While a commit is in flight a volume does not begin to grow; and nothing of it is written before.
+#[test]
+fn a_volume_does_not_grow_in_the_middle_of_a_commit() {
+    let memories = memory();
+    let disk = Disk::new(vec![0; LEN]);
+    let (store, kept) = volume(memories.take().unwrap(), &disk);
+    disk.grow(GROWN);
+    write(&store, 3).unwrap();
+    store.commit_start(store.roots()).unwrap();
+    assert_eq!(store.grow_start(), Err(Error::CommitInFlight));
+    store.settle().unwrap();
+    let counters = store.counters().commit;
+    let before = store.generation();
+    let ticket = store.grow_start().unwrap();
+    store.settle().unwrap();
+    assert_eq!(store.commit_poll(&ticket), Some(Ok(before + 1)));
+    let after = store.counters().commit;
+    // E0 to E3, a flush each; the superblock that moves counts as a repair.
+    assert_eq!((after.flushes - counters.flushes, after.repairs - counters.repairs), (4, 1));
+    // For each new arena its log and two headers, and two superblocks.
+    assert_eq!(after.block_writes - counters.block_writes, 2 * 3 + 2);
+    assert_eq!(store.report().arenas, 2);
+    assert!(store.arena(3).is_some() && store.is_free(kept[0].addr) == Ok(false));
 }

@@ -6,6 +6,8 @@ mod check;
 #[cfg_attr(feature = "shuttle", allow(dead_code))] // some of its users are left out
 mod disk;
 #[cfg(not(any(loom, feature = "shuttle")))]
+mod edges;
+#[cfg(not(any(loom, feature = "shuttle")))]
 mod epoch_machine;
 #[cfg(not(any(loom, feature = "shuttle")))]
 mod formatting;

@@ -10,8 +10,10 @@
 //! ```
 //!
 //! Where the original wrote a log last, nothing vouches for it: that such a write is lost or stale cannot be seen. None
-//! of the writes that are tried here is one of those, because they are this store's.
+//! of the writes that are tried here is one of those, because they are this store's; the part `bare` of
+//! `corruption_runs` shows where that exception begins and ends.
 
+use super::corruption_runs;
 use crate::rung::{Context, Rung};
 use arenite_core::format::BlockSize;
 use arenite_shim::client::Slots;
@@ -104,22 +106,29 @@ impl Rung for Corruption {
             let writes = format!("writes-{:<9} every write lost, sent elsewhere, stale", volume.name);
             std::iter::once(flips).chain(volume.writes.then_some(writes)).collect::<Vec<_>>()
         };
-        VOLUMES.iter().flat_map(both).collect()
+        let runs = corruption_runs::PARTS.iter().map(|part| part.name.into());
+        VOLUMES.iter().flat_map(both).chain(runs).collect()
     }
 
     fn run(&self, context: &Context) -> Row {
         let mut row = Row::default();
         self.climb(0, BlockSize::MIN, context, &mut row);
+        let seeds = if context.long { 0..20 } else { 0..3 };
+        corruption_runs::climb(seeds, BlockSize::MIN, context, &mut row);
         if context.long && row.failures.is_empty() {
             self.climb(SIXTEEN, BlockSize::ORIGINAL, context, &mut row);
+            corruption_runs::climb(SIXTEEN..SIXTEEN + 3, BlockSize::ORIGINAL, context, &mut row);
         }
         row
     }
 
     fn replay(&self, seed: u64, trace: &str, name: &str, _setup: &Setup) -> Option<Result<String, String>> {
+        let size = if seed < SIXTEEN { BlockSize::MIN } else { BlockSize::ORIGINAL };
+        if let Some(part) = corruption_runs::PARTS.iter().find(|part| part.name == trace) {
+            return Some(part.replay(seed, size));
+        }
         let (kind, volume) = trace.split_once('-')?;
         let volume = VOLUMES.iter().find(|known| known.name == volume)?;
-        let size = if seed < SIXTEEN { BlockSize::MIN } else { BlockSize::ORIGINAL };
         let run = || {
             let recording = volume.record(seed, size)?;
             volume.damages(&recording, seed).replay(kind, name)

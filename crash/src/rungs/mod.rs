@@ -1,6 +1,7 @@
 //! The rungs, one a file.
 
 pub mod corruption;
+pub mod corruption_runs;
 pub mod endurance;
 pub mod errors;
 pub mod fuzzing;

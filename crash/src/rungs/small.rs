@@ -23,10 +23,12 @@ pub fn rung() -> Seeded {
         plan("full", 30, |seed| Config { dense: 0, ..Config::full(seed) }),
         plan("filled", 30, |seed| Config { dense: 0, prelude: Prelude::Filled, ..Config::full(seed) }),
         plan("longlogs", 20, Config::long_logs),
+        plan("linkedlogs", 10, Config::linked_logs),
         plan("restarts", 60, Config::restarts),
         plan("disorder", 30, |seed| Config { reorder: true, overlap: 50, ..Config::restarts(seed) }),
         plan("manyarenas", 10, Config::many_arenas),
         plan("foreign", 40, Config::foreign),
+        plan("interrupted", 20, Config::interrupted),
         plan("discards", 60, Config::discards),
         plan("growing", 40, Config::growing),
     ];
