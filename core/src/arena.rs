@@ -188,6 +188,13 @@ impl ArenaSlot {
 }
 
 impl ArenaSlot {
+    /// With the lock held, so that nobody else adds to it.
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
+    fn note_given_back(&self) {
+        let given_back = &self.busy.given_back;
+        given_back.store(given_back.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+    }
+
     /// Mount notes what a superblock says about this arena, before anything of it was read.
     pub(crate) fn note(&self, base_block: u64, header_hash: u64, platform: &dyn Platform) {
         // An address that is beyond 32 bits of blocks is beyond the device, and found to be so with the header.
@@ -253,6 +260,7 @@ impl<'m> Arenas<'m> {
 
     /// The arena with this number. There is one for every number that anybody uses; that it need not be proved to the
     /// compiler keeps panics out of mount.
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
     fn slot(&self, arena: usize) -> &ArenaSlot {
         #[cfg(not(any(loom, feature = "shuttle")))]
         {
@@ -344,6 +352,7 @@ impl<'m> Arenas<'m> {
     }
 
     /// Byte address of an arena's first header.
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
     pub(crate) fn base_addr(&self, arena: usize) -> u64 {
         u64::from(self.slot(arena).shape.base_block.load(Ordering::Relaxed)) << self.size.shift()
     }
@@ -384,9 +393,7 @@ impl<'m> Arenas<'m> {
         let before = state.counts.avail;
         let result = section(state, &self.map_of(slot));
         if state.counts.avail > before {
-            // Under the arena's lock, so nobody else adds to it.
-            let given_back = &slot.busy.given_back;
-            given_back.store(given_back.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+            slot.note_given_back();
         }
         result
     }
@@ -474,6 +481,7 @@ impl<'m> Arenas<'m> {
         Place { arena, index, block: self.slot(arena).shape.base_block.load(Ordering::Relaxed) + 2 + index }
     }
 
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
     pub(crate) fn addr(&self, place: Place) -> u64 {
         u64::from(place.block) << self.size.shift()
     }

@@ -191,6 +191,7 @@ impl core::fmt::Debug for Block<'_> {
 }
 
 /// The content of a final block must be of the type that it was allocated for.
+#[cfg_attr(target_pointer_width = "32", inline(never))]
 pub(crate) fn check_type(bytes: &[u8], block_type: BlockType) -> Result<(), FormatError> {
     let size = u32::try_from(bytes.len()).ok().and_then(BlockSize::new).unwrap_or(BlockSize::MIN);
     match block_type {

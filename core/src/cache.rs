@@ -206,6 +206,7 @@ impl<'m> Cache<'m> {
     }
 
     /// The frame whose `bucket` is the one that a block belongs in.
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
     fn bucket(&self, block: u32) -> &'m FrameMeta {
         // Fibonacci hashing: neighbouring blocks spread over the buckets.
         let spread = ((u64::from(block).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) * u64::from(self.count)) >> 32;

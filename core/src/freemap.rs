@@ -304,8 +304,9 @@ impl<'a> FreeMap<'a> {
     /// Moves one block from one state to another; `Err` with the state that it is in if that is another one. What
     /// [`FreeMap::replace`] does for a whole word, with no more work than one bit takes.
     ///
-    /// Inlined, because callers name the states, and little is left of this then.
-    #[inline(always)]
+    /// Inlined, because callers name the states, and little is left of this then; but not where code is to be small.
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
+    #[cfg_attr(not(target_pointer_width = "32"), inline(always))]
     fn step(&self, counts: &mut Counts, block: u32, from: State, to: State) -> Result<(), State> {
         #[cfg(all(test, not(any(loom, feature = "shuttle"))))]
         accesses::count();

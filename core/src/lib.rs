@@ -8,7 +8,8 @@
 //!   queue      blocks that wait to be written   cache     blocks in memory
 //!   epoch      who may still be reading     limbo     blocks that wait for them to leave
 //!   arena      parts of the volume              freemap   which blocks are free, in which state of the disk
-//!   memory     all of it, in one value          pool      who may touch the bytes of a buffer
+//!   memory     all of it, in one value          in_place  what is made there and stays
+//!   pool       who may touch the bytes of a buffer
 //!   format     every byte on the disk           hash      MetroHash64
 //!   device     what a driver implements         platform  what a kernel provides
 //! ```
@@ -97,6 +98,8 @@ mod error;
 pub mod format;
 mod freemap;
 pub mod hash;
+#[allow(unsafe_code)]
+mod in_place;
 mod limbo;
 pub mod memory;
 mod mkfs;

@@ -1,9 +1,10 @@
 //! The memory of a store: one value, all of it, whose size is known when the kernel is compiled.
 //!
-//! Every initial state is made of zero bytes, so that a static of any size lands in `.bss`. What does not grow with a
-//! capacity (the state of a commit, a few counters) is in the [`crate::Store`] value. Pages and bookkeeping are
-//! separate arrays: no padding between buffers, and no cache line shared between a buffer and a counter. Only this type
-//! is generic over capacities; [`Memory::take`] turns it, once, into slices, and everything above sees those.
+//! Every initial state is made of zero bytes, so that a static of any size lands in `.bss`. There is room for what does
+//! not grow with a capacity too (the state of a commit, requests that wait to be offered again), so that the
+//! [`crate::Store`] value is small and can be moved without much stack. Pages and bookkeeping are separate arrays: no
+//! padding between buffers, and no cache line shared between a buffer and a counter. Only this type is generic over
+//! capacities; [`Memory::take`] turns it, once, into slices, and everything above sees those.
 //!
 //! # What it buys
 //! With `B` the block size: `PAGES * 4096 / B` buffers (no more than `FRAMES`), of which [`COMMIT_FRAMES`] belong to
@@ -12,11 +13,14 @@
 //! epoch at once (32 if it is not named). The feature `trace` adds its ring of events, about 10 KiB.
 
 use crate::arena::ArenaSlot;
+use crate::commit::Commit;
 use crate::epoch::WorkerSlot;
 use crate::format::{BlockSize, SUPERBLOCK_FRONT_LEN};
+use crate::in_place::{InPlace, Vacant};
 use crate::limbo::{Limbo, LimboView};
-use crate::pool::{Frame, Page, PageArea, Pool, PAGE_LEN_BYTES};
+use crate::pool::{Extent, Frame, Page, PageArea, Pool, PAGE_LEN_BYTES};
 use crate::queue::{Queue, QueueView};
+use crate::store::{Engine, Facts, Unsent};
 use crate::sync::{array_of, const_new, AtomicBool, AtomicUsize, Lock, Ordering};
 
 /// Buffers that a commit keeps for itself, so that it goes on when callers hold the whole cache.
@@ -70,7 +74,7 @@ pub const fn pages_for(blocks: usize, block_len_bytes: usize) -> usize {
     (blocks * block_len_bytes).div_ceil(PAGE_LEN_BYTES)
 }
 
-/// Proof that a memory value was taken, so that nobody else builds a pool over its pages.
+/// Proof that a memory value was taken, so that nobody else builds a pool over its pages, or puts a value into it.
 pub(crate) struct Taken(());
 
 #[cfg(test)]
@@ -79,6 +83,36 @@ impl Taken {
     pub(crate) fn in_model() -> Self {
         Self(())
     }
+}
+
+/// Room for what a store has whatever its capacities are.
+pub(crate) struct Fixed {
+    probe: InPlace<Extent<'static>>,
+    pool: InPlace<Extent<'static>>,
+    engine: InPlace<Engine<'static>>,
+    commit: InPlace<Lock<Commit<'static>>>,
+    unsent: InPlace<Lock<Unsent<'static>>>,
+    facts: InPlace<Facts>,
+}
+
+impl Fixed {
+    const fn new() -> Self {
+        Self {
+            probe: InPlace::new(),
+            pool: InPlace::new(),
+            engine: InPlace::new(),
+            commit: InPlace::new(),
+            unsent: InPlace::new(),
+            facts: InPlace::new(),
+        }
+    }
+}
+
+/// The same, waiting for a store.
+pub(crate) struct Vacancies<'m> {
+    pub(crate) commit: Vacant<'m, Lock<Commit<'static>>>,
+    pub(crate) unsent: Vacant<'m, Lock<Unsent<'static>>>,
+    pub(crate) facts: Vacant<'m, Facts>,
 }
 
 /// All the memory of one store.
@@ -104,6 +138,7 @@ pub struct Memory<
     queue: Lock<Queue<QUEUE>>,
     limbo: Lock<Limbo<FRAMES>>,
     workers: [WorkerSlot; WORKERS],
+    fixed: Fixed,
     #[cfg(feature = "trace")]
     trace: crate::trace::Trace,
     taken: AtomicBool,
@@ -131,6 +166,7 @@ impl<
                 queue: Lock::new(Queue::new()),
                 limbo: Lock::new(Limbo::new()),
                 workers: array_of!(WorkerSlot::new()),
+                fixed: Fixed::new(),
                 #[cfg(feature = "trace")]
                 trace: crate::trace::Trace::new(),
                 taken: AtomicBool::new(false)
@@ -154,12 +190,23 @@ impl<
         }
         Some(Resources {
             area: PageArea::new(Taken(()), &self.pages, &self.frames),
-            probe: Pool::new(PageArea::new(Taken(()), &self.probe_pages, &self.probe_frames), PROBE_SIZE),
+            probe: Pool::new(
+                PageArea::new(Taken(()), &self.probe_pages, &self.probe_frames),
+                PROBE_SIZE,
+                Vacant::new(Taken(()), &self.fixed.probe),
+            ),
+            pool: Vacant::new(Taken(()), &self.fixed.pool),
             words: &self.words.0,
             arenas: &self.arenas,
             queue: &self.queue,
             limbo: &self.limbo,
             workers: &self.workers,
+            engine: Vacant::new(Taken(()), &self.fixed.engine),
+            vacancies: Vacancies {
+                commit: Vacant::new(Taken(()), &self.fixed.commit),
+                unsent: Vacant::new(Taken(()), &self.fixed.unsent),
+                facts: Vacant::new(Taken(()), &self.fixed.facts),
+            },
             #[cfg(feature = "trace")]
             trace: &self.trace,
         })
@@ -184,11 +231,14 @@ impl<
 pub struct Resources<'m> {
     pub(crate) area: PageArea<'m>,
     pub(crate) probe: Pool<'m>,
+    pub(crate) pool: Vacant<'m, Extent<'static>>,
     pub(crate) words: &'m [AtomicUsize],
     pub(crate) arenas: &'m [ArenaSlot],
     pub(crate) queue: &'m Lock<QueueView>,
     pub(crate) limbo: &'m Lock<LimboView>,
     pub(crate) workers: &'m [WorkerSlot],
+    pub(crate) engine: Vacant<'m, Engine<'static>>,
+    pub(crate) vacancies: Vacancies<'m>,
     #[cfg(feature = "trace")]
     pub(crate) trace: &'m crate::trace::Trace,
 }

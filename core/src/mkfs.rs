@@ -165,13 +165,19 @@ impl<'d, 'm> Formatting<'d, 'm> {
     pub fn step(&mut self) -> Result<Option<Store<'d, 'm>>, Failed<'m>> {
         match self.try_step() {
             Ok(false) => Ok(None),
-            Ok(true) => self.store.take().map(Some).ok_or(Failed { error: Error::ReadOnly, memory: None }),
-            Err(error) => {
-                self.stage = Stage::Done;
-                let memory = self.memory.take().filter(|_| !self.has_written);
-                Err(Failed { error, memory })
-            }
+            Ok(true) => self.finish().map(Some),
+            Err(error) => Err(self.failed(error)),
         }
+    }
+
+    fn finish(&mut self) -> Result<Store<'d, 'm>, Failed<'m>> {
+        self.store.take().ok_or(Failed { error: Error::ReadOnly, memory: None })
+    }
+
+    #[inline(never)]
+    fn failed(&mut self, error: Error) -> Failed<'m> {
+        self.stage = Stage::Done;
+        Failed { error, memory: self.memory.take().filter(|_| !self.has_written) }
     }
 
     fn try_step(&mut self) -> Result<bool, Error> {
@@ -240,6 +246,7 @@ impl<'d, 'm> Formatting<'d, 'm> {
     }
 
     /// Starts what the stage wants of the device.
+    #[inline(never)]
     fn begin(&mut self) -> Result<(), Error> {
         let addr = match self.stage {
             Stage::Blank { addr, .. } => addr,
@@ -338,10 +345,11 @@ impl<'d, 'm> Formatting<'d, 'm> {
     }
 
     /// There is no volume any more, and that is durable: begins the first commit of a new one.
+    #[inline(never)]
     fn make_store(&mut self) -> Result<(), Error> {
         let (Some(memory), Some(blocks)) = (self.memory.take(), self.blocks) else { return Err(Error::ReadOnly) };
         let second = Mounting::second_superblock_addr(self.geometry.len_bytes, self.options.block_size);
-        let engine = build_engine(memory, self.options.block_size, 0, false, self.platform);
+        let (engine, vacancies) = build_engine(memory, self.options.block_size, 0, false, self.platform);
         engine.arenas.append(self.options.arenas as usize, 1, blocks, 0);
         let report = MountReport {
             superblocks: [CopyState::Good; 2],
@@ -354,13 +362,14 @@ impl<'d, 'm> Formatting<'d, 'm> {
             damage: None,
             read_only: false,
         };
-        let store = Store::new(engine, self.device, Commit::of_new_volume(second), report, 0);
+        let store = Store::new(engine, vacancies, self.device, Commit::of_new_volume(second), report, 0);
         self.stage = Stage::Commit(store.commit_start(Roots::EMPTY)?);
         self.store = Some(store);
         Ok(())
     }
 
     /// Whether the volume is complete.
+    #[inline(never)]
     fn step_store(&mut self) -> Result<bool, Error> {
         let Some(store) = &self.store else { return Err(Error::ReadOnly) };
         match &mut self.stage {
@@ -414,8 +423,10 @@ impl<'d, 'm> Store<'d, 'm> {
     ) -> Result<Self, Failed<'m>> {
         let mut formatting = Formatting::new(memory, device, platform, options);
         loop {
-            if let Some(store) = formatting.step()? {
-                return Ok(store);
+            match formatting.try_step() {
+                Ok(false) => {}
+                Ok(true) => return formatting.finish(),
+                Err(error) => return Err(formatting.failed(error)),
             }
             if formatting.idle {
                 platform.relax();

@@ -1,7 +1,7 @@
 //! The page pool: who may touch the bytes of a block buffer, and how.
 //!
-//! This is the one file of the crate with `unsafe`. Everything else sees four owners of buffers, each of which makes
-//! wrong use impossible in safe code:
+//! But for `in_place`, this is the one file of the crate with `unsafe`. Everything else sees four owners of buffers,
+//! each of which makes wrong use impossible in safe code:
 //!
 //! ```text
 //!             claim                share                       last drop
@@ -25,6 +25,7 @@
 
 use crate::cache::FrameMeta;
 use crate::format::BlockSize;
+use crate::in_place::Vacant;
 use crate::sync::{const_new, AtomicU32, Ordering};
 use core::cell::UnsafeCell;
 use core::marker::PhantomData;
@@ -118,33 +119,49 @@ impl FrameId {
     }
 }
 
-/// A set of buffers of one block size.
-#[derive(Clone, Copy)]
-pub(crate) struct Pool<'m> {
+/// Where the buffers of a pool are.
+pub(crate) struct Extent<'m> {
     pages: &'m [Page],
     frames: &'m [Frame],
     block: BlockSize,
 }
 
-impl<'m> Pool<'m> {
-    /// Divides the pages into buffers of one block each.
-    pub(crate) fn new(area: PageArea<'m>, block: BlockSize) -> Self {
+/// A set of buffers of one block size: a pointer to where that is noted in the memory, so that every owner of a buffer,
+/// and a request with it, is small and cheap to move.
+#[derive(Clone, Copy)]
+pub(crate) struct Pool<'m>(&'m Extent<'m>);
+
+impl<'m> Extent<'m> {
+    fn of(area: PageArea<'m>, block: BlockSize) -> Self {
         let count = area.capacity(block) as usize;
         Self { pages: area.pages, frames: area.frames.get(..count).unwrap_or(&[]), block }
     }
+}
+
+impl<'m> Pool<'m> {
+    /// Divides the pages into buffers of one block each.
+    pub(crate) fn new(area: PageArea<'m>, block: BlockSize, place: Vacant<'m, Extent<'static>>) -> Self {
+        Self(place.fill(Extent::of(area, block)))
+    }
+
+    /// For models of the pool or the cache alone.
+    #[cfg(test)]
+    pub(crate) fn in_model(area: PageArea<'m>, block: BlockSize) -> Self {
+        Self(std::boxed::Box::leak(std::boxed::Box::new(Extent::of(area, block))))
+    }
 
     pub(crate) fn block_size(&self) -> BlockSize {
-        self.block
+        self.0.block
     }
 
     /// Whether this is the same pool.
     pub(crate) fn is(&self, other: &Self) -> bool {
-        core::ptr::eq(self.frames, other.frames)
+        core::ptr::eq(self.0, other.0)
     }
 
     /// Number of buffers.
     pub(crate) fn len(&self) -> u32 {
-        self.frames.len() as u32
+        self.0.frames.len() as u32
     }
 
     pub(crate) fn id(&self, index: u32) -> Option<FrameId> {
@@ -161,18 +178,20 @@ impl<'m> Pool<'m> {
     }
 
     /// The bookkeeping of the frame with this number, which is below [`Pool::len`].
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
     pub(crate) fn frame_at(&self, index: usize) -> &'m Frame {
         // An id is in range; that it need not be proved to the compiler keeps panics out of mount.
         #[cfg(not(any(loom, feature = "shuttle")))]
         {
             static NOBODYS: Frame = Frame::new();
-            self.frames.get(index).unwrap_or(&NOBODYS)
+            self.0.frames.get(index).unwrap_or(&NOBODYS)
         }
         #[cfg(any(loom, feature = "shuttle"))]
-        &self.frames[index]
+        &self.0.frames[index]
     }
 
     /// Takes sole ownership of a frame that nobody owns.
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
     pub(crate) fn claim(&self, id: FrameId) -> Option<Slot<'m>> {
         // Acquire: the bytes written by a former owner happen before ours.
         let free = self.frame(id).refs.compare_exchange(0, EXCLUSIVE, Ordering::Acquire, Ordering::Relaxed);
@@ -180,6 +199,7 @@ impl<'m> Pool<'m> {
     }
 
     /// Adds a reader of a frame that has no sole owner.
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
     pub(crate) fn hold(&self, id: FrameId) -> Option<Shared<'m>> {
         let refs = &self.frame(id).refs;
         let mut seen = refs.load(Ordering::Relaxed);
@@ -206,7 +226,7 @@ impl<'m> Pool<'m> {
         'm: 's,
     {
         let id = share.id;
-        if !core::ptr::eq(share.pool.frames, self.frames) || self.frame(id).parked.swap(1, Ordering::AcqRel) != 0 {
+        if !core::ptr::eq(share.pool.0, self.0) || self.frame(id).parked.swap(1, Ordering::AcqRel) != 0 {
             return Err(share);
         }
         core::mem::forget(share);
@@ -219,6 +239,7 @@ impl<'m> Pool<'m> {
     }
 
     /// Drops one reader (see `Shared::drop`).
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
     fn release(&self, id: FrameId) {
         let refs = &self.frame(id).refs;
         let mut seen = refs.load(Ordering::Relaxed);
@@ -233,8 +254,8 @@ impl<'m> Pool<'m> {
 
     /// Start of the bytes of a frame. In bounds of the page area for each valid id.
     fn start(&self, id: FrameId) -> *mut u8 {
-        let base = self.pages.as_ptr() as *mut u8;
-        base.wrapping_add(id.index() * self.block.len_bytes())
+        let base = self.0.pages.as_ptr() as *mut u8;
+        base.wrapping_add(id.index() * self.0.block.len_bytes())
     }
 
     /// # Safety
@@ -242,7 +263,7 @@ impl<'m> Pool<'m> {
     unsafe fn bytes<'a>(&self, id: FrameId) -> &'a [u8] {
         // SAFETY: frame `id` covers `len_bytes` bytes inside the page area (`capacity` bounds the ids), all
         // initialised (pages start as zeros); the caller's share keeps writers away for `'a`.
-        unsafe { core::slice::from_raw_parts(self.start(id), self.block.len_bytes()) }
+        unsafe { core::slice::from_raw_parts(self.start(id), self.0.block.len_bytes()) }
     }
 
     /// # Safety
@@ -251,7 +272,7 @@ impl<'m> Pool<'m> {
     unsafe fn bytes_mut<'a>(&self, id: FrameId) -> &'a mut [u8] {
         // SAFETY: in bounds and initialised as in `bytes`; sole ownership keeps everybody else away for `'a`. Writing
         // through a pointer that came from a shared slice is allowed, since each page is an `UnsafeCell`.
-        unsafe { core::slice::from_raw_parts_mut(self.start(id), self.block.len_bytes()) }
+        unsafe { core::slice::from_raw_parts_mut(self.start(id), self.0.block.len_bytes()) }
     }
 }
 

@@ -164,7 +164,7 @@ impl<'s, 'd, 'm> Scrub<'s, 'd, 'm> {
         match self.part {
             Part::Superblock { copy } => Some(self.store.superblock_addr(copy)),
             Part::Header { arena, copy } => {
-                let engine = &self.store.engine;
+                let engine = self.store.engine;
                 Some(engine.arenas.base_addr(arena) + u64::from(copy) * engine.size.len_u64())
             }
             Part::Log { addr, .. } => Some(addr),
@@ -174,7 +174,7 @@ impl<'s, 'd, 'm> Scrub<'s, 'd, 'm> {
 
     /// Checks the block of the present part; the part that comes next.
     fn check(&self, addr: u64, bytes: &[u8]) -> Result<Part, Error> {
-        let engine = &self.store.engine;
+        let engine = self.store.engine;
         match self.part {
             Part::Superblock { .. } => {
                 let superblock = Superblock::decode(bytes).map_err(|error| Error::format(addr, error))?;

@@ -23,18 +23,18 @@ use crate::platform::Platform;
 #[cfg(not(any(loom, feature = "shuttle")))]
 mod primitive {
     pub(crate) use core::sync::atomic::{fence, AtomicBool, AtomicU32, AtomicUsize, Ordering};
-    pub(crate) use spin::mutex::SpinMutex as Mutex;
+    pub(crate) use spin::mutex::{SpinMutex as Mutex, SpinMutexGuard as Guard};
 }
 
 #[cfg(loom)]
 mod primitive {
-    pub(crate) use super::blocking::Mutex;
+    pub(crate) use super::blocking::{Guard, Mutex};
     pub(crate) use loom::sync::atomic::{fence, AtomicBool, AtomicU32, AtomicUsize, Ordering};
 }
 
 #[cfg(all(feature = "shuttle", not(loom)))]
 mod primitive {
-    pub(crate) use super::blocking::Mutex;
+    pub(crate) use super::blocking::{Guard, Mutex};
     pub(crate) use shuttle::sync::atomic::{fence, AtomicBool, AtomicU32, AtomicUsize, Ordering};
 }
 
@@ -45,6 +45,8 @@ mod blocking {
     use loom::sync as checked;
     #[cfg(not(loom))]
     use shuttle::sync as checked;
+
+    pub(crate) use checked::MutexGuard as Guard;
 
     pub(crate) struct Mutex<T: ?Sized>(checked::Mutex<T>);
 
@@ -94,6 +96,8 @@ macro_rules! array_of {
 }
 pub(crate) use array_of;
 
+use primitive::Guard;
+
 /// A spin lock that is held only for the duration of a closure, inside the platform's critical section.
 pub(crate) struct Lock<T: ?Sized>(primitive::Mutex<T>);
 
@@ -108,12 +112,9 @@ impl<T> Lock<T> {
 impl<T: ?Sized> Lock<T> {
     /// Waits for the lock and runs `section` with interrupts and preemption off.
     pub(crate) fn with<R>(&self, platform: &dyn Platform, section: impl FnOnce(&mut T) -> R) -> R {
-        let saved = platform.enter_critical();
-        let result = {
-            let mut guard = self.0.lock();
-            section(&mut guard)
-        };
-        platform.leave_critical(saved);
+        let (mut guard, saved) = self.enter(platform);
+        let result = section(&mut guard);
+        leave(guard, platform, saved);
         result
     }
 
@@ -128,18 +129,22 @@ impl<T: ?Sized> Lock<T> {
         section: impl FnOnce(&mut T) -> R,
     ) -> R {
         loop {
-            let saved = platform.enter_critical();
-            let mut guard = self.0.lock();
+            let (mut guard, saved) = self.enter(platform);
             if ready(&guard) {
                 let result = section(&mut guard);
-                drop(guard);
-                platform.leave_critical(saved);
+                leave(guard, platform, saved);
                 return result;
             }
-            drop(guard);
-            platform.leave_critical(saved);
+            leave(guard, platform, saved);
             prepare();
         }
+    }
+
+    /// What comes before a section. Apart from it, so that an image for size has it once for each kind of lock.
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
+    fn enter(&self, platform: &dyn Platform) -> (Guard<'_, T>, usize) {
+        let saved = platform.enter_critical();
+        (self.0.lock(), saved)
     }
 
     /// Runs `section` if the lock is free right now.
@@ -150,6 +155,13 @@ impl<T: ?Sized> Lock<T> {
         platform.leave_critical(saved);
         result
     }
+}
+
+/// What comes behind a section.
+#[cfg_attr(target_pointer_width = "32", inline(never))]
+fn leave<T: ?Sized>(guard: Guard<'_, T>, platform: &dyn Platform, saved: usize) {
+    drop(guard);
+    platform.leave_critical(saved);
 }
 
 /// A 64-bit value kept in two 32-bit halves, because 32-bit targets have no 64-bit atomics.

@@ -25,9 +25,10 @@ pub fn boxed_memory<
     const QUEUE: usize,
 >() -> Box<Memory<PAGES, FRAMES, WORDS, ARENAS, QUEUE>> {
     let zeroed = Box::new_zeroed();
-    // SAFETY: `Memory` consists of byte arrays, integer atomics, a flag, and locks around plain integers, options and
-    // flags; zero bytes are a valid value for each, and they are the value that `Memory::new` gives by the contract of
-    // that type ("every initial state is made of zero bytes"), which the test below compares byte by byte.
+    // SAFETY: `Memory` consists of byte arrays, integer atomics, a flag, locks around plain integers, options and
+    // flags, and room for values that are not there yet; zero bytes are valid for each, and they are the value that
+    // `Memory::new` gives by the contract of that type ("every initial state is made of zero bytes"), which the test
+    // below compares byte by byte.
     unsafe { zeroed.assume_init() }
 }
 

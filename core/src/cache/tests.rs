@@ -76,7 +76,7 @@ mod loom_cache {
     fn cache() -> Arc<Cache<'static>> {
         static PAGES: [Page; 2] = [Page::new(), Page::new()];
         let frames: &'static [Frame] = Box::leak(Box::new([Frame::new(), Frame::new()]));
-        let pool = Pool::new(PageArea::new(Taken::in_model(), &PAGES, frames), BlockSize::new(4096).unwrap());
+        let pool = Pool::in_model(PageArea::new(Taken::in_model(), &PAGES, frames), BlockSize::new(4096).unwrap());
         Arc::new(Cache::new(pool, 2, &Yielding))
     }
 
@@ -212,7 +212,7 @@ mod shuttle_cache {
     fn with_cache(test: impl FnOnce(&Cache<'_>)) {
         let pages: [Page; FRAMES] = core::array::from_fn(|_| Page::new());
         let frames: [Frame; FRAMES] = core::array::from_fn(|_| Frame::new());
-        let pool = Pool::new(PageArea::new(Taken::in_model(), &pages, &frames), BlockSize::new(4096).unwrap());
+        let pool = Pool::in_model(PageArea::new(Taken::in_model(), &pages, &frames), BlockSize::new(4096).unwrap());
         test(&Cache::new(pool, FRAMES as u32, &Yielding));
     }
 

@@ -71,6 +71,7 @@ const CHANGE_BLOCKS_MAX: u32 = 8;
 const LOG_SLACK_BLOCKS: u32 = 8;
 
 impl<'m> Commit<'m> {
+    #[inline(never)]
     pub(super) fn log(&mut self, engine: &Engine<'m>, phase: LogPhase) -> Result<Action<'m>, Error> {
         match phase {
             LogPhase::Find => Ok(self.log_find(engine)),
@@ -109,6 +110,7 @@ impl<'m> Commit<'m> {
     }
 
     /// Counts some of the entries that an append would take; no further than it takes to see that there are too many.
+    #[inline(never)]
     fn log_count(&mut self, engine: &Engine<'m>, mut walk: Walk, mut changes: u32) -> Action<'m> {
         let walked = engine.arenas.with(self.arena, |_, map| {
             map.walk(Runs::Changes, &mut walk, WORDS_PER_SECTION, &mut |_| {
@@ -145,6 +147,7 @@ impl<'m> Commit<'m> {
         })
     }
 
+    #[inline(never)]
     pub(super) fn log_link(&mut self, engine: &Engine<'m>, tail_addr: u64) -> Result<Action<'m>, Error> {
         let Some(slot) = self.buffer(engine) else { return Ok(Action::Wait) };
         let addr = self.alloc_log_block(engine)?.0;
@@ -159,6 +162,7 @@ impl<'m> Commit<'m> {
 
     /// Writes the old last block with a link to the first fresh one. Only the chain pointer changes: it lies in the
     /// first sector, so a torn write leaves the old link or the new one, and no reader of the old state follows either.
+    #[inline(never)]
     pub(super) fn log_linked(&mut self, engine: &Engine<'m>, tail_addr: u64, log: NewLog) -> Result<Action<'m>, Error> {
         let Some(mut slot) = self.read.take() else { return Ok(Action::Wait) };
         let fault = |error| Error::format(tail_addr, error);
@@ -175,6 +179,7 @@ impl<'m> Commit<'m> {
         self.submit_write(engine, tail_addr, slot)
     }
 
+    #[inline(never)]
     pub(super) fn log_free_old(
         &mut self,
         engine: &Engine<'m>,
@@ -206,6 +211,7 @@ impl<'m> Commit<'m> {
         Ok(Action::Worked)
     }
 
+    #[inline(never)]
     pub(super) fn log_read(
         &mut self,
         engine: &Engine<'m>,
@@ -260,6 +266,7 @@ impl<'m> Commit<'m> {
     }
 
     /// Fills a part of one block of the new log, and hands it out when it is full or nothing is left.
+    #[inline(never)]
     pub(super) fn log_encode(&mut self, engine: &Engine<'m>, mut log: NewLog) -> Result<Action<'m>, Error> {
         let Some((mut slot, len)) = self.draft.take().or_else(|| Some((self.buffer(engine)?, 0))) else {
             return Ok(Action::Wait);

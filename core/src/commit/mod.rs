@@ -233,24 +233,26 @@ impl<'m> Commit<'m> {
     }
 
     /// Begins a commit of everything that was enqueued and freed before this call. Only while idle.
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
     pub(crate) fn start(&mut self, engine: &Engine<'m>, roots: Roots) -> Result<CommitTicket, Error> {
         if !self.is_idle() {
             return Err(Error::CommitInFlight);
         }
         let arenas = &engine.arenas;
-        let repairs = self.bad_superblocks != 0
-            || (0..arenas.len()).any(|arena| arenas.with(arena, |state, _| state.bad_copies != 0));
-        let changed = self.is_new
-            || roots != self.durable_roots
-            || (0..arenas.len()).any(|arena| {
-                let unclean = |state: &ArenaState| state.unclean && !sabotaged(Switch::ForgetUnclean);
-                arenas.with(arena, |state, map| map.is_changed() || unclean(state))
+        let mut repairs = self.bad_superblocks != 0;
+        let mut changed = self.is_new || roots != self.durable_roots;
+        let mut roots_only = true;
+        for arena in 0..arenas.len() {
+            arenas.with(arena, |state, map| {
+                let changes = map.is_changed();
+                repairs |= state.bad_copies != 0;
+                changed |= changes || (state.unclean && !sabotaged(Switch::ForgetUnclean));
+                roots_only &= !(changes || state.must_rewrite);
             });
+        }
         if !changed && !repairs {
             return Ok(CommitTicket { generation: self.durable, repairs: false });
         }
-        let roots_only = changed
-            && !(0..arenas.len()).any(|arena| arenas.with(arena, |state, map| map.is_changed() || state.must_rewrite));
         let generation = self.durable + u64::from(changed && !sabotaged(Switch::SameGeneration));
         if generation > MAX_GENERATION {
             return Err(Error::BadParameter { name: "generation", found: generation });

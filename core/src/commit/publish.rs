@@ -92,6 +92,7 @@ impl<'m> Commit<'m> {
     }
 
     /// No state that a crash could expose reaches what the commit freed, and nobody has been handed it yet.
+    #[inline(never)]
     pub(super) fn discard(&mut self, engine: &Engine<'m>, mut walk: Walk) -> Action<'m> {
         let mut freed: Option<Run> = None;
         let walked = engine.arenas.with(self.arena, |_, map| {
@@ -131,6 +132,7 @@ impl<'m> Commit<'m> {
     }
 
     /// Both copies of everything are durable: what the commit freed may be handed out again.
+    #[inline(never)]
     pub(super) fn settle(&mut self, engine: &Engine<'m>) -> Action<'m> {
         if self.arena < engine.arenas.len() {
             let all = engine.arenas.with(self.arena, |state, map| {

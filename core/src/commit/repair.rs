@@ -46,6 +46,7 @@ impl<'m> Commit<'m> {
         })
     }
 
+    #[inline(never)]
     pub(super) fn repair(&mut self, engine: &Engine<'m>) -> Result<Action<'m>, Error> {
         let Some(copy) = self.next_bad_copy(engine) else {
             // Without a repair there is nothing to flush.
@@ -63,6 +64,7 @@ impl<'m> Commit<'m> {
         Ok(self.submit_read(engine, good_addr, slot))
     }
 
+    #[inline(never)]
     pub(super) fn repair_read(&mut self, engine: &Engine<'m>, copy: Copy2) -> Result<Action<'m>, Error> {
         let Some(slot) = self.read.take() else { return Ok(Action::Wait) };
         self.check_good_copy(engine, copy, slot.bytes())?;

@@ -113,6 +113,8 @@ impl ArenaHeader {
     }
 
     fn read(page: &[u8]) -> Option<Self> {
+        // Of known length, so that no field in it is looked for.
+        let page = page.first_chunk::<END>()?;
         Some(Self {
             log_head: AddrHash::decode(page, AT_LOG_HEAD)?,
             size_bytes: be64(page, AT_SIZE)?,
@@ -122,6 +124,7 @@ impl ArenaHeader {
     }
 
     fn write(&self, page: &mut [u8]) -> Option<()> {
+        let page = page.first_chunk_mut::<END>()?;
         put16(page, 0, BlockType::ArenaHeader as u16)?;
         self.log_head.encode(page, AT_LOG_HEAD)?;
         put64(page, AT_SIZE, self.size_bytes)?;
@@ -166,7 +169,7 @@ impl ArenaHeader {
 }
 
 impl LogSeal {
-    fn read(page: &[u8]) -> Option<Self> {
+    fn read(page: &[u8; END]) -> Option<Self> {
         let magic: &[u8; 8] = field(page, AT_MAGIC)?;
         let whole = be64(page, AT_CHECK)? == hash64(page.get(..AT_CHECK)?) || sabotaged(Switch::SkipSealHash);
         if *magic != EXTENSION_MAGIC || !whole {
@@ -180,7 +183,7 @@ impl LogSeal {
         })
     }
 
-    fn write(&self, page: &mut [u8]) -> Option<()> {
+    fn write(&self, page: &mut [u8; END]) -> Option<()> {
         put_array(page, AT_MAGIC, EXTENSION_MAGIC)?;
         put64(page, AT_GEN, self.gen)?;
         put32(page, AT_BLOCKS, self.blocks)?;

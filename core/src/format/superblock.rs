@@ -280,6 +280,8 @@ fn seal(page: &mut [u8], at: usize) -> Option<()> {
 }
 
 fn write_head(page: &mut [u8], head: &SuperHead) -> Option<()> {
+    // Of known length, so that no field in it is looked for.
+    let page = page.first_chunk_mut::<AT_ARENAS>()?;
     put_array(page, 0, SUPERBLOCK_MAGIC)?;
     put32(page, AT_BLKSZ, head.block_size.len_bytes() as u32)?;
     put32(page, AT_BUFSPC, head.bufspc)?;
@@ -295,6 +297,7 @@ fn write_head(page: &mut [u8], head: &SuperHead) -> Option<()> {
 }
 
 fn read_head(page: &[u8], block_size: BlockSize) -> Option<SuperHead> {
+    let page = page.first_chunk::<AT_ARENAS>()?;
     let root = AddrHash::decode(page, AT_ROOT)?;
     Some(SuperHead {
         block_size,

@@ -12,6 +12,7 @@ use crate::sabotage::{sabotaged, Switch};
 use crate::store::Engine;
 
 impl<'d, 'm> Mounting<'d, 'm> {
+    #[inline(never)]
     pub(super) fn take_header(
         &mut self,
         arena: usize,
@@ -95,6 +96,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
     }
 
     /// Gives the arena its words, and checks that its extent is where it may be.
+    #[inline(never)]
     pub(super) fn place_arena(&mut self, arena: usize, base: u64, header: &ArenaHeader) -> Result<(), Error> {
         let Some(engine) = &self.engine else { return Err(Error::NoBuffer) };
         let misplaced = Error::corrupt(base, Damage::ArenaExtent);

@@ -38,6 +38,7 @@ struct Replayed {
 }
 
 impl<'d, 'm> Mounting<'d, 'm> {
+    #[inline(never)]
     pub(super) fn take_log(
         &mut self,
         arena: usize,

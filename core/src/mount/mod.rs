@@ -35,7 +35,7 @@ use crate::epoch::Epochs;
 use crate::error::{Damage, DeviceOp, Error, MemoryPart};
 use crate::format::{BlockSize, FormatError, SuperHead, NONE};
 use crate::freemap::FreeMap;
-use crate::memory::{Resources, COMMIT_FRAMES, PROBE_LEN_BYTES, RECLAIM_FRAMES};
+use crate::memory::{Resources, Vacancies, COMMIT_FRAMES, PROBE_LEN_BYTES, RECLAIM_FRAMES};
 use crate::platform::Platform;
 use crate::pool::{Pool, Slot, SlotChain};
 use crate::roots::Roots;
@@ -174,7 +174,9 @@ pub struct Mounting<'d, 'm> {
     geometry: DeviceGeometry,
     /// Taken when the superblock is found to fit.
     memory: Option<Resources<'m>>,
-    engine: Option<Engine<'m>>,
+    engine: Option<&'m Engine<'m>>,
+    /// What the store will be put into; taken from the memory.
+    vacancies: Option<Vacancies<'m>>,
     stage: Stage,
     reading: bool,
     flush_tag: FlushTag,
@@ -210,6 +212,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
             geometry: device.geometry(),
             memory: Some(memory),
             engine: None,
+            vacancies: None,
             stage: Stage::Superblock { candidate: 0 },
             reading: false,
             flush_tag: FlushTag::fresh(),
@@ -236,15 +239,15 @@ impl<'d, 'm> Mounting<'d, 'm> {
     pub fn step(&mut self) -> Result<Option<Store<'d, 'm>>, Failed<'m>> {
         match self.try_step() {
             Ok(false) => Ok(None),
-            Ok(true) => match self.finish() {
-                Ok(store) => Ok(Some(store)),
-                Err(error) => Err(Failed { error, memory: None }),
-            },
-            Err(error) => {
-                self.stage = Stage::Done;
-                Err(Failed { error, memory: self.memory.take() })
-            }
+            Ok(true) => self.finish().map(Some).map_err(|error| self.failed(error)),
+            Err(error) => Err(self.failed(error)),
         }
+    }
+
+    #[inline(never)]
+    fn failed(&mut self, error: Error) -> Failed<'m> {
+        self.stage = Stage::Done;
+        Failed { error, memory: self.memory.take() }
     }
 
     fn try_step(&mut self) -> Result<bool, Error> {
@@ -312,6 +315,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
     }
 
     /// Reads the block that the stage wants.
+    #[inline(never)]
     fn submit(&mut self) -> Result<(), Error> {
         let (pool, addr) = match (&self.engine, &self.memory) {
             (Some(engine), _) => (engine.pool, self.stage_addr(engine)),
@@ -344,6 +348,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
     }
 
     /// The block is here, or cannot be read.
+    #[inline(never)]
     fn take(&mut self, slot: Option<Slot<'m>>, result: Result<(), DeviceError>) -> Result<(), Error> {
         match self.stage {
             Stage::Superblock { candidate } => self.take_superblock(candidate, slot, result),
@@ -411,10 +416,14 @@ impl<'d, 'm> Mounting<'d, 'm> {
         Err(Error::Device { op: DeviceOp::Read, addr: 0, cause })
     }
 
+    #[inline(never)]
     fn finish(&mut self) -> Result<Store<'d, 'm>, Error> {
-        let (Some(engine), Some(head)) = (self.engine.take(), self.head.take()) else { return Err(Error::NoBuffer) };
-        self.check_superblock(&engine)?;
-        self.check_roots(&engine, &head)?;
+        let (Some(engine), Some(vacancies), Some(head)) = (self.engine.take(), self.vacancies.take(), self.head.take())
+        else {
+            return Err(Error::NoBuffer);
+        };
+        self.check_superblock(engine)?;
+        self.check_roots(engine, &head)?;
         let bad = |copy: usize| u8::from(self.supers[copy] != CopyState::Good) << copy;
         let second = Self::second_superblock_addr(self.geometry.len_bytes, engine.size);
         let commit = Commit::new(head.qgen, Roots::from(&head), second, bad(0) | bad(1));
@@ -429,7 +438,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
             damage: self.damage,
             read_only: self.read_only(),
         };
-        Ok(Store::new(engine, self.device, commit, report, self.options.patience_relaxations))
+        Ok(Store::new(engine, vacancies, self.device, commit, report, self.options.patience_relaxations))
     }
 }
 
@@ -441,16 +450,17 @@ pub(crate) fn too_small(part: MemoryPart, need: u64, have: u64) -> Error {
 }
 
 /// The parts of a store over memory that was found to suffice.
+#[inline(never)]
 pub(crate) fn build_engine<'m>(
     memory: Resources<'m>,
     size: BlockSize,
     arenas: u32,
     discards: bool,
     platform: &'m dyn Platform,
-) -> Engine<'m> {
-    let pool = Pool::new(memory.area, size);
+) -> (&'m Engine<'m>, Vacancies<'m>) {
+    let pool = Pool::new(memory.area, size, memory.pool);
     let cache = Cache::new(pool, pool.len().saturating_sub(COMMIT_FRAMES), platform);
-    Engine {
+    let engine = memory.engine.fill(Engine {
         size,
         pool,
         cache,
@@ -468,7 +478,8 @@ pub(crate) fn build_engine<'m>(
         trace: memory.trace,
         discards,
         read_only: AtomicBool::new(false),
-    }
+    });
+    (engine, memory.vacancies)
 }
 
 impl<'d, 'm> Store<'d, 'm> {
@@ -484,8 +495,10 @@ impl<'d, 'm> Store<'d, 'm> {
     ) -> Result<Self, Failed<'m>> {
         let mut mounting = Mounting::new(memory, device, platform, options);
         loop {
-            if let Some(store) = mounting.step()? {
-                return Ok(store);
+            match mounting.try_step() {
+                Ok(false) => {}
+                Ok(true) => return mounting.finish().map_err(|error| mounting.failed(error)),
+                Err(error) => return Err(mounting.failed(error)),
             }
             if mounting.reading || mounting.stage == Stage::Flush {
                 platform.relax();

@@ -45,6 +45,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
         self.superblocks_read()
     }
 
+    #[inline(never)]
     pub(super) fn take_superblock(
         &mut self,
         candidate: usize,
@@ -82,6 +83,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
     }
 
     /// Notes a valid superblock; the newest one's arenas are remembered.
+    #[inline(never)]
     pub(super) fn adopt(&mut self, copy: usize, superblock: &Superblock<'_>) -> Result<(), Error> {
         let head = *superblock.head();
         if let Some(other) = self.head {
@@ -143,7 +145,8 @@ impl<'d, 'm> Mounting<'d, 'm> {
         }
         let Some(memory) = self.memory.take() else { return Err(Error::NoBuffer) };
         let discards = self.options.discard && self.geometry.discard;
-        self.engine = Some(build_engine(memory, size, head.narena, discards, self.platform));
+        let (engine, vacancies) = build_engine(memory, size, head.narena, discards, self.platform);
+        (self.engine, self.vacancies) = (Some(engine), Some(vacancies));
         self.stage = Stage::Header { arena: 0, copy: 0 };
         Ok(())
     }

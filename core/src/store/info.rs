@@ -103,7 +103,7 @@ impl Store<'_, '_> {
 
     /// What mount found.
     pub fn report(&self) -> MountReport {
-        self.report
+        *self.report
     }
 
     /// One arena, by number; `None` behind the last.

@@ -18,7 +18,7 @@ const SUBMIT_BUDGET: usize = 16;
 const UNSENT_MAX: usize = 16;
 
 /// Requests waiting to be offered to the device again.
-pub(super) struct Unsent<'m> {
+pub(crate) struct Unsent<'m> {
     /// The one that waits longest comes first.
     pub(super) requests: heapless::Deque<Request<'m>, UNSENT_MAX>,
     /// Callers that may still add one each.
@@ -47,6 +47,7 @@ impl<'d, 'm> Store<'d, 'm> {
     }
 
     /// Offers a request; gives it back if the device has no room.
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
     pub(super) fn submit(&self, request: Request<'m>) -> Option<Request<'m>> {
         self.in_flight.fetch_add(1, Ordering::AcqRel);
         match self.device.submit(request) {
@@ -90,6 +91,7 @@ impl<'d, 'm> Store<'d, 'm> {
         });
     }
 
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
     pub(super) fn submit_unsent(&self) -> bool {
         let mut worked = false;
         for _ in 0..UNSENT_MAX {
@@ -117,6 +119,7 @@ impl<'d, 'm> Store<'d, 'm> {
     }
 
     /// Writes queued blocks, neighbours in one request.
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
     pub(super) fn submit_queued(&self) -> bool {
         let mut worked = false;
         for _ in 0..SUBMIT_BUDGET {
@@ -213,7 +216,7 @@ impl<'d, 'm> Store<'d, 'm> {
             Err(cause) if !sabotaged(Switch::IgnoreFlushError) => {
                 self.fail(Error::Device { op: DeviceOp::Flush, addr: 0, cause });
             }
-            _ => self.commit.with(self.engine.platform, |commit| commit.flush_done(&self.engine)),
+            _ => self.commit.with(self.engine.platform, |commit| commit.flush_done(self.engine)),
         }
     }
 
@@ -260,11 +263,12 @@ impl<'d, 'm> Store<'d, 'm> {
     }
 
     /// Advances the commit by a few actions.
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
     pub(super) fn step_commit(&self) -> bool {
         let mut worked = false;
         for _ in 0..SUBMIT_BUDGET {
             let platform = self.engine.platform;
-            match self.commit.with(platform, |commit| commit.next(&self.engine)) {
+            match self.commit.with(platform, |commit| commit.next(self.engine)) {
                 Ok(Action::Wait) => break,
                 Ok(Action::Worked) => {}
                 Ok(Action::Submit(request)) => {

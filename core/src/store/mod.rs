@@ -41,6 +41,7 @@ use crate::format::{BlockSize, BlockType};
 use crate::freemap::{FreeMap, State};
 use crate::hash::hash64;
 use crate::limbo::LimboView;
+use crate::memory::Vacancies;
 use crate::mount::MountReport;
 use crate::platform::Platform;
 use crate::pool::{Pool, Shared};
@@ -49,7 +50,7 @@ use crate::roots::Roots;
 use crate::sabotage::{sabotaged, Switch};
 use crate::sync::{AtomicBool, AtomicU32, Lock, Ordering};
 use crate::trace::{trace, Holder};
-use io::Unsent;
+pub(crate) use io::Unsent;
 
 /// Steps that a caller takes between two looks for a buffer, as long as nothing moves.
 const STEPS_WITHOUT_BUFFER: u32 = 16;
@@ -173,52 +174,64 @@ impl Refused {
     }
 }
 
-/// A mounted volume. Shared by reference among any number of threads or CPUs.
+/// What is known of a volume from its mount on, and why all writing has ended, if it has.
+pub(crate) struct Facts {
+    geometry: DeviceGeometry,
+    report: MountReport,
+    failure: Lock<Option<Error>>,
+}
+
+/// A mounted volume. Shared by reference among any number of threads or CPUs. A small value: what is large of its state
+/// lies in the lent memory.
 ///
 /// `'m` is the life of the memory, `'d` that of the device, which may own requests with buffers of that memory and so
 /// ends first. In a kernel both are `'static`.
 pub struct Store<'d, 'm> {
-    pub(crate) engine: Engine<'m>,
+    pub(crate) engine: &'m Engine<'m>,
     device: &'d dyn Device<'m>,
-    geometry: DeviceGeometry,
-    commit: Lock<Commit<'m>>,
+    geometry: &'m DeviceGeometry,
+    commit: &'m Lock<Commit<'m>>,
     /// How often the commit machine was found idle by somebody who begins a commit; changed under its lock.
     commits_begun: AtomicU32,
-    unsent: Lock<Unsent<'m>>,
+    unsent: &'m Lock<Unsent<'m>>,
     /// Requests and flushes that the device has.
     in_flight: AtomicU32,
     /// The device is not waited for any more.
     abandoned: AtomicBool,
     patience_relaxations: u32,
-    failure: Lock<Option<Error>>,
+    failure: &'m Lock<Option<Error>>,
     written_blocks: AtomicU32,
     written_requests: AtomicU32,
-    report: MountReport,
+    report: &'m MountReport,
 }
 
 impl<'d, 'm> Store<'d, 'm> {
+    /// A frame of its own on the stack, that is gone again before the device is asked for anything.
+    #[inline(never)]
     pub(crate) fn new(
-        engine: Engine<'m>,
+        engine: &'m Engine<'m>,
+        vacancies: Vacancies<'m>,
         device: &'d dyn Device<'m>,
         commit: Commit<'m>,
         report: MountReport,
         patience_relaxations: u32,
     ) -> Self {
         engine.read_only.store(report.read_only, Ordering::Release);
+        let facts = vacancies.facts.fill(Facts { geometry: device.geometry(), report, failure: Lock::new(None) });
         Self {
             engine,
             device,
-            geometry: device.geometry(),
-            commit: Lock::new(commit),
+            geometry: &facts.geometry,
+            commit: vacancies.commit.fill(Lock::new(commit)),
             commits_begun: AtomicU32::new(0),
-            unsent: Lock::new(Unsent::new()),
+            unsent: vacancies.unsent.fill(Lock::new(Unsent::new())),
             in_flight: AtomicU32::new(0),
             abandoned: AtomicBool::new(false),
             patience_relaxations: if patience_relaxations == 0 { 1_000_000 } else { patience_relaxations },
-            failure: Lock::new(None),
+            failure: &facts.failure,
             written_blocks: AtomicU32::new(0),
             written_requests: AtomicU32::new(0),
-            report,
+            report: &facts.report,
         }
     }
 
@@ -242,7 +255,7 @@ impl<'d, 'm> Store<'d, 'm> {
                     slot.bytes_mut().fill(0);
                 }
                 let (slot, block_type) = (Some(slot), what.block_type);
-                let filling = Filling { slot, engine: &self.engine, place, block_type, birth };
+                let filling = Filling { slot, engine: self.engine, place, block_type, birth };
                 trace!(self.engine, Allocated, filling.addr(), caller);
                 Ok(filling)
             }
@@ -273,7 +286,7 @@ impl<'d, 'm> Store<'d, 'm> {
         let Reserved { place, generation: birth } = self.engine.arenas.allocate_leaving(|_| 0, 0)?;
         let mut slot = self.retry_no_buffer(|| self.engine.cache.take_buffer(Class::Normal))?;
         slot.bytes_mut().fill(0);
-        Ok(Filling { slot: Some(slot), engine: &self.engine, place, block_type: BlockType::Data, birth })
+        Ok(Filling { slot: Some(slot), engine: self.engine, place, block_type: BlockType::Data, birth })
     }
 
     /// Makes a block final: fixes its pointer, and queues it for writing. It is part of the next commit from now on.
@@ -283,7 +296,7 @@ impl<'d, 'm> Store<'d, 'm> {
     #[track_caller]
     pub fn enqueue<'s>(&'s self, mut filling: Filling<'s>) -> Result<Block<'s>, Error> {
         self.check_writable()?;
-        if !core::ptr::eq(core::ptr::from_ref(filling.engine).cast::<()>(), core::ptr::from_ref(&self.engine).cast()) {
+        if !core::ptr::eq(core::ptr::from_ref(filling.engine).cast::<()>(), core::ptr::from_ref(self.engine).cast()) {
             // Of another store; dropping it gives the address back there.
             return Err(Error::BadAddress { addr: filling.addr() });
         }
@@ -308,7 +321,7 @@ impl<'d, 'm> Store<'d, 'm> {
         trace!(self.engine, Cached, addr, caller);
         trace!(self.engine, Enqueued, addr, caller);
         self.push(&share, Entry { generation, batch, block: place.block, frame_link: share.id().link() });
-        Ok(Block { share, ptr: BlockPtr { addr, hash, gen: birth }, _holder: Holder::new(&self.engine, addr) })
+        Ok(Block { share, ptr: BlockPtr { addr, hash, gen: birth }, _holder: Holder::new(self.engine, addr) })
     }
 
     /// Puts a published block into the sync queue, helping to drain it if it is full.
@@ -446,7 +459,7 @@ impl<'d, 'm> Store<'d, 'm> {
     /// [`Error::CommitInFlight`] while an earlier commit is not settled; [`Error::ReadOnly`].
     pub fn commit_start(&self, roots: Roots) -> Result<CommitTicket, Error> {
         self.check_writable()?;
-        let ticket = self.begin(|commit| commit.start(&self.engine, roots))?;
+        let ticket = self.begin(|commit| commit.start(self.engine, roots))?;
         trace!(self.engine, CommitBegun, ticket.generation);
         Ok(ticket)
     }
@@ -497,7 +510,7 @@ impl<'d, 'm> Store<'d, 'm> {
     pub fn grow_start(&self) -> Result<CommitTicket, Error> {
         self.check_writable()?;
         let len_bytes = self.device.geometry().len_bytes;
-        self.begin(|commit| commit.start_grow(&self.engine, len_bytes))
+        self.begin(|commit| commit.start_grow(self.engine, len_bytes))
     }
 
     /// Begins a commit, which only an idle machine does, and counts that.

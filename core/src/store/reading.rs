@@ -60,10 +60,11 @@ impl Store<'_, '_> {
     /// # Errors
     /// As [`Store::read`].
     #[track_caller]
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
     pub fn read_with(&self, ptr: BlockPtr, options: ReadOptions) -> Result<Block<'_>, Error> {
         trace!(self.engine, Read, ptr.addr, caller);
         if let Some(share) = self.in_cache(ptr) {
-            return verified(&self.engine, share, ptr);
+            return verified(self.engine, share, ptr);
         }
         let reading = self.retry_no_buffer(|| self.begin_read(ptr, options))?;
         loop {
@@ -101,7 +102,7 @@ impl Store<'_, '_> {
 
     fn begin_read(&self, ptr: BlockPtr, options: ReadOptions) -> Result<Reading<'_>, Error> {
         if let Some(share) = self.in_cache(ptr) {
-            return Ok(Reading { engine: &self.engine, source: Source::Here(share), ptr });
+            return Ok(Reading { engine: self.engine, source: Source::Here(share), ptr });
         }
         let place = self.engine.arenas.locate(ptr.addr)?;
         if !self.promise() {
@@ -122,7 +123,7 @@ impl Store<'_, '_> {
             }
         };
         self.keep_promise(request.and_then(|request| self.submit(request)));
-        Ok(Reading { engine: &self.engine, source, ptr })
+        Ok(Reading { engine: self.engine, source, ptr })
     }
 }
 

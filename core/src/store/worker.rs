@@ -18,7 +18,8 @@ fn rounds(filled: u32, least: u32, places: u32) -> u32 {
         return 0;
     }
     // Not more than 7: `filled` is less than `places`.
-    let eighth = u64::from(filled - least) * 8 / u64::from(places - least);
+    let (filled, places) = (u64::from(filled - least), u64::from(places - least));
+    let eighth = (1..8).filter(|part| filled * 8 >= places * part).count();
     1 << (2 * eighth)
 }
 
@@ -55,7 +56,7 @@ impl Store<'_, '_> {
     /// [`Error::NoWorker`] if as many are inside as the memory value has places for.
     pub fn enter(&self, worker: u32) -> Result<Worker<'_>, Error> {
         let index = self.engine.epochs.enter(worker).ok_or(Error::NoWorker)?;
-        Ok(Worker { engine: &self.engine, index })
+        Ok(Worker { engine: self.engine, index })
     }
 
     /// Blocks that wait in limbo for readers.

@@ -22,7 +22,7 @@ struct Bytes {
 fn pool() -> Pool<'static> {
     static PAGES: [Page; 1] = [Page::new()];
     let frames: &'static [Frame] = Box::leak(Box::new([Frame::new()]));
-    Pool::new(PageArea::new(Taken::in_model(), &PAGES, frames), BlockSize::new(4096).unwrap())
+    Pool::in_model(PageArea::new(Taken::in_model(), &PAGES, frames), BlockSize::new(4096).unwrap())
 }
 
 /// Writes if the buffer can be had, and hands it on as a share.

@@ -3,8 +3,8 @@
 use crate::arena::ArenaSlot;
 use crate::epoch::WorkerSlot;
 use crate::limbo::Retired;
-use crate::memory::map_words;
-use crate::pool::Frame;
+use crate::memory::{map_words, pages_for, Fixed, Memory};
+use crate::pool::{Frame, PAGE_LEN_BYTES};
 use crate::queue::Entry;
 use crate::sync::AtomicUsize;
 
@@ -19,4 +19,44 @@ fn the_documented_sizes_are_right() {
     assert!(gib_of_16_kib <= 34 << 10, "{gib_of_16_kib}");
     #[cfg(feature = "trace")]
     assert!(size_of::<crate::trace::Trace>() <= 10 << 10);
+}
+
+/// The value of a store is moved on the way out of mount; what is large of its state is not in it.
+#[test]
+#[cfg(not(any(loom, feature = "shuttle")))]
+fn a_store_is_a_small_value() {
+    assert!(size_of::<crate::Store<'static, 'static>>() <= 128);
+    assert!(size_of::<crate::Mounting<'static, 'static>>() <= 1024);
+    assert!(size_of::<Fixed>() <= 3 << 10, "{}", size_of::<Fixed>());
+}
+
+/// The formula in docs/EMBEDDING.md, with the sizes of its parts as the compiler lays them out.
+#[test]
+#[cfg(not(any(loom, feature = "shuttle", feature = "trace")))]
+fn the_formula_is_the_size_of_the_value() {
+    const fn formula(pages: usize, frames: usize, words: usize, arenas: usize, queue: usize, workers: usize) -> usize {
+        // Three locks and lengths, the flag, and what aligns the parts to each other.
+        const HEADS: usize = 64;
+        let buffers = pages * PAGE_LEN_BYTES + frames * (size_of::<Frame>() + size_of::<Retired>());
+        let map = words * size_of::<AtomicUsize>();
+        let rest = arenas * size_of::<ArenaSlot>() + queue * size_of::<Entry>() + workers * size_of::<WorkerSlot>();
+        // Mount reads superblocks into two pages of their own.
+        let fixed = 2 * PAGE_LEN_BYTES + size_of::<Frame>() + size_of::<Fixed>() + HEADS;
+        (buffers + map + rest + fixed).next_multiple_of(PAGE_LEN_BYTES)
+    }
+    macro_rules! check {
+        ($cache:expr, $block:expr, $blocks:expr, $arenas:expr, $queue:expr, $workers:expr) => {{
+            const PAGES: usize = pages_for($cache, $block);
+            const WORDS: usize = map_words($blocks, $arenas);
+            type Value = Memory<PAGES, $cache, WORDS, $arenas, $queue, $workers>;
+            assert_eq!(formula(PAGES, $cache, WORDS, $arenas, $queue, $workers), size_of::<Value>());
+            assert_eq!(Value::SIZE_BYTES, size_of::<Value>());
+        }};
+    }
+    check!(16, 4096, 16 << 10, 2, 32, 32);
+    check!(64, 16384, 65536, 8, 64, 32);
+    check!(64, 16384, 256 << 10, 8, 128, 32);
+    check!(1024, 16384, 4 << 20, 8, 64, 32);
+    check!(1024, 16384, 64 << 20, 64, 1024, 32);
+    check!(100, 2048, 12345, 7, 33, 5);
 }

@@ -19,7 +19,7 @@ const ROUNDS: u8 = if cfg!(miri) { 3 } else { 200 };
 fn what_a_sole_owner_writes_is_seen_whole_by_readers() {
     static PAGES: [Page; 1] = [Page::new()];
     let frames = [Frame::new()];
-    let pool = Pool::new(PageArea::new(Taken::in_model(), &PAGES, &frames), BlockSize::new(4096).unwrap());
+    let pool = Pool::in_model(PageArea::new(Taken::in_model(), &PAGES, &frames), BlockSize::new(4096).unwrap());
     let id = pool.id(0).unwrap();
     let write = |fill: u8| {
         for round in 0..ROUNDS {
