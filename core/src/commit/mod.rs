@@ -38,7 +38,6 @@ mod publish;
 mod repair;
 mod sabotage;
 
-use crate::arena::ArenaState;
 use crate::device::{FlushTag, Purpose, Request};
 use crate::error::{Damage, Error};
 use crate::format::MAX_GENERATION;
