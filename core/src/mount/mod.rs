@@ -246,7 +246,8 @@ impl<'d, 'm> Mounting<'d, 'm> {
 
     #[inline(never)]
     fn failed(&mut self, error: Error) -> Failed<'m> {
-        self.stage = Stage::Done;
+        // Without a place for it there will be no store, whatever was read: a further step must not go on to the end.
+        (self.stage, self.vacancies) = (Stage::Done, None);
         Failed { error, memory: self.memory.take() }
     }
 

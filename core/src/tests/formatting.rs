@@ -1,12 +1,12 @@
-//! A format by steps.
+//! A format by steps, and a mount.
 
 use super::disk::Disk;
 use super::store::{memory, options, BLOCK};
-use crate::{DeviceError, DeviceOp, Error, FormatOptions, Formatting, NoInterrupts, Store};
+use crate::{DeviceError, DeviceOp, Error, FormatOptions, Formatting, MountOptions, Mounting, NoInterrupts, Store};
 use std::vec;
 
 /// How far from its beginning a disk is looked at, to see whether it is blank. Miri takes a minute for a megabyte.
-const LOOKED_AT: usize = if cfg!(miri) { 1 << 16 } else { 1 << 20 };
+const LOOKED_AT: usize = if cfg!(miri) { 3 << 15 } else { 1 << 20 };
 
 /// A format that looks whether the disk is blank.
 fn careful() -> FormatOptions {
@@ -137,4 +137,36 @@ fn a_device_full_of_an_abandoned_stores_requests_is_mounted_and_formatted() {
     let forced = FormatOptions { force: true, ..options(2) };
     fill(Store::format(memories[1].take().unwrap(), &disk, &NoInterrupts, forced).unwrap());
     Store::mount(memories[2].take().unwrap(), &disk, &NoInterrupts, crate::MountOptions::default()).unwrap();
+}
+
+/// However far it was: what was read up to there, or is not known to be durable, is no volume.
+#[test]
+fn a_mount_that_failed_gives_no_store_when_it_is_stepped_again() {
+    let first = memory();
+    let disk = Disk::new(vec![0; LOOKED_AT]);
+    Store::format(first.take().unwrap(), &disk, &NoInterrupts, options(2)).unwrap().unmount().unwrap();
+    let image = disk.bytes();
+    for good_steps in 0.. {
+        let memory = memory();
+        let disk = Disk::new(image.clone());
+        let mut mounting = Mounting::new(memory.take().unwrap(), &disk, &NoInterrupts, MountOptions::default());
+        if (0..good_steps).any(|_| mounting.step().unwrap().is_some()) {
+            assert!(good_steps > 8, "{good_steps}");
+            return;
+        }
+        disk.fail(Some(DeviceError::Io));
+        let mounted = loop {
+            match mounting.step() {
+                Ok(None) => {}
+                Ok(Some(_)) => break true,
+                Err(_) => break false,
+            }
+        };
+        disk.fail(None);
+        for _ in 0..3 {
+            assert!(mounting.step().is_err(), "after {good_steps} good steps");
+        }
+        // One header copy, or the second superblock, is missed by nobody.
+        assert!(!mounted || good_steps > 2, "{good_steps}");
+    }
 }

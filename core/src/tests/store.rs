@@ -166,7 +166,8 @@ fn format_refuses_what_is_not_blank() {
     let mut bytes = vec![0; 1 << 20];
     bytes[1080] = 0x53;
     let disk = Disk::new(bytes.clone());
-    let failed = Store::format(memory.take().unwrap(), &disk, &NoInterrupts, options(2)).unwrap_err();
+    let careful = FormatOptions { force: false, ..options(2) };
+    let failed = Store::format(memory.take().unwrap(), &disk, &NoInterrupts, careful).unwrap_err();
     assert_eq!(failed.error, Error::NotBlank { addr: 1080 });
     let failed = Store::mount(failed.memory.unwrap(), &disk, &NoInterrupts, MountOptions::default()).unwrap_err();
     assert!(matches!(failed.error, Error::NotAVolume { .. }));
