@@ -290,6 +290,7 @@ impl<'d, 'm> Store<'d, 'm> {
     }
 
     /// Makes a block final: fixes its pointer, and queues it for writing. It is part of the next commit from now on.
+    /// Takes a step now and then from a half-full queue on, and as many as it needs when the queue is full.
     ///
     /// # Errors
     /// [`Error::ReadOnly`]; [`Error::Corrupt`] if the content is not of the block's type. The address is given back.
@@ -536,22 +537,29 @@ impl<'d, 'm> Store<'d, 'm> {
         }
     }
 
-    /// Repeats something that needs a buffer while steps can still free one.
+    /// Repeats something that needs a buffer while steps can still free one. There is none to come if nothing was under
+    /// way before an attempt that failed, nor is behind it: others may have begun something in between.
     pub(crate) fn retry_no_buffer<T>(&self, mut attempt: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+        let mut was_idle = false;
         loop {
             let result = attempt();
             if !matches!(result, Err(Error::NoBuffer)) {
                 return result;
             }
             let waiting = self.is_busy();
+            if was_idle && !waiting {
+                return result;
+            }
+            was_idle = !waiting;
             // An attempt looks at every buffer, so it waits until something has moved; not for ever, because that may
             // have been by the step of somebody else.
             for _ in 0..STEPS_WITHOUT_BUFFER {
                 if self.step() {
+                    was_idle = false;
                     break;
                 }
                 if !waiting {
-                    return attempt();
+                    break;
                 }
                 self.engine.platform.relax();
             }
@@ -560,8 +568,9 @@ impl<'d, 'm> Store<'d, 'm> {
 
     /// Whether something is queued, waits to be submitted, or is with the device.
     fn is_busy(&self) -> bool {
-        let unsent = || self.unsent.with(self.engine.platform, |unsent| unsent.promised + unsent.requests.len());
-        self.engine.pending() != 0 || self.in_flight.load(Ordering::Acquire) != 0 || unsent() != 0
+        // Before a look at what the device has: that is where requests go from here.
+        let unsent = self.unsent.with(self.engine.platform, |unsent| unsent.promised + unsent.requests.len());
+        unsent != 0 || self.engine.pending() != 0 || self.in_flight.load(Ordering::Acquire) != 0
     }
 
     fn check_writable(&self) -> Result<(), Error> {

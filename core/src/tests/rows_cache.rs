@@ -179,6 +179,29 @@ fn a_freed_block_is_the_first_to_leave_the_cache() {
     }
 }
 
+/// Others go on between a look at what is under way and the next look for a buffer: what they have begun is waited for.
+#[test]
+fn no_buffer_is_no_error_while_others_have_just_begun_to_write() {
+    let memory = memory();
+    let disk = Disk::new(vec![0; 1 << 20]);
+    let store = format(memory.take().unwrap(), &disk, options(1));
+    store.settle().unwrap();
+    let mut looks = 0;
+    let result = store.retry_no_buffer(|| {
+        looks += 1;
+        match looks {
+            1 => Err(Error::NoBuffer),
+            2 => {
+                write(&store, 2).unwrap();
+                Err(Error::NoBuffer)
+            }
+            _ if store.counters().pending_blocks != 0 => Err(Error::NoBuffer),
+            _ => Ok(()),
+        }
+    });
+    assert_eq!(result, Ok(()), "their write came to an end, and its buffer is free");
+}
+
 /// Callers who hold everything are told so at once; callers who hold nothing are never told so, however little there
 /// is.
 #[test]
