@@ -492,13 +492,15 @@ impl<'m> Cache<'m> {
     pub(crate) fn cancel(&self, block: u32, wanted: bool) -> bool {
         self.with_bucket(block, || {
             let Some(id) = self.find(block) else { return false };
+            let meta = self.meta(id);
+            let dirty = meta.dirty.load(Ordering::Relaxed) != 0;
+            if dirty {
+                meta.freed.store(if wanted { FREED_YET_WRITTEN } else { FREED }, Ordering::Relaxed);
+            }
+            // Last: a frame that is not dirty may be somebody else's, for another block, from here on.
             if !wanted {
                 self.remove(id);
             }
-            let meta = self.meta(id);
-            let dirty = meta.dirty.load(Ordering::Relaxed) != 0;
-            let freed = if wanted { FREED_YET_WRITTEN } else { FREED };
-            meta.freed.store(if dirty { freed } else { 0 }, Ordering::Relaxed);
             dirty
         })
     }
