@@ -22,7 +22,7 @@ use crate::format::{ranges_per_block, BlockSize, BlockType, LogSeal};
 use crate::freemap::{Counts, FreeMap};
 use crate::platform::Platform;
 use crate::sabotage::{sabotaged, Switch};
-use crate::sync::{const_new, AtomicU32, AtomicUsize, Lock, Ordering};
+use crate::sync::{const_new, leave, AtomicU32, AtomicUsize, Guard, Lock, Ordering};
 
 mod search;
 
@@ -231,6 +231,17 @@ pub(crate) struct Reserved {
     pub(crate) generation: u64,
 }
 
+/// An arena with its lock held.
+struct Held<'a, 'm> {
+    state: Guard<'a, ArenaState>,
+    map: FreeMap<'m>,
+    slot: &'a ArenaSlot,
+    /// What could be handed out when the lock was taken.
+    avail_before: u32,
+    /// What the platform's critical section is to be left with.
+    saved: usize,
+}
+
 /// All arenas of one store.
 pub(crate) struct Arenas<'m> {
     slots: &'m [ArenaSlot],
@@ -368,7 +379,7 @@ impl<'m> Arenas<'m> {
         self.map_of(self.slot(arena))
     }
 
-    #[inline(always)]
+    #[cfg_attr(not(target_pointer_width = "32"), inline(always))]
     fn map_of(&self, slot: &ArenaSlot) -> FreeMap<'m> {
         let blocks = slot.shape.blocks.load(Ordering::Relaxed);
         let at = slot.shape.words_at.load(Ordering::Relaxed);
@@ -379,33 +390,68 @@ impl<'m> Arenas<'m> {
     /// Runs a section with one arena locked. Sections visit no more than a few words of the free map
     /// ([`WORDS_PER_SECTION`] where they work through many).
     pub(crate) fn with<R>(&self, arena: usize, section: impl FnOnce(&mut ArenaState, &FreeMap<'m>) -> R) -> R {
-        let slot = self.slot(arena);
-        slot.busy.state.with(self.platform, |state| self.section(slot, state, section))
-    }
-
-    #[inline(always)]
-    fn section<R>(
-        &self,
-        slot: &ArenaSlot,
-        state: &mut ArenaState,
-        section: impl FnOnce(&mut ArenaState, &FreeMap<'m>) -> R,
-    ) -> R {
-        let before = state.counts.avail;
-        let result = section(state, &self.map_of(slot));
-        if state.counts.avail > before {
-            slot.note_given_back();
-        }
+        let mut held = self.enter(arena);
+        let result = section(&mut held.state, &held.map);
+        self.leave(held);
         result
     }
 
     /// The same for a change to the free map, or for a look at what a commit that has begun includes: if a commit has
     /// just begun, first fixes what it includes. That takes as many lock sections as it needs, each of them short.
-    #[inline(always)]
+    #[cfg_attr(not(target_pointer_width = "32"), inline(always))]
     pub(crate) fn change<R>(&self, arena: usize, section: impl FnOnce(&mut ArenaState, &FreeMap<'m>) -> R) -> R {
+        let mut held = self.enter_rolled(arena);
+        let result = section(&mut held.state, &held.map);
+        self.leave(held);
+        result
+    }
+
+    /// What an arena's durable state says about its log.
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
+    pub(crate) fn log(&self, arena: usize) -> LogState {
+        self.with(arena, |state, _| state.log)
+    }
+
+    /// What comes before a section. It and what comes behind are functions of their own, no matter what the section is,
+    /// so that an image for size has them once.
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
+    #[cfg_attr(not(target_pointer_width = "32"), inline(always))]
+    fn enter(&self, arena: usize) -> Held<'_, 'm> {
         let slot = self.slot(arena);
-        let ready = |state: &ArenaState| !state.rolling || sabotaged(Switch::ChangeWhileRolling);
-        let prepare = || self.roll_all(arena);
-        slot.busy.state.with_when(self.platform, ready, prepare, |state| self.section(slot, state, section))
+        let (state, saved) = slot.busy.state.enter(self.platform);
+        self.held(slot, state, saved)
+    }
+
+    /// The same for [`Arenas::change`].
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
+    #[cfg_attr(not(target_pointer_width = "32"), inline(always))]
+    fn enter_rolled(&self, arena: usize) -> Held<'_, 'm> {
+        let slot = self.slot(arena);
+        loop {
+            let (state, saved) = slot.busy.state.enter(self.platform);
+            if !state.rolling || sabotaged(Switch::ChangeWhileRolling) {
+                return self.held(slot, state, saved);
+            }
+            leave(state, self.platform, saved);
+            self.roll_all(arena);
+        }
+    }
+
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
+    #[cfg_attr(not(target_pointer_width = "32"), inline(always))]
+    fn held<'a>(&self, slot: &'a ArenaSlot, state: Guard<'a, ArenaState>, saved: usize) -> Held<'a, 'm> {
+        let avail_before = state.counts.avail;
+        Held { state, map: self.map_of(slot), slot, avail_before, saved }
+    }
+
+    /// What comes behind a section.
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
+    #[cfg_attr(not(target_pointer_width = "32"), inline(always))]
+    fn leave(&self, held: Held<'_, 'm>) {
+        if held.state.counts.avail > held.avail_before {
+            held.slot.note_given_back();
+        }
+        leave(held.state, self.platform, held.saved);
     }
 
     #[cold]

@@ -181,11 +181,11 @@ impl<'s, 'd, 'm> Scrub<'s, 'd, 'm> {
                 same(addr, self.generation, superblock.head().qgen)?;
             }
             Part::Header { arena, .. } => {
-                let expected = engine.arenas.with(arena, |state, _| state.log.header_hash);
+                let expected = engine.arenas.log(arena).header_hash;
                 same(addr, expected, hash64(bytes))?;
             }
             Part::Log { arena, left, digest, .. } => {
-                let log = engine.arenas.with(arena, |state, _| state.log);
+                let log = engine.arenas.log(arena);
                 let block = LogBlock::decode(bytes, engine.size).map_err(|error| Error::format(addr, error))?;
                 let sum = block.sum();
                 if left > 1 {
@@ -218,7 +218,7 @@ impl<'s, 'd, 'm> Scrub<'s, 'd, 'm> {
     /// What comes after the present part, if nothing more of it is to be read.
     fn behind(&self) -> Part {
         let first_log = |arena: usize| {
-            let log = self.store.engine.arenas.with(arena, |state, _| state.log);
+            let log = self.store.engine.arenas.log(arena);
             Part::Log { arena, addr: log.head_addr, left: log.blocks, digest: CHAIN_DIGEST_START }
         };
         match self.part {

@@ -96,7 +96,7 @@ macro_rules! array_of {
 }
 pub(crate) use array_of;
 
-use primitive::Guard;
+pub(crate) use primitive::Guard;
 
 /// A spin lock that is held only for the duration of a closure, inside the platform's critical section.
 pub(crate) struct Lock<T: ?Sized>(primitive::Mutex<T>);
@@ -118,31 +118,9 @@ impl<T: ?Sized> Lock<T> {
         result
     }
 
-    /// The same once the value is `ready`; as long as it is not, runs `prepare` without the lock. Inlined, for sections
-    /// that are run millions of times a second.
-    #[inline(always)]
-    pub(crate) fn with_when<R>(
-        &self,
-        platform: &dyn Platform,
-        ready: impl Fn(&T) -> bool,
-        prepare: impl Fn(),
-        section: impl FnOnce(&mut T) -> R,
-    ) -> R {
-        loop {
-            let (mut guard, saved) = self.enter(platform);
-            if ready(&guard) {
-                let result = section(&mut guard);
-                leave(guard, platform, saved);
-                return result;
-            }
-            leave(guard, platform, saved);
-            prepare();
-        }
-    }
-
     /// What comes before a section. Apart from it, so that an image for size has it once for each kind of lock.
     #[cfg_attr(target_pointer_width = "32", inline(never))]
-    fn enter(&self, platform: &dyn Platform) -> (Guard<'_, T>, usize) {
+    pub(crate) fn enter(&self, platform: &dyn Platform) -> (Guard<'_, T>, usize) {
         let saved = platform.enter_critical();
         (self.0.lock(), saved)
     }
@@ -159,7 +137,7 @@ impl<T: ?Sized> Lock<T> {
 
 /// What comes behind a section.
 #[cfg_attr(target_pointer_width = "32", inline(never))]
-fn leave<T: ?Sized>(guard: Guard<'_, T>, platform: &dyn Platform, saved: usize) {
+pub(crate) fn leave<T: ?Sized>(guard: Guard<'_, T>, platform: &dyn Platform, saved: usize) {
     drop(guard);
     platform.leave_critical(saved);
 }

@@ -105,7 +105,7 @@ impl<'m> Commit<'m> {
     }
 
     fn log_anew(&self, engine: &Engine<'m>) -> LogPhase {
-        let log = engine.arenas.with(self.arena, |state, _| state.log);
+        let log = engine.arenas.log(self.arena);
         LogPhase::FreeOld { addr: log.head_addr, left: log.blocks, digest: CHAIN_DIGEST_START }
     }
 
@@ -151,7 +151,7 @@ impl<'m> Commit<'m> {
     pub(super) fn log_link(&mut self, engine: &Engine<'m>, tail_addr: u64) -> Result<Action<'m>, Error> {
         let Some(slot) = self.buffer(engine) else { return Ok(Action::Wait) };
         let addr = self.alloc_log_block(engine)?.0;
-        let old = engine.arenas.with(self.arena, |state, _| state.log);
+        let old = engine.arenas.log(self.arena);
         let digest = old.seal.map_or(CHAIN_DIGEST_START, |seal| seal.digest);
         let content = Content::Changes { opened: false };
         let (head_addr, blocks, before_tail) = (old.head_addr, old.blocks, digest);
@@ -168,7 +168,7 @@ impl<'m> Commit<'m> {
         let fault = |error| Error::format(tail_addr, error);
         let sum = LogBlock::decode(slot.bytes(), engine.size).map_err(fault)?.sum();
         // What is written back in place must be what the durable header vouches for.
-        let old = engine.arenas.with(self.arena, |state, _| state.log);
+        let old = engine.arenas.log(self.arena);
         let found = chain_digest(old.before_tail, tail_addr, sum.hash, sum.len_bytes);
         if found != log.digest && !sabotaged(Switch::SkipLinkCheck) {
             return Err(Error::corrupt(tail_addr, Damage::LogDigest { expected: log.digest, found }));
@@ -195,7 +195,7 @@ impl<'m> Commit<'m> {
         }
         if left == 1 {
             // No hash covers a chain pointer; that the way led to the known end by the known blocks does.
-            let old = engine.arenas.with(self.arena, |state, _| state.log);
+            let old = engine.arenas.log(self.arena);
             if addr != old.tail_addr || digest != old.before_tail {
                 let (expected, found) = (old.before_tail, digest);
                 return Err(Error::corrupt(addr, Damage::LogDigest { expected, found }));

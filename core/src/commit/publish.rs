@@ -19,7 +19,7 @@ impl<'m> Commit<'m> {
         };
         let Some(mut slot) = self.buffer(engine) else { return Ok(Action::Wait) };
         let base = engine.arenas.base_addr(arena);
-        let log = engine.arenas.with(arena, |state, _| state.log);
+        let log = engine.arenas.log(arena);
         let header = ArenaHeader {
             log_head: AddrHash { addr: log.head_addr, hash: NONE },
             size_bytes: u64::from(engine.arenas.blocks(arena)) << engine.size.shift(),
@@ -66,7 +66,7 @@ impl<'m> Commit<'m> {
         };
         let mut entry = |index: u32| {
             let arena = index as usize;
-            let header_hash = engine.arenas.with(arena, |state, _| state.log.header_hash);
+            let header_hash = engine.arenas.log(arena).header_hash;
             ArenaRef { header_addr: engine.arenas.base_addr(arena), header_hash }
         };
         let addr = self.superblock_addr(which);

@@ -79,7 +79,7 @@ impl<'m> Commit<'m> {
     pub(super) fn check_good_copy(&self, engine: &Engine<'m>, copy: Copy2, bytes: &[u8]) -> Result<(), Error> {
         let addr = self.good_addr(engine, copy);
         let (expected, found) = match copy.arena {
-            Some(arena) => (engine.arenas.with(arena, |state, _| state.log.header_hash), hash64(bytes)),
+            Some(arena) => (engine.arenas.log(arena).header_hash, hash64(bytes)),
             None => {
                 let superblock = Superblock::decode(bytes).map_err(|error| Error::format(addr, error))?;
                 (self.durable, superblock.head().qgen)

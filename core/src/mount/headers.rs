@@ -21,7 +21,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
         result: Result<(), DeviceError>,
     ) -> Result<(), Error> {
         let Some(engine) = &self.engine else { return Err(Error::NoBuffer) };
-        let expected = engine.arenas.with(arena, |state, _| state.log.header_hash);
+        let expected = engine.arenas.log(arena).header_hash;
         let base = engine.arenas.base_addr(arena);
         let matching = match (&slot, result) {
             (Some(slot), Ok(())) => {
