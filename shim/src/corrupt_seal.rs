@@ -20,7 +20,7 @@ struct Seals<'a> {
 }
 
 /// Makes the hashes of an image right. Without `chains`, digests of logs stay as they are; without `extended`, the
-/// extension of the superblock does.
+/// hashes of extensions do: where the original was the last to write, they do not count, and must not be made to.
 pub fn seal_all(bytes: &mut [u8], chains: bool, extended: bool) {
     let mut seals = Seals { bytes, unit: 0 };
     seals.unit = seals.get(8, 4).clamp(512, 65536);
@@ -29,7 +29,9 @@ pub fn seal_all(bytes: &mut [u8], chains: bool, extended: bool) {
         let entry = 104 + 16 * arena;
         let base = seals.get(entry, 8);
         seals.seal_log(base, chains);
-        seals.hash(base, 70, base.saturating_add(70));
+        if extended {
+            seals.hash(base, 70, base.saturating_add(70));
+        }
         seals.copy(base, base.saturating_add(seals.unit));
         seals.hash(base, seals.unit, entry + 8);
     }

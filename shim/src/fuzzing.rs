@@ -325,7 +325,8 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
             let image = |config: Config| prepare(&config).ok().map(|(disk, _)| disk.snapshot().to_vec());
             [tiny, Config { prelude: Prelude::Foreign, ..tiny }].into_iter().filter_map(image).collect()
         }
-        "sealed_image" => vec![vec![0], vec![1], vec![2]],
+        // Of the second volume the original was the last to write: its extensions are to stay what they are.
+        "sealed_image" => vec![vec![0], vec![64], vec![2]],
         _ => vec![vec![0, 1, 9, 0, 1, 2, 13, 4, 6, 1, 10, 0, 14, 2, 12, 0, 15, 0, 128, 3, 9, 0]],
     }
 }
@@ -371,8 +372,8 @@ mod tests {
     #[test]
     fn valid_volumes_get_past_the_front_door() {
         assert_eq!(bases().len(), 3);
-        for (number, base) in (0..).zip(bases()) {
-            assert!(sealed_image(&[number]), "volume {number}");
+        for (choice, base) in seeds("sealed_image").iter().zip(bases()) {
+            assert!(sealed_image(choice), "volume {choice:?}");
             if base.len() <= MAX_IMAGE_BYTES {
                 assert!(raw_image(base));
             }

@@ -3,8 +3,8 @@
 use crate::arena::ArenaSlot;
 use crate::epoch::WorkerSlot;
 use crate::limbo::Retired;
-use crate::memory::{map_words, pages_for, Fixed, Memory};
-use crate::pool::{Frame, PAGE_LEN_BYTES};
+use crate::memory::{map_words, Fixed};
+use crate::pool::Frame;
 use crate::queue::Entry;
 use crate::sync::AtomicUsize;
 
@@ -34,6 +34,9 @@ fn a_store_is_a_small_value() {
 #[test]
 #[cfg(not(any(loom, feature = "shuttle", feature = "trace")))]
 fn the_formula_is_the_size_of_the_value() {
+    use crate::memory::{pages_for, Memory};
+    use crate::pool::PAGE_LEN_BYTES;
+
     const fn formula(pages: usize, frames: usize, words: usize, arenas: usize, queue: usize, workers: usize) -> usize {
         // Three locks and lengths, the flag, and what aligns the parts to each other.
         const HEADS: usize = 64;
