@@ -23,9 +23,21 @@ struct Mailbox<'m, D> {
     flush: Option<FlushTag>,
 }
 
-enum Job<'m> {
+/// What one mailbox gives out at a time.
+pub(crate) enum Job<'m> {
     Transfer(Request<'m>),
     Flush(FlushTag),
+}
+
+/// Whether a disk like this one can carry a request out.
+pub(crate) fn check(geometry: &DeviceGeometry, request: &Request<'_>) -> Result<(), DeviceError> {
+    let end = request.addr().checked_add(request.len_bytes());
+    let inside = end.is_some_and(|end| end <= geometry.len_bytes);
+    match request.kind() {
+        RequestKind::Read if inside => Ok(()),
+        RequestKind::Write if inside && !geometry.read_only => Ok(()),
+        _ => Err(DeviceError::Unsupported),
+    }
 }
 
 /// A [`FlushDisk`] as the device of a store. See the head of the crate for what that costs.
@@ -49,11 +61,8 @@ impl<D: FlushDisk> Blocking<'_, D> {
 
     /// Carries a transfer out, buffer by buffer.
     fn transfer(&self, disk: &mut D, request: &mut Request<'_>) -> Result<(), DeviceError> {
+        check(&self.geometry, request)?;
         let mut addr = request.addr();
-        let end = addr.checked_add(request.len_bytes());
-        if end.is_none_or(|end| end > self.geometry.len_bytes) {
-            return Err(DeviceError::Unsupported);
-        }
         match request.kind() {
             RequestKind::Read => {
                 for buffer in request.buffers_mut().into_iter().flatten() {
@@ -62,7 +71,7 @@ impl<D: FlushDisk> Blocking<'_, D> {
                 }
                 Ok(())
             }
-            RequestKind::Write if !self.geometry.read_only => {
+            RequestKind::Write => {
                 for buffer in request.buffers().into_iter().flatten() {
                     disk.write(addr, buffer)?;
                     addr += buffer.len() as u64;

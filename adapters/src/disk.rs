@@ -22,6 +22,22 @@ pub trait Disk: Send {
     fn write(&mut self, addr: u64, bytes: &[u8]) -> Result<(), DeviceError>;
 }
 
+/// A disk of blocks of one size, whose driver tells nothing else. Whether it has a cache is unknown, so it may.
+#[cfg(any(feature = "block-device-driver", feature = "embedded-sdmmc"))]
+pub(crate) fn geometry(len_bytes: u64, block_len_bytes: u32) -> DeviceGeometry {
+    DeviceGeometry {
+        len_bytes,
+        logical_sector_len_bytes: block_len_bytes,
+        physical_sector_len_bytes: block_len_bytes,
+        max_transfer_len_bytes: 1 << 20,
+        max_segments: 64,
+        queue_depth: 1,
+        read_only: false,
+        volatile_cache: true,
+        discard: false,
+    }
+}
+
 /// A disk that can also flush.
 pub trait FlushDisk: Disk {
     /// Makes durable everything that was written, and returns when it is.

@@ -11,6 +11,7 @@
 //! The trait knows no flush: see [`crate::AssumeWriteThrough`] and [`crate::FlushWith`].
 #![forbid(unsafe_code)]
 
+use crate::disk::geometry;
 use crate::{AsyncDisk, Disk};
 use aligned::Aligned;
 use arenite_core::{DeviceError, DeviceGeometry};
@@ -61,20 +62,6 @@ impl<D: BlockDevice<SIZE>, const SIZE: usize> BlockDriverDisk<D, SIZE> {
         Ok(Self { driver, len_bytes: len_bytes - len_bytes % SIZE as u64 })
     }
 
-    fn geometry_of(&self) -> DeviceGeometry {
-        DeviceGeometry {
-            len_bytes: self.len_bytes,
-            logical_sector_len_bytes: SIZE as u32,
-            physical_sector_len_bytes: SIZE as u32,
-            max_transfer_len_bytes: 1 << 20,
-            max_segments: 64,
-            queue_depth: 1,
-            read_only: false,
-            volatile_cache: true,
-            discard: false,
-        }
-    }
-
     /// The driver, for what its trait does not know, such as a flush.
     pub fn driver_mut(&mut self) -> &mut D {
         &mut self.driver
@@ -97,7 +84,7 @@ impl<D: BlockDevice<SIZE>, const SIZE: usize> BlockDriverDisk<D, SIZE> {
 
 impl<D: BlockDevice<SIZE> + Send, const SIZE: usize> Disk for BlockDriverDisk<D, SIZE> {
     fn geometry(&self) -> DeviceGeometry {
-        self.geometry_of()
+        geometry(self.len_bytes, SIZE as u32)
     }
 
     fn read(&mut self, addr: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
@@ -111,7 +98,7 @@ impl<D: BlockDevice<SIZE> + Send, const SIZE: usize> Disk for BlockDriverDisk<D,
 
 impl<D: BlockDevice<SIZE>, const SIZE: usize> AsyncDisk for BlockDriverDisk<D, SIZE> {
     fn geometry(&self) -> DeviceGeometry {
-        self.geometry_of()
+        geometry(self.len_bytes, SIZE as u32)
     }
 
     async fn read(&mut self, addr: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {

@@ -9,6 +9,7 @@
 //! Blocks of that crate are a type of their own, so that each is copied once.
 #![forbid(unsafe_code)]
 
+use crate::disk::geometry;
 use crate::Disk;
 use arenite_core::{DeviceError, DeviceGeometry};
 use core::fmt;
@@ -56,17 +57,7 @@ fn first_block(addr: u64, len: usize) -> Result<u32, DeviceError> {
 
 impl<D: BlockDevice + Send, const BLOCKS: usize> Disk for SdDisk<D, BLOCKS> {
     fn geometry(&self) -> DeviceGeometry {
-        DeviceGeometry {
-            len_bytes: self.len_bytes,
-            logical_sector_len_bytes: Block::LEN_U32,
-            physical_sector_len_bytes: Block::LEN_U32,
-            max_transfer_len_bytes: 1 << 20,
-            max_segments: 64,
-            queue_depth: 1,
-            read_only: false,
-            volatile_cache: true,
-            discard: false,
-        }
+        geometry(self.len_bytes, Block::LEN_U32)
     }
 
     fn read(&mut self, addr: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {

@@ -16,12 +16,13 @@
 //! Lock order: the mailbox is a leaf, held for a few moves, never while the disk works or somebody is woken.
 #![forbid(unsafe_code)]
 
+use crate::blocking::{check, Job};
 use crate::{AssumeWriteThrough, FlushWith};
 use arenite_core::{Completion, Device, DeviceError, DeviceGeometry, FlushTag, Request, RequestKind};
 use core::fmt;
 use core::future::poll_fn;
 use core::task::{Poll, Waker};
-use spin::Mutex;
+use spin::{Mutex, MutexGuard};
 
 /// Tasks that can wait at once without being woken early.
 const SLEEPERS: usize = 8;
@@ -93,11 +94,6 @@ impl<D: AsyncDisk, F: AsyncFnMut(&mut D) -> Result<(), DeviceError>> AsyncFlushD
     async fn flush(&mut self) -> Result<(), DeviceError> {
         (self.flush)(&mut self.disk).await
     }
-}
-
-enum Job<'m> {
-    Transfer(Request<'m>),
-    Flush(FlushTag),
 }
 
 struct Mailbox<'m> {
@@ -191,11 +187,8 @@ impl<'m> Tasked<'m> {
 
     /// Carries a transfer out, buffer by buffer.
     async fn transfer(&self, disk: &mut impl AsyncFlushDisk, request: &mut Request<'m>) -> Result<(), DeviceError> {
+        check(&self.geometry, request)?;
         let mut addr = request.addr();
-        let end = addr.checked_add(request.len_bytes());
-        if end.is_none_or(|end| end > self.geometry.len_bytes) {
-            return Err(DeviceError::Unsupported);
-        }
         match request.kind() {
             RequestKind::Read => {
                 for buffer in request.buffers_mut().into_iter().flatten() {
@@ -204,7 +197,7 @@ impl<'m> Tasked<'m> {
                 }
                 Ok(())
             }
-            RequestKind::Write if !self.geometry.read_only => {
+            RequestKind::Write => {
                 for buffer in request.buffers().into_iter().flatten() {
                     disk.write(addr, buffer).await?;
                     addr += buffer.len() as u64;
@@ -216,7 +209,10 @@ impl<'m> Tasked<'m> {
     }
 }
 
-fn wake(worker: Option<Waker>) {
+/// There is something to do. Nobody is woken under the lock.
+fn wake_worker(mut mailbox: MutexGuard<'_, Mailbox<'_>>) {
+    let worker = mailbox.worker.take();
+    drop(mailbox);
     if let Some(worker) = worker {
         worker.wake();
     }
@@ -233,9 +229,7 @@ impl<'m> Device<'m> for Tasked<'m> {
             return Err(request);
         }
         mailbox.request = Some(request);
-        let worker = mailbox.worker.take();
-        drop(mailbox);
-        wake(worker);
+        wake_worker(mailbox);
         Ok(())
     }
 
@@ -245,18 +239,14 @@ impl<'m> Device<'m> for Tasked<'m> {
             return Err(tag);
         }
         mailbox.flush = Some(tag);
-        let worker = mailbox.worker.take();
-        drop(mailbox);
-        wake(worker);
+        wake_worker(mailbox);
         Ok(())
     }
 
     fn poll(&self) -> Option<Completion<'m>> {
         let mut mailbox = self.mailbox.lock();
         let done = mailbox.done.take()?;
-        let worker = mailbox.worker.take();
-        drop(mailbox);
-        wake(worker);
+        wake_worker(mailbox);
         Some(done)
     }
 }

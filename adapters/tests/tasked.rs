@@ -106,8 +106,7 @@ fn execute<T>(
     let mut polls = 0;
     loop {
         let mut idle = true;
-        for (index, flag) in flags.iter().enumerate().filter(|(_, flag)| flag.0.swap(false, Ordering::Relaxed)) {
-            let _ = flag;
+        for (index, _) in flags.iter().enumerate().filter(|(_, flag)| flag.0.swap(false, Ordering::Relaxed)) {
             (idle, polls) = (false, polls + 1);
             let mut context = Context::from_waker(&wakers[index]);
             match index {
@@ -160,26 +159,22 @@ async fn work(store: &Store<'_, '_>, device: &Tasked<'_>) -> Result<u64, Error> 
 async fn format<'d, 'm>(memory: &'m LargeMemory, device: &'d Tasked<'m>) -> Result<Store<'d, 'm>, Error> {
     let options = FormatOptions { block_size: BlockSize::new(4096).unwrap(), arenas: 4, force: false };
     let mut formatting = Formatting::new(memory.take().unwrap(), device, &HostPlatform, options);
-    poll_fn(|context| match formatting.step() {
-        Ok(Some(store)) => Poll::Ready(Ok(store)),
-        Ok(None) => {
-            device.wake(context.waker());
-            Poll::Pending
-        }
-        Err(failed) => Poll::Ready(Err(failed.error)),
-    })
-    .await
+    made(device, || formatting.step().map_err(|failed| failed.error)).await
 }
 
 async fn mount<'d, 'm>(memory: &'m LargeMemory, device: &'d Tasked<'m>) -> Result<Store<'d, 'm>, Error> {
     let mut mounting = Mounting::new(memory.take().unwrap(), device, &HostPlatform, MountOptions::default());
-    poll_fn(|context| match mounting.step() {
-        Ok(Some(store)) => Poll::Ready(Ok(store)),
-        Ok(None) => {
+    made(device, || mounting.step().map_err(|failed| failed.error)).await
+}
+
+/// Steps until there is something, and sleeps while the device works.
+async fn made<'m, T>(device: &Tasked<'m>, mut step: impl FnMut() -> Result<Option<T>, Error>) -> Result<T, Error> {
+    poll_fn(|context| match step().transpose() {
+        Some(made) => Poll::Ready(made),
+        None => {
             device.wake(context.waker());
             Poll::Pending
         }
-        Err(failed) => Poll::Ready(Err(failed.error)),
     })
     .await
 }

@@ -17,6 +17,10 @@ pub type SmallMemory = Memory<{ pages_for(32, 2048) }, 32, { map_words(1024, 32)
 pub type LargeMemory = Memory<{ pages_for(2048, 16384) }, 2048, { map_words(4 << 20, 256) }, 256, 1024>;
 
 /// A fresh memory on the heap. It is never on the stack, whatever its size.
+///
+/// `Memory` consists of byte arrays, integer atomics, a flag, locks around plain integers, options and flags, and room
+/// for values that are not there yet. Zero bytes are valid for each, and they are the value that `Memory::new` gives by
+/// the contract of that type ("every initial state is made of zero bytes"), which the test below compares byte by byte.
 pub fn boxed_memory<
     const PAGES: usize,
     const FRAMES: usize,
@@ -25,10 +29,7 @@ pub fn boxed_memory<
     const QUEUE: usize,
 >() -> Box<Memory<PAGES, FRAMES, WORDS, ARENAS, QUEUE>> {
     let zeroed = Box::new_zeroed();
-    // SAFETY: `Memory` consists of byte arrays, integer atomics, a flag, locks around plain integers, options and
-    // flags, and room for values that are not there yet; zero bytes are valid for each, and they are the value that
-    // `Memory::new` gives by the contract of that type ("every initial state is made of zero bytes"), which the test
-    // below compares byte by byte.
+    // SAFETY: zero bytes are a valid `Memory`, part by part, as said above.
     unsafe { zeroed.assume_init() }
 }
 

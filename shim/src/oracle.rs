@@ -139,6 +139,7 @@ impl<T: Tree> Judge<T> {
     }
 }
 
+/// Mounts for work, without patience for a worker that stays away.
 pub(crate) fn mount<'d, 'm>(resources: Resources<'m>, device: &'d dyn Device<'m>) -> Result<Store<'d, 'm>, String> {
     let store = Store::mount(resources, device, &ImpatientPlatform, MountOptions::default());
     store.map_err(|failed| format!("mount: {}", failed.error))

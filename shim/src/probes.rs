@@ -10,13 +10,12 @@ use crate::foreign::make_killed;
 use crate::image::ReadAt;
 use crate::mem::{MemDevice, MemOptions};
 use crate::memory_box::{boxed_memory, SmallMemory};
-use crate::oracle::Judge;
-use crate::platform::ImpatientPlatform;
+use crate::oracle::{mount, Judge};
 use crate::rng::Rng;
 use crate::tree::{Script, Snapshot, Tree};
 use crate::workload::{format as format_disk, prepare, record, Config, Prelude};
 use arenite_core::format::{BlockSize, LogBlock, LogEntry, LogWriter, NONE};
-use arenite_core::{Allocate, Class, Error, MountOptions, Store};
+use arenite_core::{Allocate, Class, Error, Store};
 use std::sync::Arc;
 
 /// A log write that the device lost: the block holds a log that is valid in itself, but not the one that was written.
@@ -35,8 +34,7 @@ pub fn lost_log_write() -> Result<(), String> {
     let memory: Box<SmallMemory> = boxed_memory();
     let device = MemDevice::new(disk, MemOptions::default());
     let resources = memory.take().ok_or("memory is taken")?;
-    let mounted = Store::mount(resources, &device, &ImpatientPlatform, MountOptions::default()).is_ok();
-    if mounted {
+    if mount(resources, &device).is_ok() {
         return Err("a log that is not the one that was written was taken for it".into());
     }
     Ok(())
@@ -67,9 +65,7 @@ pub fn interrupted_original() -> Result<(), String> {
     {
         let memory: Box<SmallMemory> = boxed_memory();
         let device = MemDevice::new(Arc::clone(&disk), MemOptions::default());
-        let resources = memory.take().ok_or("memory is taken")?;
-        let store = Store::mount(resources, &device, &ImpatientPlatform, MountOptions::default());
-        let store = store.map_err(|failed| failed.error.to_string())?;
+        let store = mount(memory.take().ok_or("memory is taken")?, &device)?;
         store.commit(store.roots()).and_then(|_| store.settle()).map_err(|error| error.to_string())?;
         store.unmount().map_err(|error| error.to_string())?;
     }
@@ -90,8 +86,7 @@ pub fn killed_original() -> Result<(), String> {
     let memory: Box<SmallMemory> = boxed_memory();
     let addr = {
         let device = MemDevice::new(Arc::clone(&disk), MemOptions::default());
-        let store = Store::mount(memory.take().ok_or("memory")?, &device, &ImpatientPlatform, MountOptions::default());
-        let store = store.map_err(|failed| failed.error.to_string())?;
+        let store = mount(memory.take().ok_or("memory is taken")?, &device)?;
         let slots = Slots::open(run.shape(), &store)?;
         slots.ptr(1).ok_or("nothing in that slot")?.addr
     };
@@ -100,8 +95,7 @@ pub fn killed_original() -> Result<(), String> {
     {
         let memory: Box<SmallMemory> = boxed_memory();
         let device = MemDevice::new(Arc::clone(&disk), MemOptions::default());
-        let store = Store::mount(memory.take().ok_or("memory")?, &device, &ImpatientPlatform, MountOptions::default());
-        let store = store.map_err(|failed| failed.error.to_string())?;
+        let store = mount(memory.take().ok_or("memory is taken")?, &device)?;
         if store.is_free(addr) != Ok(false) || store.report().doubtful_blocks != 1 {
             return Err("a block that may be in use counts as free".into());
         }
@@ -127,9 +121,7 @@ pub fn full_volume() -> Result<(), String> {
     format_disk(&disk, 1).map_err(|error| error.to_string())?;
     let memory: Box<SmallMemory> = boxed_memory();
     let device = MemDevice::new(disk, MemOptions::default());
-    let resources = memory.take().ok_or("memory is taken")?;
-    let store = Store::mount(resources, &device, &ImpatientPlatform, MountOptions::default());
-    let store = store.map_err(|failed| failed.error.to_string())?;
+    let store = mount(memory.take().ok_or("memory is taken")?, &device)?;
     let mut ptrs = Vec::new();
     loop {
         match store.allocate(Allocate::data().class(Class::Reclaim)) {
@@ -168,9 +160,7 @@ pub fn grace(written: bool) -> Result<(), String> {
     format_disk(&disk, 1).map_err(|error| error.to_string())?;
     let memory: Box<SmallMemory> = boxed_memory();
     let device = MemDevice::new(disk, MemOptions::default());
-    let resources = memory.take().ok_or("memory is taken")?;
-    let store = Store::mount(resources, &device, &ImpatientPlatform, MountOptions::default());
-    let store = store.map_err(|failed| failed.error.to_string())?;
+    let store = mount(memory.take().ok_or("memory is taken")?, &device)?;
     let mut client = Client::load(&store, 79, 1).map_err(|error| format!("{error:?}"))?;
     let result = read_what_is_freed(&store, &mut client, written).and_then(|()| {
         // Nobody is inside any more: what was freed comes back.
