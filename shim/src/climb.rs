@@ -29,6 +29,7 @@ use crate::steps::Steps;
 use crate::streams;
 use crate::tree::Tree;
 use arenite_core::DeviceError;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -68,12 +69,14 @@ fn errors<T: Tree>(shape: &T::Shape, setup: &Setup) -> Row {
     let start = Instant::now();
     let kinds: Vec<_> = [Op::Read, Op::Write, Op::Flush].into_iter().flat_map(|op| [(op, false), (op, true)]).collect();
     let row = Mutex::new(Row { rung: 3, what: "an error at every call".into(), ..Row::default() });
+    let done = AtomicUsize::new(0);
     parallel(&kinds, setup, |(op, sticky)| {
         let limits = Limits { exhaustive_states: 1 << 10, ..Limits::DEFAULT };
         let limits = setup.limits(limits, Steps::SMALL.block_size);
         let bench = Steps::SMALL.bench::<T>(shape, 1, Options { limits, ..Options::DEFAULT });
         let refuse = Effect::Refuse(DeviceError::Io);
         let result = bench.and_then(|bench| bench.campaign(*op, *sticky, refuse));
+        done.fetch_add(1, Ordering::Relaxed);
         let mut row = row.lock().unwrap_or_else(PoisonError::into_inner);
         match result {
             Ok((calls, states)) => {
@@ -84,7 +87,8 @@ fn errors<T: Tree>(shape: &T::Shape, setup: &Setup) -> Row {
         }
         true
     });
-    Row { elapsed: start.elapsed(), ..row.into_inner().unwrap_or_else(PoisonError::into_inner) }
+    let cut_short = done.into_inner() < kinds.len();
+    Row { elapsed: start.elapsed(), cut_short, ..row.into_inner().unwrap_or_else(PoisonError::into_inner) }
 }
 
 /// Every bit flipped, and every write lost, misdirected and stale.
@@ -114,7 +118,8 @@ fn operations<T: Tree>(shape: &T::Shape, count: u64, setup: &Setup) -> Row {
         row.failures.extend(result.err().map(|what| Failure { replay: format!("{seed}:operations"), what }));
         row.failures.len() < setup.max_failures
     });
-    Row { elapsed: start.elapsed(), ..row.into_inner().unwrap_or_else(PoisonError::into_inner) }
+    let row = row.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Row { elapsed: start.elapsed(), cut_short: row.cases < count, ..row }
 }
 
 /// One image in a file, through many crashes.
@@ -123,8 +128,25 @@ fn endurance<T: Tree>(shape: &T::Shape, cycles: u64, setup: &Setup) -> Row {
     let plan = Plan { steps: Steps::ENDURANCE, seed: 0, cycles, deadline: setup.deadline };
     let mut row = Row { rung: 10, what: "endurance, on a file".into(), ..Row::default() };
     match endure::<T>(shape, plan, path.path()) {
-        Ok(endured) => (row.cases, row.states) = (endured.cycles, endured.cycles - endured.clean),
+        Ok(endured) => {
+            (row.cases, row.states) = (endured.cycles, endured.cycles - endured.clean);
+            row.cut_short = endured.cycles < cycles;
+        }
         Err((cycle, what)) => row.failures.push(Failure { replay: format!("0:endurance:{cycle}"), what }),
     }
     Row { elapsed: start.elapsed(), ..row }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::{Shape, Slots};
+
+    #[test]
+    fn no_rung_that_ran_out_of_time_passes_for_a_whole_one() {
+        let setup = Setup { deadline: Some(Instant::now()), ..Setup::default() };
+        let rows = climb::<Slots>(&Shape { slots: 60, levels: 1 }, 1, &setup);
+        let whole: Vec<_> = rows.iter().filter(|row| !row.cut_short).map(|row| row.rung).collect();
+        assert!(whole.is_empty(), "{whole:?}");
+    }
 }

@@ -22,10 +22,9 @@
 use crate::check::{check_volume, RawVolume, Rule};
 use crate::crash::{CrashSpace, Limits};
 use crate::explore::without_panic;
-
 use crate::file::{create_file, FileDevice, FileOptions};
 use crate::image::ReadAt;
-use crate::oracle::Judge;
+use crate::oracle::{mount, Judge};
 use crate::platform::{reset_patience, ImpatientPlatform};
 use crate::point::{Mask, Point, Tear};
 use crate::record::{Recorder, Tape};
@@ -34,7 +33,7 @@ use crate::room::Room;
 use crate::steps::{Steps, Work};
 use crate::trace::{ends_an_epoch, Epoch, Trace, SECTOR_LEN_BYTES};
 use crate::tree::{End, Log, Script, Snapshot, Tree};
-use arenite_core::{Device, Error, FormatOptions, MountOptions, Resources, Store};
+use arenite_core::{Error, FormatOptions, Store};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
@@ -142,11 +141,6 @@ fn bytes_of(file: &FileDevice<'_>) -> Result<Vec<u8>, String> {
     let mut bytes = vec![0; file.len_bytes() as usize];
     file.read_at(0, &mut bytes).map_err(|error| error.to_string())?;
     Ok(bytes)
-}
-
-fn mount<'d, 'm>(resources: Resources<'m>, device: &'d dyn Device<'m>) -> Result<Store<'d, 'm>, String> {
-    let store = Store::mount(resources, device, &ImpatientPlatform, MountOptions::default());
-    store.map_err(|failed| format!("mount: {}", failed.error))
 }
 
 /// Makes a file hold these bytes, durably.
