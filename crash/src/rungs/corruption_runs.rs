@@ -10,7 +10,7 @@
 use crate::rung::Context;
 use arenite_core::format::BlockSize;
 use arenite_shim::config::{Config, Prelude};
-use arenite_shim::corrupt::{misread_some, Subject};
+use arenite_shim::corrupt::misread_some;
 use arenite_shim::corrupt_bare;
 use arenite_shim::corrupt_copies::lose_copies;
 use arenite_shim::corrupt_writes::Run;
@@ -78,7 +78,6 @@ fn misreads(config: &Config) -> Result<(u64, String), String> {
     let recording = record(config).map_err(|error| format!("{error:?}"))?;
     let mut counts = [0; 3];
     for (_, subject) in &Run::new(&recording)?.moments {
-        let subject: &Subject<_> = subject;
         let more = misread_some(subject)?;
         counts.iter_mut().zip(more).for_each(|(count, more)| *count += more);
     }

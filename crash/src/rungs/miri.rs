@@ -55,6 +55,11 @@ const CONCURRENT: &str = "tests::threads::";
 const SEEDS: u32 = 8;
 const STRICT: &str = "-Zmiri-strict-provenance";
 
+/// Flags for these.
+fn seeded() -> String {
+    format!("{STRICT} -Zmiri-many-seeds=0..{SEEDS}")
+}
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
@@ -176,9 +181,8 @@ fn climb(context: &Context, dir: &Path, row: &mut Row) -> Result<(), String> {
     let exactly = |tests: Vec<String>| ["--exact".to_string()].into_iter().chain(tests).collect();
     let shard = |number: usize| exactly(others.iter().skip(number).step_by(shards).cloned().collect());
     let concurrent = vec![CONCURRENT.to_string()];
-    let seeds = format!("{STRICT} -Zmiri-many-seeds=0..{SEEDS}");
     let mut jobs: Vec<(String, Vec<String>)> = (0..shards).map(|number| (STRICT.into(), shard(number))).collect();
-    jobs.extend([(seeds, concurrent), (STRICT.into(), exactly(codecs))]);
+    jobs.extend([(seeded(), concurrent), (STRICT.into(), exactly(codecs))]);
     let jobs: Vec<_> = jobs.into_iter().enumerate().collect();
     let results = Mutex::new(Vec::new());
     parallel(&jobs, &Setup { deadline: None, ..context.setup }, |(number, (flags, words))| {
@@ -249,10 +253,11 @@ impl Rung for Miri {
         row
     }
 
-    /// One test again, by its name, with all that Miri says.
+    /// One test again, by its name, with all that Miri says; under all seeds, if the name is that of one with threads.
     fn replay(&self, _seed: u64, trace: &str, name: &str, _setup: &Setup) -> Option<Result<String, String>> {
         (trace == "miri").then(|| {
-            let output = miri(STRICT, &[name.into()]).output().map_err(|error| error.to_string())?;
+            let flags = if name.starts_with(CONCURRENT) { seeded() } else { STRICT.into() };
+            let output = miri(&flags, &[name.into()]).output().map_err(|error| error.to_string())?;
             let text =
                 [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
             if output.status.success() {
