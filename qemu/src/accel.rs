@@ -37,9 +37,7 @@ impl Accel {
             Self::Kvm => "kvm",
         }
     }
-}
 
-impl Accel {
     /// What QEMU is told besides.
     pub fn options(self) -> &'static [&'static str] {
         match self {

@@ -1,4 +1,5 @@
-//! Steps of `cargo verify` for what leaves the repository, and for what comes into it: packages, dependencies.
+//! Steps of `cargo verify` for what leaves the repository, and for what comes into it: packages, dependencies; and for
+//! what the README shows of it.
 
 use crate::tools::{self, cargo, Missing};
 use anyhow::{bail, Context, Result};
