@@ -59,7 +59,9 @@ fn prepare_and_write(place: &Place, request: &Request) -> Result<String, Failure
                 let _ = std::fs::remove_file(path);
             })
         }
-        (Kind::File { len_bytes: 0 }, None) => Err(Failure::new("the file is empty; --size says how long it is to be")),
+        (Kind::File { len_bytes: 0 }, None) if !place.is_partition() => {
+            Err(Failure::new("the file is empty; --size says how long it is to be"))
+        }
         (Kind::File { .. }, size_bytes) => {
             let file = Locked::open(place)?;
             let old = file.len_bytes()?;

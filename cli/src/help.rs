@@ -309,4 +309,5 @@ pub(crate) const CRASH_HELP: &str = "Examples:
 Exit codes:
   0  no failure
   1  a state, a fault or a flipped bit was not survived, or there is no arenite-crash
-  2  wrong arguments";
+  2  wrong arguments
+  3  a rung that was asked for by its number was not tried";

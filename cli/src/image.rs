@@ -80,8 +80,7 @@ impl Image {
     }
 
     pub(crate) fn read(&self, bytes: &mut [u8], addr: u64) -> io::Result<()> {
-        let inside = addr.checked_add(bytes.len() as u64).is_some_and(|end| end <= self.part.len_bytes);
-        let at = addr.checked_add(self.part.start_bytes).filter(|_| inside);
+        let at = self.part.outward(addr, bytes.len());
         self.file.read_exact_at(bytes, at.ok_or(io::ErrorKind::UnexpectedEof)?)
     }
 }

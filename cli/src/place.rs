@@ -33,6 +33,14 @@ pub(crate) struct Part {
     pub(crate) len_bytes: u64,
 }
 
+impl Part {
+    /// The address in the file of so many bytes at an address of the part, if all of them are in the part.
+    pub(crate) fn outward(self, addr: u64, count: usize) -> Option<u64> {
+        let inside = addr.checked_add(count as u64).is_some_and(|end| end <= self.len_bytes);
+        addr.checked_add(self.start_bytes).filter(|_| inside)
+    }
+}
+
 impl Place {
     pub(crate) fn path(&self) -> &Path {
         &self.image
@@ -123,10 +131,8 @@ pub(crate) struct Served<'f> {
 }
 
 impl Served<'_> {
-    /// The address in the file, if all the bytes are in the part.
     fn outward(&self, addr: u64, count: usize) -> Result<u64, DeviceError> {
-        let inside = addr.checked_add(count as u64).is_some_and(|end| end <= self.part.len_bytes);
-        addr.checked_add(self.part.start_bytes).filter(|_| inside).ok_or(DeviceError::Io)
+        self.part.outward(addr, count).ok_or(DeviceError::Io)
     }
 }
 

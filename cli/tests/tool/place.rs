@@ -97,6 +97,10 @@ fn partitions_that_cannot_be() {
     let (code, _, complaint) = bare.run(&["info", "--partition", "1"]);
     assert_eq!(code, 2);
     assert!(complaint.contains("partition 1: partition table: there is none"), "{complaint}");
+    let empty = Scratch::blank(0);
+    let (code, _, complaint) = empty.run(&["format", "--partition", "1"]);
+    assert_eq!(code, 1);
+    assert!(complaint.contains("partition table: "), "{complaint}");
     let (code, _, complaint) = run(&["format", "--partition", "1", "/no/such/disk"]);
     assert_eq!((code, complaint.as_str()), (1, "arenite: /no/such/disk: partition 1: no such file\n"));
 }
