@@ -45,15 +45,16 @@ impl std::fmt::Display for Way {
 }
 
 /// A buffer whose bytes begin at a multiple of [`ALIGN`].
-struct Aligned {
+pub struct Aligned {
     bytes: Vec<u8>,
     start: usize,
     len: usize,
 }
 
 impl Aligned {
-    fn new(len: usize) -> Self {
-        let bytes: Vec<u8> = (0..len + ALIGN).map(|at| (at.wrapping_mul(31) >> 3) as u8).collect();
+    /// One that the system has given its pages.
+    pub fn new(len: usize) -> Self {
+        let bytes = vec![0x5a; len + ALIGN];
         let start = bytes.as_ptr().align_offset(ALIGN).min(ALIGN);
         Self { bytes, start, len }
     }
@@ -62,7 +63,8 @@ impl Aligned {
         &self.bytes[self.start..self.start + self.len]
     }
 
-    fn get_mut(&mut self) -> &mut [u8] {
+    /// All of it.
+    pub fn get_mut(&mut self) -> &mut [u8] {
         &mut self.bytes[self.start..self.start + self.len]
     }
 }

@@ -2,40 +2,11 @@
 //!
 //! This and `c` are the only files of the crate with `unsafe`.
 
-use crate::raw::fill;
+use crate::raw::{fill, Aligned};
 use anyhow::{ensure, Result};
 use io_uring::{opcode, types, IoUring};
 use std::fs::File;
 use std::os::fd::AsRawFd;
-
-/// Start of every buffer.
-const ALIGN: usize = 4096;
-
-/// What is transferred, and where its bytes are.
-struct Buffers {
-    bytes: Vec<u8>,
-    start: usize,
-    len_each: usize,
-}
-
-impl Buffers {
-    fn new(count: usize, len_each: usize) -> Self {
-        let bytes = vec![0x5a_u8; count * len_each + ALIGN];
-        let start = bytes.as_ptr().align_offset(ALIGN).min(ALIGN);
-        Self { bytes, start, len_each }
-    }
-
-    /// A buffer that the kernel does not have.
-    fn get_mut(&mut self, index: usize) -> &mut [u8] {
-        let start = self.start + index * self.len_each;
-        &mut self.bytes[start..start + self.len_each]
-    }
-
-    /// Start of one buffer; the whole of it is inside `bytes`.
-    fn at(&mut self, index: usize) -> *mut u8 {
-        self.bytes.as_mut_ptr().wrapping_add(self.start + index * self.len_each)
-    }
-}
 
 /// What is to be done with the buffers.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +28,7 @@ pub fn transfer(
     depth: usize,
     what: Transfer<'_>,
 ) -> Result<()> {
-    let mut buffers = Buffers::new(depth, len_each);
+    let mut buffers: Vec<Aligned> = (0..depth).map(|_| Aligned::new(len_each)).collect();
     // Declared behind the buffers, so dropped before them; and nothing is under way when this function returns well.
     let mut ring = IoUring::new(depth.next_power_of_two() as u32)?;
     let fd = types::Fd(file.as_raw_fd());
@@ -71,18 +42,21 @@ pub fn transfer(
                 free.push(index);
                 break;
             };
+            // One that the kernel does not have.
+            let buffer = buffers[index].get_mut();
             if let Transfer::Write(content) = what {
-                fill(buffers.get_mut(index), content);
+                fill(buffer, content);
             }
-            let (start, len) = (buffers.at(index), len_each as u32);
+            let (start, len) = (buffer.as_mut_ptr(), len_each as u32);
             let entry = match what {
                 Transfer::Write(_) => opcode::Write::new(fd, start, len).offset(addr).build(),
                 Transfer::Read => opcode::Read::new(fd, start, len).offset(addr).build(),
             };
             let entry = entry.user_data(index as u64);
             let mut queue = ring.submission();
-            // SAFETY: the buffer is inside `buffers`, which outlives every transfer: this function waits for all of
-            // them, and no other entry has the buffer while its number is not in `free`.
+            // SAFETY: the buffer is one of `buffers`, which outlives every transfer: this function waits for all of
+            // them, or leaves the buffers where they are for ever; and no other entry has the buffer while its number
+            // is not in `free`.
             if unsafe { queue.push(&entry) }.is_err() {
                 failed = Some(-1);
             }
@@ -90,7 +64,11 @@ pub fn transfer(
         if free.len() == depth {
             break;
         }
-        ring.submit_and_wait(1)?;
+        if let Err(error) = ring.submit_and_wait(1) {
+            // The kernel may still have some of them.
+            std::mem::forget(buffers);
+            return Err(error.into());
+        }
         for entry in ring.completion() {
             free.push(entry.user_data() as usize);
             if entry.result() != len_each as i32 {

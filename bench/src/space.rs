@@ -206,7 +206,7 @@ pub fn cache(setting: &Setting) -> Result<Vec<Row>> {
     })
 }
 
-/// The sync queue against a plain binary heap under the same lock, and against the time that writing a block takes.
+/// The sync queue against a plain binary heap under the same lock.
 ///
 /// # Errors
 /// None but those of a full queue, which do not occur.

@@ -34,8 +34,7 @@
 //!
 //! [`FreeMap::roll`] begins a commit, [`FreeMap::settle`] ends one. Both visit only words in which something changed:
 //! for each plane transition a summary has one bit a word, and so have the search for a free block and the walk over
-//! the runs of free blocks. Whatever could visit
-//! many words takes a budget and goes on in another lock section.
+//! the runs of free blocks. Whatever could visit many words takes a budget and goes on in another lock section.
 //!
 //! A fourth plane says which blocks hold the arena's log, so that no caller can free one.
 //!

@@ -66,7 +66,7 @@ mod blocking {
     }
 }
 
-pub(crate) use primitive::{fence, AtomicBool, AtomicU32, AtomicUsize, Ordering};
+pub(crate) use primitive::{fence, AtomicBool, AtomicU32, AtomicUsize, Guard, Ordering};
 
 /// Declares functions as `const` wherever the primitives can be built in a constant (everywhere but the checkers).
 macro_rules! const_new {
@@ -95,8 +95,6 @@ macro_rules! array_of {
     }};
 }
 pub(crate) use array_of;
-
-pub(crate) use primitive::Guard;
 
 /// A spin lock that is held only for the duration of a closure, inside the platform's critical section.
 pub(crate) struct Lock<T: ?Sized>(primitive::Mutex<T>);

@@ -56,7 +56,7 @@ impl Arenas<'_> {
         (start % (self.len() as u32).max(1)) as usize
     }
 
-    /// The same with an explicit number of blocks to be left in each arena.
+    /// As [`Arenas::allocate`], with an explicit number of blocks to be left in each arena.
     ///
     /// Arenas are looked at one after the other, so a block may come back where the search has been while another goes
     /// where it has not: there was room at every moment, and none was seen. Whatever comes back is counted under the

@@ -394,10 +394,7 @@ impl<'m> Commit<'m> {
             Phase::Superblock0 if sabotaged(Switch::SwapSuperblocks) => self.superblock(engine, 1, Stage::E2),
             Phase::Superblock0 => self.superblock(engine, 0, Stage::E2),
             Phase::HeadersB if self.sabotage_headers() => self.headers(engine, 1, Phase::Drain),
-            Phase::HeadersB if sabotaged(Switch::SuperblocksTogether) => {
-                self.headers(engine, 1, Phase::Flush(Stage::E3))
-            }
-            Phase::HeadersB if sabotaged(Switch::SkipSecondSuperblock) => {
+            Phase::HeadersB if sabotaged(Switch::SuperblocksTogether) || sabotaged(Switch::SkipSecondSuperblock) => {
                 self.headers(engine, 1, Phase::Flush(Stage::E3))
             }
             Phase::HeadersB if sabotaged(Switch::SkipSecondHeaders) => self.superblock(engine, 1, Stage::E3),
