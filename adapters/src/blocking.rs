@@ -11,6 +11,7 @@
 //! Lock order: the mailbox is a leaf, held for a few moves, never while the disk works.
 #![forbid(unsafe_code)]
 
+use crate::jobs::{check, Job, Jobs};
 use crate::FlushDisk;
 use arenite_core::{Completion, Device, DeviceError, DeviceGeometry, FlushTag, Request, RequestKind};
 use core::fmt;
@@ -19,25 +20,7 @@ use spin::Mutex;
 struct Mailbox<'m, D> {
     /// Gone while a `poll` works with it.
     disk: Option<D>,
-    request: Option<Request<'m>>,
-    flush: Option<FlushTag>,
-}
-
-/// What one mailbox gives out at a time.
-pub(crate) enum Job<'m> {
-    Transfer(Request<'m>),
-    Flush(FlushTag),
-}
-
-/// Whether a disk like this one can carry a request out.
-pub(crate) fn check(geometry: &DeviceGeometry, request: &Request<'_>) -> Result<(), DeviceError> {
-    let end = request.addr().checked_add(request.len_bytes());
-    let inside = end.is_some_and(|end| end <= geometry.len_bytes);
-    match request.kind() {
-        RequestKind::Read if inside => Ok(()),
-        RequestKind::Write if inside && !geometry.read_only => Ok(()),
-        _ => Err(DeviceError::Unsupported),
-    }
+    jobs: Jobs<'m>,
 }
 
 /// A [`FlushDisk`] as the device of a store. See the head of the crate for what that costs.
@@ -50,13 +33,13 @@ impl<D: FlushDisk> Blocking<'_, D> {
     /// A device that uses `disk` whenever it is polled.
     pub fn new(disk: D) -> Self {
         let geometry = DeviceGeometry { queue_depth: 1, discard: false, ..disk.geometry() };
-        Self { geometry, mailbox: Mutex::new(Mailbox { disk: Some(disk), request: None, flush: None }) }
+        Self { geometry, mailbox: Mutex::new(Mailbox { disk: Some(disk), jobs: Jobs::default() }) }
     }
 
     /// The disk back, if no request is under way.
     pub fn into_disk(self) -> Option<D> {
         let mailbox = self.mailbox.into_inner();
-        mailbox.disk.filter(|_| mailbox.request.is_none() && mailbox.flush.is_none())
+        mailbox.disk.filter(|_| mailbox.jobs.is_empty())
     }
 
     /// Carries a transfer out, buffer by buffer.
@@ -84,16 +67,13 @@ impl<D: FlushDisk> Blocking<'_, D> {
 }
 
 impl<'m, D> Mailbox<'m, D> {
-    /// Takes the disk and what is to be done with it.
+    /// Takes the disk and what is to be done with it. A job without a disk stays where it is.
     fn take(&mut self) -> Option<(D, Job<'m>)> {
-        if self.request.is_none() && self.flush.is_none() {
+        if self.jobs.is_empty() {
             return None;
         }
         let disk = self.disk.take()?;
-        match self.request.take() {
-            Some(request) => Some((disk, Job::Transfer(request))),
-            None => self.flush.take().map(|tag| (disk, Job::Flush(tag))),
-        }
+        self.jobs.take().map(|job| (disk, job))
     }
 }
 
@@ -103,21 +83,11 @@ impl<'m, D: FlushDisk> Device<'m> for Blocking<'m, D> {
     }
 
     fn submit(&self, request: Request<'m>) -> Result<(), Request<'m>> {
-        let mut mailbox = self.mailbox.lock();
-        if mailbox.request.is_some() {
-            return Err(request);
-        }
-        mailbox.request = Some(request);
-        Ok(())
+        self.mailbox.lock().jobs.put_request(request)
     }
 
     fn flush(&self, tag: FlushTag) -> Result<(), FlushTag> {
-        let mut mailbox = self.mailbox.lock();
-        if mailbox.flush.is_some() {
-            return Err(tag);
-        }
-        mailbox.flush = Some(tag);
-        Ok(())
+        self.mailbox.lock().jobs.put_flush(tag)
     }
 
     fn poll(&self) -> Option<Completion<'m>> {

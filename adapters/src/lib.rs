@@ -90,6 +90,7 @@ mod blocking;
 mod disk;
 #[cfg(feature = "block-device-driver")]
 mod driver;
+mod jobs;
 #[cfg(feature = "embedded-sdmmc")]
 mod sd;
 mod tasked;

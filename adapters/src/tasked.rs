@@ -16,7 +16,7 @@
 //! Lock order: the mailbox is a leaf, held for a few moves, never while the disk works or somebody is woken.
 #![forbid(unsafe_code)]
 
-use crate::blocking::{check, Job};
+use crate::jobs::{check, Job, Jobs};
 use crate::{AssumeWriteThrough, FlushWith};
 use arenite_core::{Completion, Device, DeviceError, DeviceGeometry, FlushTag, Request, RequestKind};
 use core::fmt;
@@ -97,8 +97,7 @@ impl<D: AsyncDisk, F: AsyncFnMut(&mut D) -> Result<(), DeviceError>> AsyncFlushD
 }
 
 struct Mailbox<'m> {
-    request: Option<Request<'m>>,
-    flush: Option<FlushTag>,
+    jobs: Jobs<'m>,
     /// A job is in the hands of the task.
     busy: bool,
     done: Option<Completion<'m>>,
@@ -119,7 +118,7 @@ impl<'m> Tasked<'m> {
     pub fn new(disk: &impl AsyncFlushDisk) -> Self {
         let geometry = DeviceGeometry { queue_depth: 1, discard: false, ..disk.geometry() };
         let sleepers = [const { None }; SLEEPERS];
-        let mailbox = Mailbox { request: None, flush: None, busy: false, done: None, worker: None, sleepers };
+        let mailbox = Mailbox { jobs: Jobs::default(), busy: false, done: None, worker: None, sleepers };
         Self { geometry, mailbox: Mutex::new(mailbox) }
     }
 
@@ -151,7 +150,7 @@ impl<'m> Tasked<'m> {
     /// is to come. To be called after a `step` and before `Pending`.
     pub fn wake(&self, waker: &Waker) {
         let mut mailbox = self.mailbox.lock();
-        let under_way = mailbox.busy || mailbox.request.is_some() || mailbox.flush.is_some();
+        let under_way = mailbox.busy || !mailbox.jobs.is_empty();
         if mailbox.done.is_some() || !under_way {
             drop(mailbox);
             waker.wake_by_ref();
@@ -174,7 +173,7 @@ impl<'m> Tasked<'m> {
             let mut mailbox = self.mailbox.lock();
             let job = match mailbox.done {
                 Some(_) => None,
-                None => mailbox.request.take().map(Job::Transfer).or_else(|| mailbox.flush.take().map(Job::Flush)),
+                None => mailbox.jobs.take(),
             };
             mailbox.busy = job.is_some();
             if job.is_none() {
@@ -225,20 +224,14 @@ impl<'m> Device<'m> for Tasked<'m> {
 
     fn submit(&self, request: Request<'m>) -> Result<(), Request<'m>> {
         let mut mailbox = self.mailbox.lock();
-        if mailbox.request.is_some() {
-            return Err(request);
-        }
-        mailbox.request = Some(request);
+        mailbox.jobs.put_request(request)?;
         wake_worker(mailbox);
         Ok(())
     }
 
     fn flush(&self, tag: FlushTag) -> Result<(), FlushTag> {
         let mut mailbox = self.mailbox.lock();
-        if mailbox.flush.is_some() {
-            return Err(tag);
-        }
-        mailbox.flush = Some(tag);
+        mailbox.jobs.put_flush(tag)?;
         wake_worker(mailbox);
         Ok(())
     }

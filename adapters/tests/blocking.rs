@@ -3,9 +3,10 @@
 mod common;
 
 use arenite_adapters::{AssumeWriteThrough, Blocking, Disk, FlushWith};
-use arenite_core::{Device, DeviceError, DeviceGeometry, DeviceOp, Error};
+use arenite_core::{Completion, Device, DeviceError, DeviceGeometry, DeviceOp, Error, FlushTag};
 use arenite_shim::boxed_memory;
 use common::{check, fill, round_trip, VecDisk};
+use std::sync::mpsc::channel;
 
 #[test]
 fn a_store_lives_on_a_disk_that_flushes_by_a_function() {
@@ -123,4 +124,31 @@ fn errors_of_the_disk_arrive_at_the_caller() {
         }
     }
     assert!(ended, "no run was long enough to succeed");
+}
+
+/// While one CPU waits for the disk, another may ask for more and poll: nothing of that is lost.
+#[test]
+fn what_is_asked_for_while_the_disk_works_is_done_afterwards() {
+    let (begun, has_begun) = channel();
+    let (go_on, may_go_on) = channel::<()>();
+    let device = Blocking::new(FlushWith::new(VecDisk::new(), move |_: &mut VecDisk| {
+        begun.send(()).unwrap();
+        may_go_on.recv().map_err(|_| DeviceError::Gone)
+    }));
+    let flushed = |tag| move |done| matches!(done, Some(Completion::Flush(ended, Ok(()))) if ended == FlushTag(tag));
+    device.flush(FlushTag(1)).unwrap();
+    // Judged only when the thread is through, which waits for this one.
+    let (meanwhile, refused, first) = std::thread::scope(|scope| {
+        let first = scope.spawn(|| device.poll());
+        has_begun.recv().unwrap();
+        let second = device.flush(FlushTag(2));
+        let meanwhile = (second, device.poll());
+        let refused = device.flush(FlushTag(3));
+        [(), ()].into_iter().for_each(|()| go_on.send(()).unwrap());
+        (meanwhile, refused, first.join().unwrap())
+    });
+    assert!(matches!(meanwhile, (Ok(()), None)), "the disk is in other hands: {meanwhile:?}");
+    assert_eq!(refused, Err(FlushTag(3)), "one waits already");
+    assert!(flushed(1)(first));
+    assert!(flushed(2)(device.poll()));
 }

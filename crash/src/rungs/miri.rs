@@ -99,7 +99,16 @@ fn is_left_out(name: &str) -> bool {
     left_out().any(|(part, _)| name.starts_with(part))
 }
 
-/// Names out of what a test program lists.
+/// Names out of what a test program lists; the last of what it said besides, if it failed.
+fn listed(command: &mut Command) -> Result<Vec<String>, String> {
+    let output = command.stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(said.lines().last().unwrap_or("without a message").into());
+    }
+    Ok(names(&String::from_utf8_lossy(&output.stdout)))
+}
+
 fn names(list: &str) -> Vec<String> {
     list.lines().filter_map(|line| line.strip_suffix(": test")).map(String::from).collect()
 }
@@ -108,8 +117,9 @@ fn names(list: &str) -> Vec<String> {
 fn tests() -> Result<Vec<String>, String> {
     let mut stable = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     stable.current_dir(root()).args(["test", "--quiet", "--package", "arenite-core", "--lib", "--", "--list"]);
-    let everywhere = names(&quiet(&mut stable).ok_or("the tests of the core cannot be listed")?);
-    let here = names(&quiet(&mut miri(STRICT, &["--list".into()])).ok_or("Miri cannot list the tests of the core")?);
+    let everywhere = listed(&mut stable).map_err(|what| format!("the tests of the core cannot be listed: {what}"))?;
+    let here = listed(&mut miri(STRICT, &["--list".into()]));
+    let here = here.map_err(|what| format!("Miri cannot list the tests of the core: {what}"))?;
     if let Some(name) = everywhere.iter().find(|name| !here.contains(name) && !is_left_out(name)) {
         return Err(format!("{name} is not run, and nothing says why"));
     }
