@@ -172,7 +172,7 @@ pub fn read(setting: &Setting) -> Result<Vec<Row>> {
             let addrs: Vec<u64> = blocks.iter().map(|ptr| ptr.addr).collect();
             let ways = READ_WAYS.iter().filter(|(_, ring)| !ring || raw::has_ring());
             let ways = ways.map(|&(depth, ring)| Way { request_len_bytes: 16 << 10, depth, ring });
-            let best = raw::best(ways, |way| raw::read(&raw, &addrs, way))?;
+            let best = raw::best(ways, |way| raw::read(&raw, &addrs, way, |_| ()))?;
             let question = Question {
                 what: &format!("cold read, {order}, depth {READ_DEPTH}"),
                 amount: setting.amount(),
@@ -181,7 +181,7 @@ pub fn read(setting: &Setting) -> Result<Vec<Row>> {
                 goal: Goal::AtLeast(0.95),
             };
             let ours = || Ok(setting.len_bytes as f64 / seconds(|| read_blocks(store, platform, &blocks))?);
-            rows.push(compare(setting.rounds, question, ours, || raw::read(&raw, &addrs, best))?);
+            rows.push(compare(setting.rounds, question, ours, || raw::read(&raw, &addrs, best, |_| ()))?);
         }
         Ok(rows)
     })

@@ -8,6 +8,8 @@
 #[allow(unsafe_code)]
 mod c;
 mod io;
+mod light;
+mod listing;
 mod logs;
 mod measure;
 mod raw;
@@ -108,8 +110,8 @@ const BENCHMARKS: [(&str, Run); 11] = [
     ("allocate", space::allocate),
     ("cache", space::cache),
     ("one-block", logs::one_block),
-    ("replay", logs::replay),
-    ("compress", logs::compress),
+    ("replay", listing::replay),
+    ("compress", listing::compress),
     ("growth", logs::growth),
     ("write", |setting| Ok([io::write(setting, true)?, io::write(setting, false)?].concat())),
     ("read", io::read),

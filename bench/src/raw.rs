@@ -152,20 +152,22 @@ pub fn write(file: &File, len_bytes: u64, way: Way, content: Option<&[u8]>) -> R
     Ok(len_bytes as f64 / time)
 }
 
-/// Bytes a second of reading the requests at these addresses.
+/// Bytes a second of reading the requests at these addresses, each of which is shown to `see`.
 ///
 /// # Errors
 /// Those of the system.
-pub fn read(file: &File, addrs: &[u64], way: Way) -> Result<f64> {
+pub fn read(file: &File, addrs: &[u64], way: Way, see: fn(&[u8])) -> Result<f64> {
     let len_bytes = addrs.len() as u64 * way.request_len_bytes as u64;
     let time = seconds(|| {
         if way.ring {
-            let transfer = raw_ring::Transfer::Read;
+            let transfer = raw_ring::Transfer::Read(see);
             return raw_ring::transfer(file, addrs.iter().copied(), way.request_len_bytes, way.depth, transfer);
         }
         spread(len_bytes, way, |buffer, at| {
             let addr = addrs.get((at / way.request_len_bytes as u64) as usize).copied().unwrap_or_default();
-            file.read_exact_at(buffer.get_mut(), addr)
+            file.read_exact_at(buffer.get_mut(), addr)?;
+            see(buffer.get());
+            Ok(())
         })
     })?;
     Ok(len_bytes as f64 / time)

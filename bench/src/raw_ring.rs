@@ -11,8 +11,8 @@ use std::os::fd::AsRawFd;
 /// What is to be done with the buffers.
 #[derive(Clone, Copy, Debug)]
 pub enum Transfer<'a> {
-    /// Fill them from the file.
-    Read,
+    /// Fill them from the file, and show each.
+    Read(fn(&[u8])),
     /// Write them, with this content in each block if there is one.
     Write(Option<&'a [u8]>),
 }
@@ -50,7 +50,7 @@ pub fn transfer(
             let (start, len) = (buffer.as_mut_ptr(), len_each as u32);
             let entry = match what {
                 Transfer::Write(_) => opcode::Write::new(fd, start, len).offset(addr).build(),
-                Transfer::Read => opcode::Read::new(fd, start, len).offset(addr).build(),
+                Transfer::Read(_) => opcode::Read::new(fd, start, len).offset(addr).build(),
             };
             let entry = entry.user_data(index as u64);
             let mut queue = ring.submission();
@@ -70,9 +70,13 @@ pub fn transfer(
             return Err(error.into());
         }
         for entry in ring.completion() {
-            free.push(entry.user_data() as usize);
+            let index = entry.user_data() as usize;
+            free.push(index);
             if entry.result() != len_each as i32 {
                 failed = Some(entry.result());
+            }
+            if let Transfer::Read(see) = what {
+                see(buffers[index].get_mut());
             }
         }
     }

@@ -141,11 +141,56 @@ pub struct LogEntries<'a> {
     size: BlockSize,
 }
 
+/// What a few entries say that lie one behind the other: see [`LogEntries::take_ones`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ones {
+    /// Whether these blocks are freed, or else allocated.
+    pub(crate) free: bool,
+    /// Number of the block that the lowest bit stands for.
+    pub(crate) first: u32,
+    /// The blocks.
+    pub(crate) bits: usize,
+    /// Entries that were passed, not fewer than there are bits.
+    pub(crate) count: u32,
+}
+
 impl LogEntries<'_> {
     /// Where the entry that `next` yields next begins, in bytes from the start of the block.
     #[must_use]
     pub const fn offset(&self) -> usize {
         self.offset
+    }
+
+    /// Passes the entries in front as far as all free, or all allocate, one block each, and these blocks share a word
+    /// of a map of `usable` blocks that begins at byte address `map_addr`, a multiple of the block size. `None`, and
+    /// none is passed, if the first entry is another. All that `next` checks holds for those that are passed. The loop
+    /// in which a mount spends its time.
+    pub(crate) fn take_ones(&mut self, map_addr: u64, usable: u32) -> Option<Ones> {
+        let entry = be64(self.rest, 0)?;
+        let op = entry as u8;
+        // Turned by the bits of a block, all is a large number but an operation on a block that is not in front.
+        let shift = self.size.shift();
+        let number = |entry: u64, key: u64| entry.wrapping_sub(key).rotate_right(shift);
+        let key = map_addr | u64::from(op);
+        let block = u32::try_from(number(entry, key)).ok().filter(|block| *block < usable)?;
+        if op != OP_FREE_ONE && op != OP_ALLOC_ONE {
+            return None;
+        }
+        let first = block / usize::BITS * usize::BITS;
+        let len = u64::from((usable - first).min(usize::BITS));
+        let key = key + (u64::from(first) << shift);
+        let (mut bits, mut count) = (0, 0);
+        for entry in self.rest.as_chunks().0 {
+            let block = number(u64::from_be_bytes(*entry), key);
+            if block >= len {
+                break;
+            }
+            bits |= 1 << block;
+            count += 1;
+        }
+        self.rest = self.rest.get(count * WORD..)?;
+        self.offset += count * WORD;
+        Some(Ones { free: op == OP_FREE_ONE, first, bits, count: count as u32 })
     }
 
     fn decode(&self, word: u64) -> Result<(LogEntry, usize), FormatError> {

@@ -35,6 +35,7 @@ pub use arena_header::{chain_digest, ArenaHeader, LogSeal, CHAIN_DIGEST_START};
 pub use chained::{set_chain, BlockSum};
 pub use deadlist::{addrs_per_block, DeadListBlock, DeadListWriter};
 pub use error::FormatError;
+pub(crate) use log::Ones;
 pub use log::{ranges_per_block, restore_sealed, LogBlock, LogEntries, LogEntry, LogWriter};
 pub use superblock::{
     encode_superblock, max_arenas, max_sealed_arenas, probe_block_size, ArenaRef, Extension, SuperHead, Superblock,

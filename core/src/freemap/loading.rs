@@ -3,15 +3,15 @@
 //! Until [`FreeMap::load_done`], the plane `flight` is what the entries so far say, and `durable` with the summary
 //! `changed` are what was freed since the last barrier.
 
-use super::{masks, place, Counts, FreeMap, Word, DURABLE, FLIGHT, LOG, NEXT};
+use super::{first_of, masks, place, Counts, FreeMap, Word, DURABLE, FLIGHT, LOG, NEXT};
+use crate::format::Ones;
 use crate::memory::WORD_BITS;
+use crate::sync::Ordering;
 
 impl FreeMap<'_> {
     /// Makes every block in use and forgets all changes.
     pub(crate) fn clear(&self) {
-        for plane in [DURABLE, FLIGHT, NEXT, LOG] {
-            (0..self.words()).for_each(|at| self.put(plane, at, 0));
-        }
+        self.quads.iter().flatten().for_each(|word| word.store(0, Ordering::Relaxed));
         [self.avail(), self.changed(), self.moved(), self.edges()].iter().for_each(super::Summary::clear);
     }
 
@@ -40,25 +40,26 @@ impl FreeMap<'_> {
 
     /// Marks a run of blocks free or in use. `Err` with the first block that is so already.
     pub(crate) fn load_range(&self, first: u32, count: u32, free: bool) -> Result<(), u32> {
-        if count == 1 {
-            // What a log of a fragmented arena is made of.
-            let (at, bit) = place(first);
-            let old = self.get(FLIGHT, at);
-            if (old & bit != 0) == free {
-                return Err(first);
-            }
-            self.put(FLIGHT, at, old ^ bit);
-            return Ok(());
+        masks(first, count)
+            .try_for_each(|(at, mask)| self.load_word(at, mask, free).map_err(|conflict| first_of(at, conflict)))
+    }
+
+    /// Marks blocks of one word free or in use. `Err`, and none is marked, with those that are so already.
+    #[inline(always)]
+    pub(crate) fn load_word(&self, at: usize, mask: Word, free: bool) -> Result<(), Word> {
+        let old = self.get(FLIGHT, at);
+        let conflict = if free { old & mask } else { !old & mask };
+        if conflict != 0 {
+            return Err(conflict);
         }
-        for (at, mask) in masks(first, count) {
-            let old = self.get(FLIGHT, at);
-            let conflict = if free { old & mask } else { !old & mask };
-            if conflict != 0 {
-                return Err((at * WORD_BITS) as u32 + conflict.trailing_zeros());
-            }
-            self.put(FLIGHT, at, if free { old | mask } else { old & !mask });
-        }
+        self.put(FLIGHT, at, old ^ mask);
         Ok(())
+    }
+
+    /// Marks blocks that so many log entries named, one each. `false`, and none is marked, if one of them is so
+    /// already, or was named twice.
+    pub(crate) fn load_ones(&self, ones: &Ones) -> bool {
+        ones.bits.count_ones() == ones.count && self.load_word(place(ones.first).0, ones.bits, ones.free).is_ok()
     }
 
     /// Notes that a block holds part of the log. `false` if that was noted before.
@@ -107,24 +108,25 @@ impl FreeMap<'_> {
 
     /// Ends loading: all three states are what was loaded. Returns the sums.
     pub(crate) fn load_done(&self) -> Counts {
-        let (mut counts, avail, edges) = (Counts::default(), self.avail(), self.edges());
-        let mut before = 0;
+        let (mut counts, mut before) = (Counts::default(), 0);
+        let (avail, edges) = (self.avail(), self.edges());
         self.changed().clear();
-        for at in 0..self.words() {
-            let flight = self.get(FLIGHT, at);
-            self.put(DURABLE, at, flight);
-            self.put(NEXT, at, flight);
-            let shifted = (flight << 1) | before;
-            // Cleared before.
-            if flight != 0 {
-                avail.set(at, true);
+        for (at, quads) in self.quads.chunks(WORD_BITS).enumerate() {
+            // A word of a summary at a time.
+            let (mut free, mut edge) = (0, 0);
+            for (bit, quad) in quads.iter().enumerate() {
+                let flight = quad[FLIGHT].load(Ordering::Relaxed);
+                quad[DURABLE].store(flight, Ordering::Relaxed);
+                quad[NEXT].store(flight, Ordering::Relaxed);
+                let shifted = (flight << 1) | before;
+                before = flight >> (WORD_BITS - 1);
+                free |= Word::from(flight != 0) << bit;
+                edge |= Word::from(flight != shifted) << bit;
+                counts.avail += flight.count_ones();
+                counts.ranges_flight += (flight & !shifted).count_ones();
             }
-            if flight != shifted {
-                edges.set(at, true);
-            }
-            counts.avail += flight.count_ones();
-            counts.ranges_flight += (flight & !shifted).count_ones();
-            before = flight >> (WORD_BITS - 1);
+            avail.load(at, free);
+            edges.load(at, edge);
         }
         counts.free_flight = counts.avail;
         counts

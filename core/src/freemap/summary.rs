@@ -41,6 +41,19 @@ impl<'a> Summary<'a> {
         (0..self.memory.len()).for_each(|at| store(self.memory, at, 0));
     }
 
+    /// Makes members of those words that have a bit in `members`, which stands for word number `at` of level 0. None
+    /// of them was one.
+    pub(super) fn load(&self, at: usize, members: Word) {
+        let (mut base, mut len, mut at, mut bits) = (0, self.len, at, members);
+        while bits != 0 && at < len {
+            store(self.memory, base + at, load(self.memory, base + at) | bits);
+            if len == 1 {
+                return;
+            }
+            (base, len, at, bits) = (base + len, len.div_ceil(WORD_BITS), at / WORD_BITS, 1 << (at % WORD_BITS));
+        }
+    }
+
     /// Makes a word a member, or no member.
     pub(super) fn set(&self, word: usize, on: bool) {
         let (mut base, mut len, mut member, mut on) = (0, self.len, word, on);

@@ -1,6 +1,7 @@
 //! The planes against a slow model that keeps one set of blocks for each state of the disk.
 
 use super::*;
+use crate::format::Ones;
 use std::collections::BTreeSet;
 use std::vec::Vec;
 
@@ -200,6 +201,22 @@ fn loading_refuses_double_entries_and_finds_ranges() {
     for budget in 1..5 {
         assert_eq!(all_runs(&map, Runs::FreeInFlight, budget), [free(10, 54), free(128, 82)]);
     }
+}
+
+#[test]
+fn entries_loaded_together_are_refused_together() {
+    let memory = words(200);
+    let map = FreeMap::new(&memory, 200);
+    map.clear();
+    let first = WORD_BITS as u32;
+    let ones = |free, bits, count| Ones { free, first, bits, count };
+    assert!(map.load_ones(&ones(true, 0b1011, 3)));
+    assert!(!map.load_ones(&ones(true, 0b1100, 2)), "one is free already");
+    assert!(!map.load_ones(&ones(true, 0b0100, 2)), "one was named twice");
+    assert!(!map.load_ones(&ones(false, 0b0110, 2)), "one is in use already");
+    assert!(map.load_ones(&ones(false, 0b0010, 1)));
+    let free: std::vec::Vec<u32> = (0..200).filter(|block| map.is_free_in_flight(*block)).collect();
+    assert_eq!(free, [first, first + 3]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::{Mounting, Stage};
 use crate::device::DeviceError;
 use crate::error::{Damage, DeviceOp, Error};
-use crate::format::{chain_digest, restore_sealed, BlockSize, LogBlock, LogEntry, LogSeal, NONE};
+use crate::format::{chain_digest, restore_sealed, BlockSize, LogBlock, LogEntries, LogEntry, LogSeal, NONE};
 use crate::freemap::FreeMap;
 use crate::pool::Slot;
 use crate::sabotage::{sabotaged, Switch};
@@ -198,6 +198,9 @@ fn replay(target: &Target<'_>, block: &LogBlock<'_>, stop_at: u64, walk: &mut Wa
     let mut out = Replayed { stopped: false, trailing: false, ends_with_barrier: false };
     let mut entries = block.entries();
     loop {
+        if replay_ones(target, &mut entries, walk) {
+            out.ends_with_barrier = false;
+        }
         let offset = entries.offset();
         let Some(entry) = entries.next() else { return Ok(out) };
         let entry = entry.map_err(|error| Error::format(addr, error))?;
@@ -222,6 +225,25 @@ fn replay(target: &Target<'_>, block: &LogBlock<'_>, stop_at: u64, walk: &mut Wa
             }
         }
     }
+}
+
+/// Applies the entries in front that a fragmented arena's log is full of: each is of one block, none is in doubt, and
+/// nothing is wrong with any. Whether there was one.
+fn replay_ones(target: &Target<'_>, entries: &mut LogEntries<'_>, walk: &mut Walk) -> bool {
+    if !target.sealed && (walk.last_barrier != 0 || walk.unborn) {
+        return false;
+    }
+    let before = walk.entries;
+    let mut ahead = entries.clone();
+    while let Some(ones) = ahead.take_ones(target.first_addr, target.usable) {
+        if !target.map.load_ones(&ones) {
+            // One by one it will be found which of them is damage.
+            break;
+        }
+        walk.entries += u64::from(ones.count);
+        *entries = ahead.clone();
+    }
+    walk.entries != before
 }
 
 /// Applies the range of the log entry at byte `offset`. The last two blocks of an arena are never free.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::format::{
-    chain_digest, ranges_per_block, restore_sealed, set_chain, BlockSum, LogBlock, LogEntry, LogSeal, LogWriter,
+    chain_digest, ranges_per_block, restore_sealed, set_chain, BlockSum, LogBlock, LogEntry, LogSeal, LogWriter, Ones,
     MAX_GENERATION,
 };
 use std::vec;
@@ -282,4 +282,61 @@ fn a_sealed_tail_is_restored_from_what_the_original_added_to_it() {
     let damaged = page.clone();
     assert!(!restore_sealed(&mut page, size, before, addr, &seal));
     assert_eq!(page, damaged, "untouched when there is nothing to restore");
+}
+
+/// The entries that `take_ones` may pass, one by one: all of the first one's kind, in its word of the map.
+fn ones_by_hand(block: &LogBlock<'_>, map_addr: u64, usable: u32) -> Option<Ones> {
+    let mut entries = block.entries();
+    let mut all: Option<Ones> = None;
+    loop {
+        // A range of one block is an entry of two words.
+        let at = entries.offset();
+        let (free, addr) = match entries.next() {
+            Some(Ok(LogEntry::Free { addr, len_bytes: LEN })) => (true, addr),
+            Some(Ok(LogEntry::Alloc { addr, len_bytes: LEN })) => (false, addr),
+            _ => return all,
+        };
+        let block = addr.checked_sub(map_addr).map_or(u64::MAX, |addr| addr / LEN);
+        if entries.offset() - at != 8 || block >= u64::from(usable) {
+            return all;
+        }
+        let (first, bit) = (block as u32 / usize::BITS * usize::BITS, block as u32 % usize::BITS);
+        let ones = all.get_or_insert(Ones { free, first, bits: 0, count: 0 });
+        if ones.free != free || ones.first != first {
+            return all;
+        }
+        (ones.bits, ones.count) = (ones.bits | 1 << bit, ones.count + 1);
+    }
+}
+
+#[test]
+fn entries_of_one_block_are_taken_together_only_where_each_is_good() {
+    let (map_addr, usable, mut seed, mut longest) = (7 * LEN, 150, 1_u64, 0);
+    let mut random = move |below: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (seed >> 33) % below
+    };
+    for round in 0..20_000 {
+        // Mostly good neighbours; and now and then something that is wrong or something else.
+        let (op, start) = (1 + random(2), 7 + random(140));
+        let words: [u64; 12] = core::array::from_fn(|at| {
+            let good = ((start + at as u64) * LEN) | op;
+            match random(24) {
+                0 => good ^ (1 << random(64)),
+                1 => (random(170) * LEN) | (1 + random(5)),
+                2 => u64::MAX - random(1 << 20),
+                _ => good,
+            }
+        });
+        let page = raw(&words);
+        let block = LogBlock::decode(&page, SMALL).unwrap();
+        let mut entries = block.entries();
+        let taken = entries.take_ones(map_addr, usable);
+        assert_eq!(taken, ones_by_hand(&block, map_addr, usable), "round {round}: {words:x?}");
+        let count = taken.map_or(0, |ones| ones.count as usize);
+        assert_eq!(entries.offset(), 36 + 8 * count);
+        assert!(entries.eq(block.entries().skip(count)), "the rest is as it was");
+        longest = longest.max(count);
+    }
+    assert_eq!(longest, 12);
 }
