@@ -17,7 +17,6 @@
 //! # Lock order
 //! One arena's lock at a time; that of one bucket of the cache may be taken under it. See [`crate::sync`].
 
-use crate::error::Error;
 use crate::format::{ranges_per_block, BlockSize, BlockType, LogSeal};
 use crate::freemap::{Counts, FreeMap};
 use crate::platform::Platform;
@@ -472,24 +471,23 @@ impl<'m> Arenas<'m> {
     }
 
     /// The block at a byte address that a caller named. Headers and superblocks are not among them.
-    pub(crate) fn locate(&self, addr: u64) -> Result<Place, Error> {
-        let bad = Error::BadAddress { addr };
+    pub(crate) fn locate(&self, addr: u64) -> Option<Place> {
         if !self.size.divides(addr) {
-            return Err(bad);
+            return None;
         }
-        let block = u32::try_from(addr >> self.size.shift()).map_err(|_| bad)?;
+        self.locate_block(u32::try_from(addr >> self.size.shift()).ok()?)
+    }
+
+    /// The same by block number.
+    pub(crate) fn locate_block(&self, block: BlockNo) -> Option<Place> {
         let behind = self
             .slots
             .get(..self.len())
             .unwrap_or(&[])
             .partition_point(|slot| slot.shape.base_block.load(Ordering::Relaxed) <= block);
-        let arena = behind.checked_sub(1).ok_or(bad)?;
-        let index = (block - self.slot(arena).shape.base_block.load(Ordering::Relaxed)).checked_sub(2).ok_or(bad)?;
-        if index < self.blocks(arena) {
-            Ok(Place { arena, index, block })
-        } else {
-            Err(bad)
-        }
+        let arena = behind.checked_sub(1)?;
+        let index = (block - self.slot(arena).shape.base_block.load(Ordering::Relaxed)).checked_sub(2)?;
+        (index < self.blocks(arena)).then_some(Place { arena, index, block })
     }
 
     /// Whether a block is one of the last two of its arena, which are never free.

@@ -20,7 +20,7 @@ use crate::sync::Lock;
 /// As [`Store::allocate`].
 pub fn allocate_logged(store: &Store<'_, '_>, hint: u32) -> Result<u64, Error> {
     let arenas = &store.engine.arenas;
-    let place = arenas.allocate(Class::Normal, hint)?.place;
+    let place = arenas.allocate(Class::Normal, hint).ok_or_else(|| arenas.full(Class::Normal))?.place;
     let addr = arenas.addr(place);
     arenas.change(place.arena, |state, map| {
         map.enqueue(&mut state.counts, place.index).map_err(|_| Error::corrupt(addr, Damage::CacheConflict))?;

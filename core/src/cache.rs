@@ -26,7 +26,6 @@
 
 use crate::arena::Class;
 use crate::device::DeviceError;
-use crate::error::{Damage, Error};
 use crate::hash::hash64;
 use crate::memory::RECLAIM_FRAMES;
 use crate::platform::Platform;
@@ -331,15 +330,15 @@ impl<'m> Cache<'m> {
         })
     }
 
-    /// An empty buffer, evicting if need be. [`Error::NoBuffer`] if all that the class may have are in use.
-    pub(crate) fn take_buffer(&self, class: Class) -> Result<Slot<'m>, Error> {
+    /// An empty buffer, evicting if need be. `None` if all that the class may have are in use.
+    pub(crate) fn take_buffer(&self, class: Class) -> Option<Slot<'m>> {
         let common = self.common();
         // Twice round, because the first pass may only clear the bits of recent use.
         for _ in 0..2 * common + 1 {
             let index = self.hand.fetch_add(1, Ordering::Relaxed) % common;
             if let Some(slot) = self.evict(index, false) {
                 self.reset(&slot);
-                return Ok(slot);
+                return Some(slot);
             }
         }
         // Others move the hand too, so this may have passed what it looked for; or they use everything so often that
@@ -348,10 +347,10 @@ impl<'m> Cache<'m> {
         for index in all.clone().chain(all) {
             if let Some(slot) = self.evict(index, true) {
                 self.reset(&slot);
-                return Ok(slot);
+                return Some(slot);
             }
         }
-        Err(Error::NoBuffer)
+        None
     }
 
     fn reset(&self, slot: &Slot<'m>) {
@@ -376,18 +375,19 @@ impl<'m> Cache<'m> {
         }
     }
 
-    /// Looks a block up; a miss reserves a buffer for it, which later readers find only if it is to be `kept`.
-    pub(crate) fn lookup(&self, block: u32, class: Class, kept: bool) -> Result<Lookup<'m>, Error> {
+    /// Looks a block up; a miss reserves a buffer for it, which later readers find only if it is to be `kept`. `None`
+    /// if there is no buffer.
+    pub(crate) fn lookup(&self, block: u32, class: Class, kept: bool) -> Option<Lookup<'m>> {
         if let Some(share) = self.hit(block) {
-            return Ok(Lookup::Hit(share));
+            return Some(Lookup::Hit(share));
         }
         let found = || self.find(block).map(|id| self.answer(id));
         if let Some(found) = self.with_bucket(block, found) {
-            return Ok(found);
+            return Some(found);
         }
         self.misses.fetch_add(1, Ordering::Relaxed);
         let slot = self.take_buffer(class)?;
-        Ok(self.with_bucket(block, || {
+        Some(self.with_bucket(block, || {
             // Somebody else may have been faster.
             if let Some(id) = self.find(block) {
                 return self.answer(id);
@@ -402,11 +402,11 @@ impl<'m> Cache<'m> {
     }
 
     /// A buffer for a read that no other reader shall find, with the ticket to wait for it.
-    pub(crate) fn private_read(&self) -> Result<(Slot<'m>, Ticket<'m>), Error> {
+    pub(crate) fn private_read(&self) -> Option<(Slot<'m>, Ticket<'m>)> {
         let slot = self.take_buffer(Class::Normal)?;
         slot.meta().state.store(READING, Ordering::Relaxed);
         let ticket = self.ticket(slot.id());
-        Ok((slot, ticket))
+        Some((slot, ticket))
     }
 
     /// Byte addresses of blocks that are being read or written, the first few.
@@ -463,15 +463,15 @@ impl<'m> Cache<'m> {
         dirty != 0 && batch.wrapping_sub(dirty) <= u32::MAX / 2
     }
 
-    /// Publishes a new final block that waits to be written.
-    pub(crate) fn publish(&self, slot: Slot<'m>, block: u32, content: Content, addr: u64) -> Result<Shared<'m>, Error> {
+    /// Publishes a new final block that waits to be written. `None` if there is one already, which only a bug can do.
+    pub(crate) fn publish(&self, slot: Slot<'m>, block: u32, content: Content) -> Option<Shared<'m>> {
         let meta = slot.meta();
         meta.hash.set(content.hash);
         meta.referenced.store(1, Ordering::Relaxed);
         self.with_bucket(block, || {
             if let Some(old) = self.find(block) {
                 if self.meta(old).dirty.load(Ordering::Relaxed) != 0 {
-                    return Err(Error::corrupt(addr, Damage::CacheConflict));
+                    return None;
                 }
                 // A reader with an old pointer brought back what was here before the block was freed.
                 self.remove(old);
@@ -481,7 +481,7 @@ impl<'m> Cache<'m> {
             let share = slot.share();
             share.meta().state.store(VALID, Ordering::Release);
             self.insert(share.id(), block);
-            Ok(share)
+            Some(share)
         })
     }
 

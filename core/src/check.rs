@@ -220,7 +220,7 @@ impl<'s, 'd, 'm, 'w> Check<'s, 'd, 'm, 'w> {
 
     fn try_visit(&mut self, addr: u64) -> Result<(), Finding> {
         let arenas = &self.store.engine.arenas;
-        let place = arenas.locate(addr).map_err(|_| Finding::Outside { addr })?;
+        let place = arenas.locate(addr).ok_or(Finding::Outside { addr })?;
         if arenas.is_spare(place) {
             return Err(Finding::Outside { addr });
         }
@@ -238,7 +238,7 @@ impl<'s, 'd, 'm, 'w> Check<'s, 'd, 'm, 'w> {
     /// The block at this byte address may be in use for a reason that the owner knows, without being reachable. Whether
     /// it is does not matter.
     pub fn explain(&mut self, addr: u64) {
-        if self.store.engine.arenas.locate(addr).is_ok() {
+        if self.store.engine.arenas.locate(addr).is_some() {
             self.note(addr);
         }
     }
@@ -259,7 +259,11 @@ impl<'s, 'd, 'm, 'w> Check<'s, 'd, 'm, 'w> {
         let store = self.store;
         let mut verify = self.verify();
         loop {
-            match store.retry_no_buffer(|| verify.step())? {
+            let step = store.retry_no_buffer(|| match verify.step() {
+                Err(Error::NoBuffer) => None,
+                step => Some(step),
+            });
+            match step.ok_or(Error::NoBuffer)?? {
                 CheckStep::Done(report) => return Ok(report),
                 CheckStep::Found(finding) => see(finding),
                 CheckStep::Working if verify.is_reading() => store.step_or_relax(),
@@ -337,7 +341,7 @@ impl Verify<'_, '_, '_, '_> {
     /// A log is in this block.
     fn log_block(&mut self, addr: u64) -> Option<Finding> {
         let arenas = &self.check.store.engine.arenas;
-        let spare = arenas.locate(addr).is_ok_and(|place| arenas.is_spare(place));
+        let spare = arenas.locate(addr).is_some_and(|place| arenas.is_spare(place));
         self.check.report.log_blocks += 1;
         if !self.check.note(addr) {
             // Or a log that leads there twice, since what mount read of it went bad: then its digest is wrong, too.

@@ -191,7 +191,7 @@ impl<'s, 'd, 'm> Scrub<'s, 'd, 'm> {
                 if left > 1 {
                     let digest = chain_digest(digest, addr, sum.hash, sum.len_bytes);
                     // No hash covers the chain pointer.
-                    engine.arenas.locate(block.chain()).map_err(|_| Error::corrupt(addr, Damage::ForeignLog))?;
+                    engine.arenas.locate(block.chain()).ok_or(Error::corrupt(addr, Damage::ForeignLog))?;
                     return Ok(Part::Log { arena, addr: block.chain(), left: left - 1, digest });
                 }
                 if addr != log.tail_addr || digest != log.before_tail {

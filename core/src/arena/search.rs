@@ -29,24 +29,28 @@ impl Arenas<'_> {
         }
     }
 
-    /// Hands out a block. `spread` is where to begin, see [`super::spread`].
-    pub(crate) fn allocate(&self, class: Class, spread: u32) -> Result<Reserved, Error> {
+    /// Hands out a block, if there is room. `spread` is where to begin, see [`super::spread`].
+    pub(crate) fn allocate(&self, class: Class, spread: u32) -> Option<Reserved> {
         let start = self.start(spread);
         match self.take(start, self.reserve(start, class), false) {
-            Some(reserved) => Ok(reserved),
+            Some(reserved) => Some(reserved),
             None => self.allocate_searching(class, spread),
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn allocate_searching(&self, class: Class, spread: u32) -> Result<Reserved, Error> {
-        self.allocate_leaving(|arena| self.reserve(arena, class), spread).map_err(|error| match error {
-            Error::Full { free_blocks, pending_blocks, .. } => {
-                Error::Full { room_blocks: self.room(class), free_blocks, pending_blocks }
-            }
-            other => other,
-        })
+    fn allocate_searching(&self, class: Class, spread: u32) -> Option<Reserved> {
+        self.allocate_leaving(|arena| self.reserve(arena, class), spread)
+    }
+
+    /// What a caller is told who got no block.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn full(&self, class: Class) -> Error {
+        let space = self.space();
+        let (free_blocks, pending_blocks) = (space.avail_blocks, space.pending_blocks);
+        Error::Full { room_blocks: self.room(class), free_blocks, pending_blocks }
     }
 
     /// The arena at which a search begins.
@@ -62,22 +66,21 @@ impl Arenas<'_> {
     /// where it has not: there was room at every moment, and none was seen. Whatever comes back is counted under the
     /// arena's lock. If nothing did meanwhile, there was no room when the last arena was looked at; otherwise all are
     /// looked at again.
-    pub(crate) fn allocate_leaving(&self, reserve: impl Fn(usize) -> u32, spread: u32) -> Result<Reserved, Error> {
+    pub(crate) fn allocate_leaving(&self, reserve: impl Fn(usize) -> u32, spread: u32) -> Option<Reserved> {
         let start = self.start(spread);
         if let Some(reserved) = self.search(&reserve, start) {
-            return Ok(reserved);
+            return Some(reserved);
         }
         for _ in 1..LOOKS_MAX {
             let before = self.given_back();
             if let Some(reserved) = self.search(&reserve, start) {
-                return Ok(reserved);
+                return Some(reserved);
             }
             if self.given_back() == before {
                 break;
             }
         }
-        let space = self.space();
-        Err(Error::Full { room_blocks: 0, free_blocks: space.avail_blocks, pending_blocks: space.pending_blocks })
+        None
     }
 
     /// Changes when blocks became available, or an arena was added, between two calls.

@@ -90,7 +90,7 @@ mod loom_cache {
     fn put(cache: &Cache<'static>, index: u32, block: u32) -> bool {
         let Some(slot) = cache.evict(index, true) else { return false };
         cache.reset(&slot);
-        let share = cache.publish(slot, block, content(block, 1), 0).ok().unwrap();
+        let share = cache.publish(slot, block, content(block, 1)).unwrap();
         cache.written(&share, block);
         true
     }
@@ -143,15 +143,15 @@ mod loom_cache {
     fn read(cache: &Cache<'static>, block: u32) {
         let zeros = hash64(&[0; 4096]);
         let share = match cache.lookup(block, Class::Reclaim, true) {
-            Err(_) => return,
-            Ok(Lookup::Hit(share)) => share,
-            Ok(Lookup::Wait(ticket)) => loop {
+            None => return,
+            Some(Lookup::Hit(share)) => share,
+            Some(Lookup::Wait(ticket)) => loop {
                 match ticket.poll() {
                     Some(share) => break share.ok().unwrap(),
                     None => thread::yield_now(),
                 }
             },
-            Ok(Lookup::Miss(slot, ticket)) => {
+            Some(Lookup::Miss(slot, ticket)) => {
                 cache.finish_read(slot, Ok(()));
                 ticket.poll().unwrap().ok().unwrap()
             }
@@ -239,10 +239,10 @@ mod shuttle_cache {
             if self.dirty.len() == 1 || self.dirty.iter().any(|(other, ..)| *other == block) {
                 return;
             }
-            let Ok(mut slot) = self.cache.take_buffer(Class::Reclaim) else { return };
+            let Some(mut slot) = self.cache.take_buffer(Class::Reclaim) else { return };
             slot.bytes_mut()[..4].copy_from_slice(&block.to_le_bytes());
-            let share = self.cache.publish(slot, block, content(block, 1), 0);
-            self.dirty.push((block, share.ok().unwrap(), false));
+            let share = self.cache.publish(slot, block, content(block, 1));
+            self.dirty.push((block, share.unwrap(), false));
         }
 
         fn written(&mut self) {
@@ -271,19 +271,19 @@ mod shuttle_cache {
         fn read(&self) {
             let block = thread_rng().gen_range(0..BLOCKS);
             match self.cache.lookup(block, Class::Reclaim, !once_in(4)) {
-                Err(_) => {}
-                Ok(Lookup::Hit(share)) => {
+                None => {}
+                Some(Lookup::Hit(share)) => {
                     check_bytes(block, &share);
                     if once_in(4) {
                         self.cache.distrust(&share, block);
                     }
                 }
-                Ok(Lookup::Wait(ticket)) => {
+                Some(Lookup::Wait(ticket)) => {
                     if let Some(Ok(share)) = ticket.poll() {
                         check_bytes(block, &share);
                     }
                 }
-                Ok(Lookup::Miss(mut slot, ticket)) => {
+                Some(Lookup::Miss(mut slot, ticket)) => {
                     slot.bytes_mut()[..4].copy_from_slice(&block.to_le_bytes());
                     match thread_rng().gen_range(0..4) {
                         0 => self.cache.finish_read(slot, Err(DeviceError::Timeout)),
@@ -340,7 +340,7 @@ mod shuttle_cache {
                             assert!(cache.forget_written(block));
                         } else if let Some(slot) = cache.evict(index, true) {
                             cache.reset(&slot);
-                            let share = cache.publish(slot, block, content(block, 1), 0).ok().unwrap();
+                            let share = cache.publish(slot, block, content(block, 1)).unwrap();
                             // Others, who may not be done with what was in this frame before, go on first.
                             thread::yield_now();
                             assert!(!cache.written(&share, block), "block {block} was not freed");
@@ -360,8 +360,8 @@ mod shuttle_cache {
             with_cache(|cache| {
                 let done = AtomicBool::new(false);
                 for block in 0..FRAMES as u32 {
-                    let slot = cache.take_buffer(Class::Reclaim).ok().unwrap();
-                    let share = cache.publish(slot, block, content(block, 1), 0).ok().unwrap();
+                    let slot = cache.take_buffer(Class::Reclaim).unwrap();
+                    let share = cache.publish(slot, block, content(block, 1)).unwrap();
                     assert!(!cache.written(&share, block));
                 }
                 thread::scope(|scope| {
@@ -372,7 +372,7 @@ mod shuttle_cache {
                             thread::yield_now();
                         }
                     });
-                    assert!(cache.take_buffer(Class::Normal).is_ok(), "every buffer was idle");
+                    assert!(cache.take_buffer(Class::Normal).is_some(), "every buffer was idle");
                     done.store(true, Ordering::Relaxed);
                 });
             });

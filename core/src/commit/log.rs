@@ -229,7 +229,7 @@ impl<'m> Commit<'m> {
     }
 
     pub(super) fn free_log_block(&self, engine: &Engine<'m>, addr: u64) -> Result<(), Error> {
-        let place = engine.arenas.locate(addr)?;
+        let place = engine.arenas.locate(addr).ok_or(Error::BadAddress { addr })?;
         if engine.arenas.is_spare(place) || sabotaged(Switch::LeakOldLog) {
             return Ok(());
         }

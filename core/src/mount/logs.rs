@@ -53,7 +53,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
             (_, Err(cause)) => return Err(Error::Device { op: DeviceOp::Read, addr, cause }),
             (None, Ok(())) => return Err(Error::NoBuffer),
         };
-        let place = engine.arenas.locate(addr).ok().filter(|place| place.arena == arena);
+        let place = engine.arenas.locate(addr).filter(|place| place.arena == arena);
         let place = place.ok_or(Error::corrupt(addr, Damage::ForeignLog))?;
         if !engine.arenas.loading(arena).load_log_block(place.index) {
             return Err(Error::corrupt(addr, Damage::ChainLoop));
@@ -117,7 +117,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
         let (Some(engine), Some(head)) = (&self.engine, &self.head) else { return Err(Error::NoBuffer) };
         let map = engine.arenas.loading(arena);
         let in_log = |addr: u64| {
-            let place = engine.arenas.locate(addr).ok().filter(|place| place.arena == arena);
+            let place = engine.arenas.locate(addr).filter(|place| place.arena == arena);
             place.is_some_and(|place| map.is_log(place.index) || engine.arenas.is_spare(place))
         };
         self.root_in_log = self.root_in_log.or(head.points_into(in_log));

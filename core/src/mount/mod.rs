@@ -388,7 +388,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
             if self.damaged_arenas != 0 {
                 continue;
             }
-            let in_use = engine.arenas.locate(addr).is_ok_and(|place| {
+            let in_use = engine.arenas.locate(addr).is_some_and(|place| {
                 let in_use =
                     |state: &mut ArenaState, map: &FreeMap<'_>| state.in_doubt || !map.is_free_in_flight(place.index);
                 self.root_in_log != Some(addr) && engine.arenas.with(place.arena, in_use)

@@ -133,7 +133,7 @@ impl Store<'_, '_> {
     /// # Errors
     /// [`Error::BadAddress`] for headers, superblocks, and what is outside the volume.
     pub fn is_free(&self, addr: u64) -> Result<bool, Error> {
-        let place = self.engine.arenas.locate(addr)?;
+        let place = self.engine.arenas.locate(addr).ok_or(Error::BadAddress { addr })?;
         Ok(self.engine.arenas.change(place.arena, |_, map| map.is_free_in_flight(place.index)))
     }
 }

@@ -183,7 +183,7 @@ impl<'d, 'm> Store<'d, 'm> {
     /// A queued block needs no more writing.
     pub(super) fn written(&self, share: Shared<'m>, block: u32, parity: u8) {
         if self.engine.cache.written(&share, block) {
-            if let Ok(place) = self.engine.arenas.locate(u64::from(block) << self.engine.size.shift()) {
+            if let Some(place) = self.engine.arenas.locate_block(block) {
                 self.retire(place);
             }
         }

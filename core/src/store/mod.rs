@@ -247,24 +247,20 @@ impl<'d, 'm> Store<'d, 'm> {
         if !matches!(what.block_type, BlockType::Data | BlockType::Pivot | BlockType::Leaf | BlockType::DeadList) {
             return Err(Error::BadParameter { name: "block type", found: what.block_type as u64 });
         }
-        let Reserved { place, generation: birth } =
-            self.engine.arenas.allocate(what.class, spread(what.block_type, what.hint))?;
-        match self.retry_no_buffer(|| self.engine.cache.take_buffer(what.class)) {
-            Ok(mut slot) => {
-                if what.zeroed {
-                    slot.bytes_mut().fill(0);
-                }
-                let (slot, block_type) = (Some(slot), what.block_type);
-                let filling = Filling { slot, engine: self.engine, place, block_type, birth };
-                trace!(self.engine, Allocated, filling.addr(), caller);
-                Ok(filling)
-            }
-            Err(error) => {
-                let given_back = self.engine.arenas.unreserve(place);
-                debug_assert!(given_back.is_ok());
-                Err(error)
-            }
+        let arenas = &self.engine.arenas;
+        let reserved = arenas.allocate(what.class, spread(what.block_type, what.hint));
+        let Some(Reserved { place, generation: birth }) = reserved else { return Err(arenas.full(what.class)) };
+        let Some(mut slot) = self.retry_no_buffer(|| self.engine.cache.take_buffer(what.class)) else {
+            let given_back = arenas.unreserve(place);
+            debug_assert!(given_back.is_ok());
+            return Err(Error::NoBuffer);
+        };
+        if what.zeroed {
+            slot.bytes_mut().fill(0);
         }
+        let filling = Filling { slot: Some(slot), engine: self.engine, place, block_type: what.block_type, birth };
+        trace!(self.engine, Allocated, filling.addr(), caller);
+        Ok(filling)
     }
 
     /// Hands out a block with the content and the type of another: the first step of every copy on write.
@@ -282,11 +278,11 @@ impl<'d, 'm> Store<'d, 'm> {
 
     /// For tests: takes what is kept back for the log too, as the original may.
     #[cfg(test)]
-    pub(crate) fn allocate_from_reserve(&self) -> Result<Filling<'_>, Error> {
+    pub(crate) fn allocate_from_reserve(&self) -> Option<Filling<'_>> {
         let Reserved { place, generation: birth } = self.engine.arenas.allocate_leaving(|_| 0, 0)?;
         let mut slot = self.retry_no_buffer(|| self.engine.cache.take_buffer(Class::Normal))?;
         slot.bytes_mut().fill(0);
-        Ok(Filling { slot: Some(slot), engine: self.engine, place, block_type: BlockType::Data, birth })
+        Some(Filling { slot: Some(slot), engine: self.engine, place, block_type: BlockType::Data, birth })
     }
 
     /// Makes a block final: fixes its pointer, and queues it for writing. It is part of the next commit from now on.
@@ -312,13 +308,17 @@ impl<'d, 'm> Store<'d, 'm> {
         let Some(slot) = filling.slot.take() else { return Err(Error::BadAddress { addr }) };
         let published = self.engine.arenas.change(place.arena, |state, map| {
             let generation = state.rolled + 1;
-            map.enqueue(&mut state.counts, place.index).map_err(|_| Error::corrupt(addr, Damage::CacheConflict))?;
+            map.enqueue(&mut state.counts, place.index).ok()?;
             state.changes = state.changes.saturating_add(1);
-            let share = self.engine.cache.publish(slot, place.block, Content { hash, batch }, addr)?;
+            let share = self.engine.cache.publish(slot, place.block, Content { hash, batch })?;
             self.engine.pending[(generation & 1) as usize].fetch_add(1, Ordering::AcqRel);
-            Ok((share, generation))
+            Some((share, generation))
         });
-        let (share, generation) = published.inspect_err(|error| self.fail(*error))?;
+        let Some((share, generation)) = published else {
+            let error = Error::corrupt(addr, Damage::CacheConflict);
+            self.fail(error);
+            return Err(error);
+        };
         trace!(self.engine, Cached, addr, caller);
         trace!(self.engine, Enqueued, addr, caller);
         self.push(&share, Entry { generation, batch, block: place.block, frame_link: share.id().link() });
@@ -358,7 +358,7 @@ impl<'d, 'm> Store<'d, 'm> {
     #[track_caller]
     pub fn free(&self, ptr: BlockPtr) -> Result<(), Error> {
         self.check_writable()?;
-        let place = self.engine.arenas.locate(ptr.addr)?;
+        let place = self.engine.arenas.locate(ptr.addr).ok_or(Error::BadAddress { addr: ptr.addr })?;
         // While something is in limbo, whoever frees helps (see `promise_limbo`).
         if self.engine.in_limbo.load(Ordering::Relaxed) != 0
             || !self.free_at_once(place).map_err(|refused| refused.error(ptr.addr))?
@@ -539,31 +539,36 @@ impl<'d, 'm> Store<'d, 'm> {
 
     /// Repeats something that needs a buffer while steps can still free one. There is none to come if nothing was under
     /// way before an attempt that failed, nor is behind it: others may have begun something in between.
-    pub(crate) fn retry_no_buffer<T>(&self, mut attempt: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    pub(crate) fn retry_no_buffer<T>(&self, mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
         let mut was_idle = false;
         loop {
-            let result = attempt();
-            if !matches!(result, Err(Error::NoBuffer)) {
-                return result;
+            if let Some(result) = attempt() {
+                return Some(result);
             }
-            let waiting = self.is_busy();
-            if was_idle && !waiting {
-                return result;
-            }
-            was_idle = !waiting;
-            // An attempt looks at every buffer, so it waits until something has moved; not for ever, because that may
-            // have been by the step of somebody else.
-            for _ in 0..STEPS_WITHOUT_BUFFER {
-                if self.step() {
-                    was_idle = false;
-                    break;
-                }
-                if !waiting {
-                    break;
-                }
-                self.engine.platform.relax();
-            }
+            was_idle = self.wait_for_buffer(was_idle)?;
         }
+    }
+
+    /// What comes between two attempts: `None` if there is no buffer to come, or else whether nothing was under way.
+    #[cold]
+    #[inline(never)]
+    fn wait_for_buffer(&self, was_idle: bool) -> Option<bool> {
+        let waiting = self.is_busy();
+        if was_idle && !waiting {
+            return None;
+        }
+        // An attempt looks at every buffer, so it waits until something has moved; not for ever, because that may
+        // have been by the step of somebody else.
+        for _ in 0..STEPS_WITHOUT_BUFFER {
+            if self.step() {
+                return Some(false);
+            }
+            if !waiting {
+                break;
+            }
+            self.engine.platform.relax();
+        }
+        Some(!waiting)
     }
 
     /// Whether something is queued, waits to be submitted, or is with the device.

@@ -1,7 +1,7 @@
 //! Verified reads.
 
 use super::{Engine, Store};
-use crate::arena::Class;
+use crate::arena::{Class, Place};
 use crate::block::{Block, BlockPtr};
 use crate::cache::{Lookup, Ticket};
 use crate::device::{Purpose, Request};
@@ -22,12 +22,9 @@ impl<'d, 'm> Store<'d, 'm> {
         if !self.promise() {
             return Err(Error::NoBuffer);
         }
-        let (slot, ticket) = match self.engine.cache.private_read() {
-            Ok(read) => read,
-            Err(error) => {
-                self.keep_promise(None);
-                return Err(error);
-            }
+        let Some((slot, ticket)) = self.engine.cache.private_read() else {
+            self.keep_promise(None);
+            return Err(Error::NoBuffer);
         };
         let request = Request::read(addr, self.engine.size.len_bytes(), SlotChain::new(slot), Purpose::CacheRead);
         self.keep_promise(self.submit(request));
@@ -66,7 +63,9 @@ impl Store<'_, '_> {
         if let Some(share) = self.in_cache(ptr) {
             return verified(self.engine, share, ptr);
         }
-        let reading = self.retry_no_buffer(|| self.begin_read(ptr, options))?;
+        let place = self.locate(ptr)?;
+        let begun = self.retry_no_buffer(|| self.begin_read(ptr, place, options));
+        let reading = begun.ok_or(Error::NoBuffer)?;
         loop {
             if let Some(result) = reading.poll() {
                 return result;
@@ -91,7 +90,14 @@ impl Store<'_, '_> {
     #[track_caller]
     pub fn start_read_with(&self, ptr: BlockPtr, options: ReadOptions) -> Result<Reading<'_>, Error> {
         trace!(self.engine, Read, ptr.addr, caller);
-        self.begin_read(ptr, options)
+        if let Some(share) = self.in_cache(ptr) {
+            return Ok(Reading { engine: self.engine, source: Source::Here(share), ptr });
+        }
+        self.begin_read(ptr, self.locate(ptr)?, options).ok_or(Error::NoBuffer)
+    }
+
+    fn locate(&self, ptr: BlockPtr) -> Result<Place, Error> {
+        self.engine.arenas.locate(ptr.addr).ok_or(Error::BadAddress { addr: ptr.addr })
     }
 
     /// The block if it can be had at once. What is in the cache lies in an arena, or it would not be there.
@@ -100,30 +106,27 @@ impl Store<'_, '_> {
         self.engine.size.divides(ptr.addr).then(|| self.engine.cache.hit(block))?
     }
 
-    fn begin_read(&self, ptr: BlockPtr, options: ReadOptions) -> Result<Reading<'_>, Error> {
-        if let Some(share) = self.in_cache(ptr) {
-            return Ok(Reading { engine: self.engine, source: Source::Here(share), ptr });
-        }
-        let place = self.engine.arenas.locate(ptr.addr)?;
+    /// `None` if there is no buffer.
+    fn begin_read(&self, ptr: BlockPtr, place: Place, options: ReadOptions) -> Option<Reading<'_>> {
         if !self.promise() {
-            return Err(Error::NoBuffer);
+            return None;
         }
         let looked_up = self.engine.cache.lookup(place.block, options.class, !options.past_cache);
         let (source, request) = match looked_up {
-            Err(error) => {
+            None => {
                 self.keep_promise(None);
-                return Err(error);
+                return None;
             }
-            Ok(Lookup::Hit(share)) => (Source::Here(share), None),
-            Ok(Lookup::Wait(ticket)) => (Source::Coming(ticket), None),
-            Ok(Lookup::Miss(slot, ticket)) => {
+            Some(Lookup::Hit(share)) => (Source::Here(share), None),
+            Some(Lookup::Wait(ticket)) => (Source::Coming(ticket), None),
+            Some(Lookup::Miss(slot, ticket)) => {
                 let chain = SlotChain::new(slot);
                 let request = Request::read(ptr.addr, self.engine.size.len_bytes(), chain, Purpose::CacheRead);
                 (Source::Coming(ticket), Some(request))
             }
         };
         self.keep_promise(request.and_then(|request| self.submit(request)));
-        Ok(Reading { engine: self.engine, source, ptr })
+        Some(Reading { engine: self.engine, source, ptr })
     }
 }
 

@@ -149,7 +149,7 @@ impl Store<'_, '_> {
                 retired
             });
             let Some(retired) = passed else { break };
-            if let Ok(place) = self.engine.arenas.locate(u64::from(retired.block) << self.engine.size.shift()) {
+            if let Some(place) = self.engine.arenas.locate_block(retired.block) {
                 self.give_back(place);
             }
             worked = true;

@@ -71,7 +71,7 @@ fn an_arena_without_a_free_block_commits() {
     let disk = Disk::new(vec![0; 128 << 10]);
     let store = Store::format(memories[0].take().unwrap(), &disk, &NoInterrupts, options(1)).unwrap();
     let mut held = Vec::new();
-    while let Ok(filling) = store.allocate_from_reserve() {
+    while let Some(filling) = store.allocate_from_reserve() {
         held.push(store.enqueue(filling).unwrap().ptr());
         if store.space().avail_blocks == 1 {
             store.commit(store.roots().with_root(Some(held[0]), 1)).unwrap();
@@ -85,7 +85,7 @@ fn an_arena_without_a_free_block_commits() {
         assert!(round > 6 || store.space().avail_blocks <= 1);
         if round > 5 {
             store.free(held.pop().unwrap()).unwrap();
-        } else if let Ok(filling) = store.allocate_from_reserve() {
+        } else if let Some(filling) = store.allocate_from_reserve() {
             held.push(store.enqueue(filling).unwrap().ptr());
         }
     }
