@@ -182,6 +182,10 @@ pub enum Error {
     },
 }
 
+/// Proof that a failure was noted where the store keeps it, so that nothing more is written. The machine of a commit
+/// hands this on instead of the [`Error`], which is large.
+pub(crate) struct Stop;
+
 impl Error {
     /// A block at `addr` that does not decode.
     pub(crate) fn format(addr: u64, error: FormatError) -> Self {

@@ -14,7 +14,7 @@
 
 use super::{Action, Commit, Phase};
 use crate::arena::WORDS_PER_SECTION;
-use crate::error::{Damage, Error};
+use crate::error::{Damage, Error, Stop};
 use crate::format::{
     chain_digest, max_sealed_arenas, ranges_per_block, set_chain, FormatError, LogBlock, LogEntry, LogSeal, LogWriter,
     CHAIN_DIGEST_START, NONE,
@@ -72,7 +72,7 @@ const LOG_SLACK_BLOCKS: u32 = 8;
 
 impl<'m> Commit<'m> {
     #[inline(never)]
-    pub(super) fn log(&mut self, engine: &Engine<'m>, phase: LogPhase) -> Result<Action<'m>, Error> {
+    pub(super) fn log(&mut self, engine: &Engine<'m>, phase: LogPhase) -> Result<Action<'m>, Stop> {
         match phase {
             LogPhase::Find => Ok(self.log_find(engine)),
             LogPhase::Count { walk, changes } => Ok(self.log_count(engine, walk, changes)),
@@ -148,7 +148,7 @@ impl<'m> Commit<'m> {
     }
 
     #[inline(never)]
-    pub(super) fn log_link(&mut self, engine: &Engine<'m>, tail_addr: u64) -> Result<Action<'m>, Error> {
+    pub(super) fn log_link(&mut self, engine: &Engine<'m>, tail_addr: u64) -> Result<Action<'m>, Stop> {
         let Some(slot) = self.buffer(engine) else { return Ok(Action::Wait) };
         let addr = self.alloc_log_block(engine)?.0;
         let old = engine.arenas.log(self.arena);
@@ -163,15 +163,15 @@ impl<'m> Commit<'m> {
     /// Writes the old last block with a link to the first fresh one. Only the chain pointer changes: it lies in the
     /// first sector, so a torn write leaves the old link or the new one, and no reader of the old state follows either.
     #[inline(never)]
-    pub(super) fn log_linked(&mut self, engine: &Engine<'m>, tail_addr: u64, log: NewLog) -> Result<Action<'m>, Error> {
+    pub(super) fn log_linked(&mut self, engine: &Engine<'m>, tail_addr: u64, log: NewLog) -> Result<Action<'m>, Stop> {
         let Some(mut slot) = self.read.take() else { return Ok(Action::Wait) };
-        let fault = |error| Error::format(tail_addr, error);
+        let fault = |error| engine.fail_format(tail_addr, error);
         let sum = LogBlock::decode(slot.bytes(), engine.size).map_err(fault)?.sum();
         // What is written back in place must be what the durable header vouches for.
         let old = engine.arenas.log(self.arena);
         let found = chain_digest(old.before_tail, tail_addr, sum.hash, sum.len_bytes);
         if found != log.digest && !sabotaged(Switch::SkipLinkCheck) {
-            return Err(Error::corrupt(tail_addr, Damage::LogDigest { expected: log.digest, found }));
+            return Err(engine.fail_corrupt(tail_addr, Damage::LogDigest { expected: log.digest, found }));
         }
         set_chain(slot.bytes_mut(), engine.size, log.addr).map_err(fault)?;
         self.phase = Phase::Log(LogPhase::Encode(log));
@@ -186,7 +186,7 @@ impl<'m> Commit<'m> {
         addr: u64,
         left: u32,
         digest: u64,
-    ) -> Result<Action<'m>, Error> {
+    ) -> Result<Action<'m>, Stop> {
         if left > 1 {
             // Only the block itself says which comes next.
             let Some(slot) = self.buffer(engine) else { return Ok(Action::Wait) };
@@ -198,7 +198,7 @@ impl<'m> Commit<'m> {
             let old = engine.arenas.log(self.arena);
             if addr != old.tail_addr || digest != old.before_tail {
                 let (expected, found) = (old.before_tail, digest);
-                return Err(Error::corrupt(addr, Damage::LogDigest { expected, found }));
+                return Err(engine.fail_corrupt(addr, Damage::LogDigest { expected, found }));
             }
             self.free_log_block(engine, addr)?;
         }
@@ -218,9 +218,9 @@ impl<'m> Commit<'m> {
         addr: u64,
         left: u32,
         digest: u64,
-    ) -> Result<Action<'m>, Error> {
+    ) -> Result<Action<'m>, Stop> {
         let Some(slot) = self.read.take() else { return Ok(Action::Wait) };
-        let block = LogBlock::decode(slot.bytes(), engine.size).map_err(|error| Error::format(addr, error))?;
+        let block = LogBlock::decode(slot.bytes(), engine.size).map_err(|error| engine.fail_format(addr, error))?;
         let (next, sum) = (block.chain(), block.sum());
         self.free_log_block(engine, addr)?;
         let digest = chain_digest(digest, addr, sum.hash, sum.len_bytes);
@@ -228,8 +228,8 @@ impl<'m> Commit<'m> {
         Ok(Action::Worked)
     }
 
-    pub(super) fn free_log_block(&self, engine: &Engine<'m>, addr: u64) -> Result<(), Error> {
-        let place = engine.arenas.locate(addr).ok_or(Error::BadAddress { addr })?;
+    pub(super) fn free_log_block(&self, engine: &Engine<'m>, addr: u64) -> Result<(), Stop> {
+        let place = engine.arenas.locate(addr).ok_or_else(|| engine.fail(Error::BadAddress { addr }))?;
         if engine.arenas.is_spare(place) || sabotaged(Switch::LeakOldLog) {
             return Ok(());
         }
@@ -240,12 +240,12 @@ impl<'m> Commit<'m> {
             }
             Ok(())
         });
-        freed.map_err(|_: State| Error::corrupt(addr, Damage::LogNotInUse))
+        freed.map_err(|_: State| engine.fail_corrupt(addr, Damage::LogNotInUse))
     }
 
     /// A fresh block for the log: byte address, and number in the free map. An arena without a free block (the original
     /// leaves such) uses its last two blocks in turn, which nobody is ever handed.
-    pub(super) fn alloc_log_block(&mut self, engine: &Engine<'m>) -> Result<(u64, u32), Error> {
+    pub(super) fn alloc_log_block(&mut self, engine: &Engine<'m>) -> Result<(u64, u32), Stop> {
         let arena = self.arena;
         let addr_of = |index| engine.arenas.addr(engine.arenas.at(arena, index));
         let taken_before = self.spares_taken;
@@ -261,18 +261,19 @@ impl<'m> Commit<'m> {
         if let Some(index) = taken {
             self.spares_taken |= engine.arenas.spare_bit(engine.arenas.at(arena, index));
         }
-        let index = taken.ok_or(Error::Full { room_blocks: 0, free_blocks: 0, pending_blocks: 0 })?;
+        let full = || engine.fail(Error::Full { room_blocks: 0, free_blocks: 0, pending_blocks: 0 });
+        let index = taken.ok_or_else(full)?;
         Ok((addr_of(index), index))
     }
 
     /// Fills a part of one block of the new log, and hands it out when it is full or nothing is left.
     #[inline(never)]
-    pub(super) fn log_encode(&mut self, engine: &Engine<'m>, mut log: NewLog) -> Result<Action<'m>, Error> {
+    pub(super) fn log_encode(&mut self, engine: &Engine<'m>, mut log: NewLog) -> Result<Action<'m>, Stop> {
         let Some((mut slot, len)) = self.draft.take().or_else(|| Some((self.buffer(engine)?, 0))) else {
             return Ok(Action::Wait);
         };
         let addr = log.addr;
-        let fault = |error| Error::format(addr, error);
+        let fault = |error| engine.fail_format(addr, error);
         let mut writer = LogWriter::resume(slot.bytes_mut(), engine.size, len).map_err(fault)?;
         if let Content::Changes { opened } = &mut log.content {
             if !core::mem::replace(opened, true) && !sabotaged(Switch::SkipOpeningBarrier) {

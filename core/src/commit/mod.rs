@@ -39,7 +39,7 @@ mod repair;
 mod sabotage;
 
 use crate::device::{FlushTag, Purpose, Request};
-use crate::error::{Damage, Error};
+use crate::error::{Damage, Error, Stop};
 use crate::format::MAX_GENERATION;
 use crate::freemap::Walk;
 use crate::pool::{SharedChain, Slot, SlotChain};
@@ -365,21 +365,21 @@ impl<'m> Commit<'m> {
         self.counters.commits += 1;
     }
 
-    /// One bounded piece of work.
-    pub(crate) fn next(&mut self, engine: &Engine<'m>) -> Result<Action<'m>, Error> {
+    /// One bounded piece of work. What goes wrong is noted in the engine, and ends all work.
+    pub(crate) fn next(&mut self, engine: &Engine<'m>) -> Action<'m> {
         // Asked here, with the machine locked: a caller may have waited for the lock while a write failed.
         if self.handed_out || self.phase == Phase::Idle || engine.has_failed() {
-            return Ok(Action::Wait);
+            return Action::Wait;
         }
         let action = match self.unsent.take() {
             Some(request) => Action::Submit(request),
-            None => self.work(engine)?,
+            None => self.work(engine).unwrap_or(Action::Worked),
         };
         self.handed_out = matches!(action, Action::Submit(_) | Action::Flush(_));
-        Ok(action)
+        action
     }
 
-    fn work(&mut self, engine: &Engine<'m>) -> Result<Action<'m>, Error> {
+    fn work(&mut self, engine: &Engine<'m>) -> Result<Action<'m>, Stop> {
         match self.phase {
             Phase::Idle | Phase::Flushing(_) => Ok(Action::Wait),
             Phase::Fill { arenas, from } => Ok(self.fill(engine, arenas, from)),
@@ -432,10 +432,10 @@ impl<'m> Commit<'m> {
         (engine.cache.len()..engine.pool.len()).find_map(|index| engine.pool.claim(engine.pool.id(index)?))
     }
 
-    fn submit_write(&mut self, engine: &Engine<'m>, addr: u64, slot: Slot<'m>) -> Result<Action<'m>, Error> {
+    fn submit_write(&mut self, engine: &Engine<'m>, addr: u64, slot: Slot<'m>) -> Result<Action<'m>, Stop> {
         // The share is the first of its buffer, so nothing else has it in a chain.
         let Ok(chain) = SharedChain::new(slot.share()) else {
-            return Err(Error::corrupt(addr, Damage::CacheConflict));
+            return Err(engine.fail_corrupt(addr, Damage::CacheConflict));
         };
         self.outstanding += 1;
         Ok(Action::Submit(Request::write(addr, engine.size.len_bytes(), chain, Purpose::Commit)))

@@ -3,7 +3,7 @@
 use super::{sabotage, Action, Commit, Phase, Stage};
 use crate::arena::WORDS_PER_SECTION;
 use crate::device::Request;
-use crate::error::Error;
+use crate::error::Stop;
 use crate::format::{encode_superblock, AddrHash, ArenaHeader, ArenaRef, SuperHead, NONE};
 use crate::freemap::{Run, Runs, Walk, Walked};
 use crate::hash::hash64;
@@ -12,7 +12,7 @@ use crate::store::Engine;
 use crate::sync::Ordering;
 
 impl<'m> Commit<'m> {
-    pub(super) fn headers(&mut self, engine: &Engine<'m>, which: u8, then: Phase) -> Result<Action<'m>, Error> {
+    pub(super) fn headers(&mut self, engine: &Engine<'m>, which: u8, then: Phase) -> Result<Action<'m>, Stop> {
         let Some(arena) = self.next_touched(engine) else {
             self.enter(then);
             return Ok(Action::Worked);
@@ -26,7 +26,7 @@ impl<'m> Commit<'m> {
             used_bytes: log.used_bytes,
             seal: log.seal,
         };
-        header.encode(slot.bytes_mut(), engine.size, base).map_err(|error| Error::format(base, error))?;
+        header.encode(slot.bytes_mut(), engine.size, base).map_err(|error| engine.fail_format(base, error))?;
         let hash = hash64(slot.bytes());
         engine.arenas.with(arena, |state, _| state.log.header_hash = hash);
         self.arena = arena + 1;
@@ -35,7 +35,7 @@ impl<'m> Commit<'m> {
     }
 
     /// Waits until every block of the generation is written. For what this machine wrote itself the flush waits.
-    pub(super) fn drain(&mut self, engine: &Engine<'m>) -> Result<Action<'m>, Error> {
+    pub(super) fn drain(&mut self, engine: &Engine<'m>) -> Result<Action<'m>, Stop> {
         let parity = (self.generation & 1) as usize;
         let pending = engine.pending[parity].load(Ordering::Acquire);
         // A failed write is noted before it stops to be pending, so the failure is seen if the count is.
@@ -46,7 +46,7 @@ impl<'m> Commit<'m> {
         Ok(Action::Worked)
     }
 
-    pub(super) fn superblock(&mut self, engine: &Engine<'m>, which: u8, stage: Stage) -> Result<Action<'m>, Error> {
+    pub(super) fn superblock(&mut self, engine: &Engine<'m>, which: u8, stage: Stage) -> Result<Action<'m>, Stop> {
         let Some(mut slot) = self.buffer(engine) else { return Ok(Action::Wait) };
         let size = engine.size;
         let roots = self.roots;
@@ -73,7 +73,7 @@ impl<'m> Commit<'m> {
         // With very small blocks and very many arenas there is no room for the extension.
         encode_superblock(slot.bytes_mut(), &head, &mut entry, true)
             .or_else(|_| encode_superblock(slot.bytes_mut(), &head, &mut entry, false))
-            .map_err(|error| Error::format(addr, error))?;
+            .map_err(|error| engine.fail_format(addr, error))?;
         self.phase = sabotage::phase_behind_superblock(which, stage);
         self.counters.block_writes += 1;
         self.submit_write(engine, addr, slot)

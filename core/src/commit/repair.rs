@@ -2,7 +2,7 @@
 //! anything is overwritten. Their content is copied, so the hash that the superblock names stays right.
 
 use super::{Action, Commit, Phase, Stage};
-use crate::error::{Damage, Error};
+use crate::error::{Damage, Stop};
 use crate::format::Superblock;
 use crate::hash::hash64;
 use crate::sabotage::{sabotaged, Switch};
@@ -47,7 +47,7 @@ impl<'m> Commit<'m> {
     }
 
     #[inline(never)]
-    pub(super) fn repair(&mut self, engine: &Engine<'m>) -> Result<Action<'m>, Error> {
+    pub(super) fn repair(&mut self, engine: &Engine<'m>) -> Result<Action<'m>, Stop> {
         let Some(copy) = self.next_bad_copy(engine) else {
             // Without a repair there is nothing to flush.
             if core::mem::take(&mut self.repaired) {
@@ -65,7 +65,7 @@ impl<'m> Commit<'m> {
     }
 
     #[inline(never)]
-    pub(super) fn repair_read(&mut self, engine: &Engine<'m>, copy: Copy2) -> Result<Action<'m>, Error> {
+    pub(super) fn repair_read(&mut self, engine: &Engine<'m>, copy: Copy2) -> Result<Action<'m>, Stop> {
         let Some(slot) = self.read.take() else { return Ok(Action::Wait) };
         self.check_good_copy(engine, copy, slot.bytes())?;
         self.phase = Phase::RepairWrite(copy);
@@ -76,23 +76,23 @@ impl<'m> Commit<'m> {
     }
 
     /// What is about to be copied must still be what mount found.
-    pub(super) fn check_good_copy(&self, engine: &Engine<'m>, copy: Copy2, bytes: &[u8]) -> Result<(), Error> {
+    pub(super) fn check_good_copy(&self, engine: &Engine<'m>, copy: Copy2, bytes: &[u8]) -> Result<(), Stop> {
         let addr = self.good_addr(engine, copy);
         let (expected, found) = match copy.arena {
             Some(arena) => (engine.arenas.log(arena).header_hash, hash64(bytes)),
             None => {
-                let superblock = Superblock::decode(bytes).map_err(|error| Error::format(addr, error))?;
+                let superblock = Superblock::decode(bytes).map_err(|error| engine.fail_format(addr, error))?;
                 (self.durable, superblock.head().qgen)
             }
         };
         if expected == found || sabotaged(Switch::SkipRepairCheck) {
             Ok(())
         } else {
-            Err(Error::corrupt(addr, Damage::Hash { expected, found }))
+            Err(engine.fail_corrupt(addr, Damage::Hash { expected, found }))
         }
     }
 
-    pub(super) fn repair_written(&mut self, engine: &Engine<'m>, copy: Copy2) -> Result<Action<'m>, Error> {
+    pub(super) fn repair_written(&mut self, engine: &Engine<'m>, copy: Copy2) -> Result<Action<'m>, Stop> {
         if self.outstanding != 0 && !sabotaged(Switch::FlushE0TooEarly) {
             return Ok(Action::Wait);
         }

@@ -41,7 +41,7 @@ use crate::pool::{Pool, Slot, SlotChain};
 use crate::roots::Roots;
 use crate::sabotage::{sabotaged, Switch};
 use crate::store::{Engine, Store};
-use crate::sync::{AtomicBool, AtomicU32};
+use crate::sync::{AtomicBool, AtomicU32, Lock};
 use logs::Walk;
 
 /// How to mount.
@@ -479,6 +479,7 @@ pub(crate) fn build_engine<'m>(
         trace: memory.trace,
         discards,
         read_only: AtomicBool::new(false),
+        failure: Lock::new(None),
     });
     (engine, memory.vacancies)
 }

@@ -67,7 +67,7 @@ impl Store<'_, '_> {
 
     /// The failure that ended all writing, if there was one.
     pub fn failure(&self) -> Option<Error> {
-        self.failure.with(self.engine.platform, |failure| *failure)
+        self.engine.failure.with(self.engine.platform, |failure| *failure)
     }
 
     /// How the space is used.

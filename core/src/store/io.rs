@@ -214,7 +214,7 @@ impl<'d, 'm> Store<'d, 'm> {
     pub(super) fn complete_flush(&self, result: Result<(), DeviceError>) {
         match result {
             Err(cause) if !sabotaged(Switch::IgnoreFlushError) => {
-                self.fail(Error::Device { op: DeviceOp::Flush, addr: 0, cause });
+                self.engine.fail(Error::Device { op: DeviceOp::Flush, addr: 0, cause });
             }
             _ => self.commit.with(self.engine.platform, |commit| commit.flush_done(self.engine)),
         }
@@ -241,12 +241,12 @@ impl<'d, 'm> Store<'d, 'm> {
             }
             (Payload::Slots(mut chain), _) => match (chain.pop(), result) {
                 (Some(slot), Ok(())) => self.commit.with(self.engine.platform, |commit| commit.read_done(slot)),
-                (_, Err(cause)) => self.fail(Error::Device { op: DeviceOp::Read, addr, cause }),
+                (_, Err(cause)) => drop(self.engine.fail(Error::Device { op: DeviceOp::Read, addr, cause })),
                 (None, Ok(())) => {}
             },
             (Payload::Shares(mut chain), purpose) => {
                 if let Err(cause) = result {
-                    self.fail(Error::Device { op: DeviceOp::Write, addr, cause });
+                    self.engine.fail(Error::Device { op: DeviceOp::Write, addr, cause });
                 }
                 let mut block = (addr >> self.engine.size.shift()) as u32;
                 while let Some(share) = chain.pop() {
@@ -269,9 +269,9 @@ impl<'d, 'm> Store<'d, 'm> {
         for _ in 0..SUBMIT_BUDGET {
             let platform = self.engine.platform;
             match self.commit.with(platform, |commit| commit.next(self.engine)) {
-                Ok(Action::Wait) => break,
-                Ok(Action::Worked) => {}
-                Ok(Action::Submit(request)) => {
+                Action::Wait => break,
+                Action::Worked => {}
+                Action::Submit(request) => {
                     let refused = self.submit(request);
                     let full = refused.is_some();
                     self.commit.with(platform, |commit| commit.handed_out(refused));
@@ -279,7 +279,7 @@ impl<'d, 'm> Store<'d, 'm> {
                         break;
                     }
                 }
-                Ok(Action::Flush(tag)) => {
+                Action::Flush(tag) => {
                     self.in_flight.fetch_add(1, Ordering::AcqRel);
                     let refused = self.device.flush(tag).is_err();
                     self.commit.with(platform, |commit| match refused {
@@ -291,7 +291,6 @@ impl<'d, 'm> Store<'d, 'm> {
                         break;
                     }
                 }
-                Err(error) => self.fail(error),
             }
             worked = true;
         }

@@ -36,8 +36,8 @@ use crate::cache::{Cache, Content};
 use crate::commit::{Commit, CommitTicket};
 use crate::device::{Device, DeviceGeometry};
 use crate::epoch::Epochs;
-use crate::error::{Damage, Error};
-use crate::format::{BlockSize, BlockType};
+use crate::error::{Damage, Error, Stop};
+use crate::format::{BlockSize, BlockType, FormatError};
 use crate::freemap::{FreeMap, State};
 use crate::hash::hash64;
 use crate::limbo::LimboView;
@@ -86,12 +86,39 @@ pub(crate) struct Engine<'m> {
     pub(crate) discards: bool,
     /// Nothing is written any more: the volume was mounted so, or a write or flush failed.
     pub(crate) read_only: AtomicBool,
+    /// Why all writing has ended, if it has since mount.
+    pub(crate) failure: Lock<Option<Error>>,
 }
 
 impl Engine<'_> {
     /// Whether a commit must not go on.
     pub(crate) fn has_failed(&self) -> bool {
         self.read_only.load(Ordering::Acquire)
+    }
+
+    /// Stops all writing until the next mount. The first failure is the one that is kept.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn fail(&self, error: Error) -> Stop {
+        self.failure.with(self.platform, |failure| {
+            failure.get_or_insert(error);
+        });
+        self.read_only.store(!sabotaged(Switch::GoOnAfterFailure), Ordering::Release);
+        Stop
+    }
+
+    /// The same for a block at `addr` that does not decode, or that cannot be encoded.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn fail_format(&self, addr: u64, error: FormatError) -> Stop {
+        self.fail(Error::format(addr, error))
+    }
+
+    /// The same for a contradiction at `addr`.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn fail_corrupt(&self, addr: u64, damage: Damage) -> Stop {
+        self.fail(Error::corrupt(addr, damage))
     }
 
     /// Blocks that are enqueued and not yet written.
@@ -174,11 +201,10 @@ impl Refused {
     }
 }
 
-/// What is known of a volume from its mount on, and why all writing has ended, if it has.
+/// What is known of a volume from its mount on.
 pub(crate) struct Facts {
     geometry: DeviceGeometry,
     report: MountReport,
-    failure: Lock<Option<Error>>,
 }
 
 /// A mounted volume. Shared by reference among any number of threads or CPUs. A small value: what is large of its state
@@ -199,7 +225,6 @@ pub struct Store<'d, 'm> {
     /// The device is not waited for any more.
     abandoned: AtomicBool,
     patience_relaxations: u32,
-    failure: &'m Lock<Option<Error>>,
     written_blocks: AtomicU32,
     written_requests: AtomicU32,
     report: &'m MountReport,
@@ -217,7 +242,7 @@ impl<'d, 'm> Store<'d, 'm> {
         patience_relaxations: u32,
     ) -> Self {
         engine.read_only.store(report.read_only, Ordering::Release);
-        let facts = vacancies.facts.fill(Facts { geometry: device.geometry(), report, failure: Lock::new(None) });
+        let facts = vacancies.facts.fill(Facts { geometry: device.geometry(), report });
         Self {
             engine,
             device,
@@ -228,7 +253,6 @@ impl<'d, 'm> Store<'d, 'm> {
             in_flight: AtomicU32::new(0),
             abandoned: AtomicBool::new(false),
             patience_relaxations: if patience_relaxations == 0 { 1_000_000 } else { patience_relaxations },
-            failure: &facts.failure,
             written_blocks: AtomicU32::new(0),
             written_requests: AtomicU32::new(0),
             report: &facts.report,
@@ -316,7 +340,7 @@ impl<'d, 'm> Store<'d, 'm> {
         });
         let Some((share, generation)) = published else {
             let error = Error::corrupt(addr, Damage::CacheConflict);
-            self.fail(error);
+            self.engine.fail(error);
             return Err(error);
         };
         trace!(self.engine, Cached, addr, caller);
@@ -583,14 +607,6 @@ impl<'d, 'm> Store<'d, 'm> {
             return Err(Error::ReadOnly);
         }
         Ok(())
-    }
-
-    /// Stops all writing until the next mount. The first failure is the one that is kept.
-    fn fail(&self, error: Error) {
-        self.failure.with(self.engine.platform, |failure| {
-            failure.get_or_insert(error);
-        });
-        self.engine.read_only.store(!sabotaged(Switch::GoOnAfterFailure), Ordering::Release);
     }
 }
 
