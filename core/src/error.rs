@@ -182,8 +182,8 @@ pub enum Error {
     },
 }
 
-/// Proof that a failure was noted where the store keeps it, so that nothing more is written. The machine of a commit
-/// hands this on instead of the [`Error`], which is large.
+/// Something went wrong that cannot be gone on from, and is noted: by a commit in the engine, so that nothing more is
+/// written, by a mount in itself. Their functions hand this on instead of the [`Error`], which is large.
 pub(crate) struct Stop;
 
 impl Error {

@@ -91,6 +91,7 @@ impl ArenaHeader {
     /// Decodes the header of the arena that begins at byte `base`, from a whole block. Neither the block's hash nor
     /// whether the arena fits the device is verified here. A seal that is missing, torn, or older than the front
     /// of the header reads as `None`; one that is whole but impossible is an error.
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
     pub fn decode(page: &[u8], size: BlockSize, base: u64) -> Result<Self, FormatError> {
         size.check_page(page)?;
         let short = FormatError::BufferLen { got_bytes: page.len(), want_bytes: END };

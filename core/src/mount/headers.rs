@@ -1,9 +1,9 @@
 //! Which copy of each arena header counts, and where the arenas lie.
 
 use super::logs::Walk;
-use super::{too_small, Mounting, Stage};
+use super::{Mounting, Stage};
 use crate::device::DeviceError;
-use crate::error::{Damage, DeviceOp, Error, MemoryPart};
+use crate::error::{Damage, DeviceOp, Error, MemoryPart, Stop};
 use crate::format::{ArenaHeader, CHAIN_DIGEST_START};
 use crate::freemap::FreeMap;
 use crate::hash::hash64;
@@ -19,8 +19,8 @@ impl<'d, 'm> Mounting<'d, 'm> {
         copy: u8,
         slot: Option<Slot<'m>>,
         result: Result<(), DeviceError>,
-    ) -> Result<(), Error> {
-        let Some(engine) = &self.engine else { return Err(Error::NoBuffer) };
+    ) -> Result<(), Stop> {
+        let Some(engine) = self.engine else { return Err(Stop) };
         let expected = engine.arenas.log(arena).header_hash;
         let base = engine.arenas.base_addr(arena);
         let matching = match (&slot, result) {
@@ -35,16 +35,17 @@ impl<'d, 'm> Mounting<'d, 'm> {
             self.bad_header_copies += 1;
             if let (1, false, Err(cause)) = (copy, first_good, result) {
                 let addr = base + engine.size.len_u64();
-                return Err(Error::Device { op: DeviceOp::Read, addr, cause });
+                return Err(self.stop(Error::Device { op: DeviceOp::Read, addr, cause }));
             }
             if copy == 1 && !first_good {
-                return Err(Error::corrupt(base, Damage::Header { expected }));
+                return Err(self.stop_corrupt(base, Damage::Header { expected }));
             }
         }
         if let (true, false, Some(slot)) = (matching, first_good, &slot) {
-            let header =
-                ArenaHeader::decode(slot.bytes(), engine.size, base).map_err(|error| Error::format(base, error))?;
-            self.place_arena(arena, base, &header)?;
+            match ArenaHeader::decode(slot.bytes(), engine.size, base) {
+                Ok(header) => self.place_arena(arena, base, &header)?,
+                Err(error) => return Err(self.stop_format(base, error)),
+            }
         }
         drop(slot);
         if copy == 0 {
@@ -57,8 +58,8 @@ impl<'d, 'm> Mounting<'d, 'm> {
 
     /// Counts all of an arena as in use that is damaged at a byte address. If its header is lost, it reaches up to the
     /// next.
-    pub(super) fn give_up(&mut self, arena: usize, addr: u64) -> Result<(), Error> {
-        let Some(engine) = &self.engine else { return Err(Error::NoBuffer) };
+    pub(super) fn give_up(&mut self, arena: usize, addr: u64) -> Result<(), Stop> {
+        let Some(engine) = self.engine else { return Err(Stop) };
         let base = engine.arenas.base_addr(arena);
         if engine.arenas.blocks(arena) == 0 {
             let blocks = (self.limit_addr(engine, arena).saturating_sub(base) >> engine.size.shift()).saturating_sub(2);
@@ -66,7 +67,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
             let room = engine.arenas.words_len().saturating_sub(self.words_used);
             let need = FreeMap::words_needed(blocks);
             if need > room {
-                return Err(too_small(MemoryPart::MapWords, need as u64, room as u64));
+                return Err(self.stop_too_small(MemoryPart::MapWords, need, room));
             }
             engine.arenas.place(arena, (base >> engine.size.shift()) as u32, blocks, self.words_used);
             self.words_used += need;
@@ -97,22 +98,19 @@ impl<'d, 'm> Mounting<'d, 'm> {
 
     /// Gives the arena its words, and checks that its extent is where it may be.
     #[inline(never)]
-    pub(super) fn place_arena(&mut self, arena: usize, base: u64, header: &ArenaHeader) -> Result<(), Error> {
-        let Some(engine) = &self.engine else { return Err(Error::NoBuffer) };
-        let misplaced = Error::corrupt(base, Damage::ArenaExtent);
-        let unit = engine.size.len_u64();
-        let end = header.size_bytes.checked_add(2 * unit).and_then(|len| base.checked_add(len)).ok_or(misplaced)?;
+    pub(super) fn place_arena(&mut self, arena: usize, base: u64, header: &ArenaHeader) -> Result<(), Stop> {
+        let Some(engine) = self.engine else { return Err(Stop) };
+        let end = header.size_bytes.checked_add(2 * engine.size.len_u64()).and_then(|len| base.checked_add(len));
         let limit = self.limit_addr(engine, arena);
-        let blocks = header.size_bytes >> engine.size.shift();
-        if end > limit || blocks < 3 {
-            return Err(misplaced);
+        let blocks = u32::try_from(header.size_bytes >> engine.size.shift()).unwrap_or(0);
+        if end.is_none_or(|end| end > limit) || blocks < 3 {
+            return Err(self.stop_corrupt(base, Damage::ArenaExtent));
         }
-        let blocks = u32::try_from(blocks).map_err(|_| misplaced)?;
         let words_at = self.words_used;
         let need = words_at + FreeMap::words_needed(blocks);
         if need > engine.arenas.words_len() {
             // How much the rest needs is not known yet; what is known is told.
-            return Err(too_small(MemoryPart::MapWords, need as u64, engine.arenas.words_len() as u64));
+            return Err(self.stop_too_small(MemoryPart::MapWords, need, engine.arenas.words_len()));
         }
         self.words_used = need;
         engine.arenas.place(arena, (base >> engine.size.shift()) as u32, blocks, words_at);
@@ -129,7 +127,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
     }
 
     pub(super) fn begin_log(&mut self, arena: usize) {
-        let Some(engine) = &self.engine else { return };
+        let Some(engine) = self.engine else { return };
         let addr = engine.arenas.with(arena, |state, _| state.log.head_addr);
         let unborn = self.head.is_some_and(|head| head.qgen == 0);
         let digest = CHAIN_DIGEST_START;

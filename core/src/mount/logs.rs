@@ -2,7 +2,7 @@
 
 use super::{Mounting, Stage};
 use crate::device::DeviceError;
-use crate::error::{Damage, DeviceOp, Error};
+use crate::error::{Damage, DeviceOp, Error, Stop};
 use crate::format::{chain_digest, restore_sealed, BlockSize, LogBlock, LogEntries, LogEntry, LogSeal, NONE};
 use crate::freemap::FreeMap;
 use crate::pool::Slot;
@@ -45,18 +45,19 @@ impl<'d, 'm> Mounting<'d, 'm> {
         mut walk: Walk,
         slot: Option<Slot<'m>>,
         result: Result<(), DeviceError>,
-    ) -> Result<(), Error> {
+    ) -> Result<(), Stop> {
         let addr = walk.addr;
-        let (Some(engine), Some(head)) = (&self.engine, &self.head) else { return Err(Error::NoBuffer) };
+        let (Some(engine), Some(head)) = (self.engine, &self.head) else { return Err(Stop) };
+        let generation = head.qgen;
         let mut slot = match (slot, result) {
             (Some(slot), Ok(())) => slot,
-            (_, Err(cause)) => return Err(Error::Device { op: DeviceOp::Read, addr, cause }),
-            (None, Ok(())) => return Err(Error::NoBuffer),
+            (_, Err(cause)) => return Err(self.stop(Error::Device { op: DeviceOp::Read, addr, cause })),
+            (None, Ok(())) => return Err(Stop),
         };
         let place = engine.arenas.locate(addr).filter(|place| place.arena == arena);
-        let place = place.ok_or(Error::corrupt(addr, Damage::ForeignLog))?;
+        let place = place.ok_or_else(|| self.stop_corrupt(addr, Damage::ForeignLog))?;
         if !engine.arenas.loading(arena).load_log_block(place.index) {
-            return Err(Error::corrupt(addr, Damage::ChainLoop));
+            return Err(self.stop_corrupt(addr, Damage::ChainLoop));
         }
         let seal = engine.arenas.with(arena, |state, _| state.log.seal);
         let restored = match seal.filter(|seal| walk.blocks + 1 >= seal.blocks) {
@@ -65,15 +66,15 @@ impl<'d, 'm> Mounting<'d, 'm> {
             }
             _ => false,
         };
-        let block = LogBlock::decode(slot.bytes(), engine.size).map_err(|error| Error::format(addr, error))?;
-        let stop_at = seal.map_or(head.qgen, |_| u64::MAX);
+        let block = LogBlock::decode(slot.bytes(), engine.size).map_err(|error| self.stop_format(addr, error))?;
+        let stop_at = seal.map_or(generation, |_| u64::MAX);
         engine.arenas.with(arena, |state, _| {
             state.log.spares |= engine.arenas.spare_bit(place);
             state.log.tail_addr = addr;
             state.log.before_tail = walk.digest;
         });
         let target = Target::new(engine, arena, seal.is_some());
-        let replayed = replay(&target, &block, stop_at, &mut walk)?;
+        let replayed = replay(&target, &block, stop_at, &mut walk).map_err(|error| self.stop(error))?;
         walk.blocks += 1;
         walk.digest = chain_digest(walk.digest, addr, block.sum().hash, block.sum().len_bytes);
         self.log_blocks += 1;
@@ -84,7 +85,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
         };
         if !at_end {
             if next == NONE {
-                return Err(Error::corrupt(addr, Damage::LogEnd));
+                return Err(self.stop_corrupt(addr, Damage::LogEnd));
             }
             walk.addr = next;
             self.stage = Stage::Log { arena, walk };
@@ -93,11 +94,11 @@ impl<'d, 'm> Mounting<'d, 'm> {
         if let Some(seal) = seal {
             if walk.digest != seal.digest && !sabotaged(Switch::SkipLogDigest) {
                 let (expected, found) = (seal.digest, walk.digest);
-                return Err(Error::corrupt(addr, Damage::LogDigest { expected, found }));
+                return Err(self.stop_corrupt(addr, Damage::LogDigest { expected, found }));
             }
             let ends = replayed.ends_with_barrier && walk.last_barrier == seal.gen && addr == seal.tail_addr;
-            if !ends || seal.gen > head.qgen {
-                return Err(Error::corrupt(addr, Damage::LogEnd));
+            if !ends || seal.gen > generation {
+                return Err(self.stop_corrupt(addr, Damage::LogEnd));
             }
         }
         // Something behind the end: a link of a commit that was cut off, or what the original had not committed.
@@ -113,8 +114,8 @@ impl<'d, 'm> Mounting<'d, 'm> {
         self.end_log(arena, &walk)
     }
 
-    pub(super) fn end_log(&mut self, arena: usize, walk: &Walk) -> Result<(), Error> {
-        let (Some(engine), Some(head)) = (&self.engine, &self.head) else { return Err(Error::NoBuffer) };
+    pub(super) fn end_log(&mut self, arena: usize, walk: &Walk) -> Result<(), Stop> {
+        let (Some(engine), Some(head)) = (self.engine, &self.head) else { return Err(Stop) };
         let map = engine.arenas.loading(arena);
         let in_log = |addr: u64| {
             let place = engine.arenas.locate(addr).filter(|place| place.arena == arena);
@@ -124,7 +125,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
         let (sealed, read_only, mut doubtful_blocks) = (self.sealed, self.read_only(), 0);
         if let Some(index) = map.load_free_log_block() {
             let addr = engine.arenas.addr(engine.arenas.at(arena, index));
-            return Err(Error::corrupt(addr, Damage::LogNotInUse));
+            return Err(self.stop_corrupt(addr, Damage::LogNotInUse));
         }
         // A log of the original without the committed barrier: it was killed while it wrote over it, and what it freed
         // after the barrier before may still be part of the committed state. Lost space is better than lost data.

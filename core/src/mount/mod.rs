@@ -32,7 +32,7 @@ use crate::cache::Cache;
 use crate::commit::Commit;
 use crate::device::{drain, Completion, Device, DeviceError, DeviceGeometry, FlushTag, Purpose, Request};
 use crate::epoch::Epochs;
-use crate::error::{Damage, DeviceOp, Error, MemoryPart};
+use crate::error::{Damage, DeviceOp, Error, MemoryPart, Stop};
 use crate::format::{BlockSize, FormatError, SuperHead, NONE};
 use crate::freemap::FreeMap;
 use crate::memory::{Resources, Vacancies, COMMIT_FRAMES, PROBE_LEN_BYTES, RECLAIM_FRAMES};
@@ -194,6 +194,8 @@ pub struct Mounting<'d, 'm> {
     damaged_arenas: u32,
     damage: Option<Error>,
     words_used: usize,
+    /// Why the mount has come to an end.
+    error: Option<Error>,
 }
 
 impl<'d, 'm> Mounting<'d, 'm> {
@@ -228,6 +230,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
             damaged_arenas: 0,
             damage: None,
             words_used: 0,
+            error: None,
         }
     }
 
@@ -239,19 +242,48 @@ impl<'d, 'm> Mounting<'d, 'm> {
     pub fn step(&mut self) -> Result<Option<Store<'d, 'm>>, Failed<'m>> {
         match self.try_step() {
             Ok(false) => Ok(None),
-            Ok(true) => self.finish().map(Some).map_err(|error| self.failed(error)),
-            Err(error) => Err(self.failed(error)),
+            Ok(true) => self.finish().map(Some).map_err(|Stop| self.failed()),
+            Err(Stop) => Err(self.failed()),
         }
     }
 
     #[inline(never)]
-    fn failed(&mut self, error: Error) -> Failed<'m> {
+    fn failed(&mut self) -> Failed<'m> {
         // Without a place for it there will be no store, whatever was read: a further step must not go on to the end.
         (self.stage, self.vacancies) = (Stage::Done, None);
-        Failed { error, memory: self.memory.take() }
+        Failed { error: self.error.take().unwrap_or(Error::NoBuffer), memory: self.memory.take() }
     }
 
-    fn try_step(&mut self) -> Result<bool, Error> {
+    /// Notes why the mount ends.
+    #[cold]
+    #[inline(never)]
+    fn stop(&mut self, error: Error) -> Stop {
+        self.error = Some(error);
+        Stop
+    }
+
+    /// The same for a block at `addr` that does not decode.
+    #[cold]
+    #[inline(never)]
+    fn stop_format(&mut self, addr: u64, error: FormatError) -> Stop {
+        self.stop(Error::format(addr, error))
+    }
+
+    /// The same for a contradiction at `addr`.
+    #[cold]
+    #[inline(never)]
+    fn stop_corrupt(&mut self, addr: u64, damage: Damage) -> Stop {
+        self.stop(Error::corrupt(addr, damage))
+    }
+
+    /// The same for a memory of which a part does not suffice.
+    #[cold]
+    #[inline(never)]
+    fn stop_too_small(&mut self, part: MemoryPart, need: usize, have: usize) -> Stop {
+        self.stop(too_small(part, need as u64, have as u64))
+    }
+
+    fn try_step(&mut self) -> Result<bool, Stop> {
         if self.stage == Stage::Done {
             return Ok(true);
         }
@@ -278,7 +310,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
             }
             Some(Completion::Flush(tag, result)) if self.stage == Stage::Flush && tag == self.flush_tag => {
                 self.reading = false;
-                result.map_err(|cause| Error::Device { op: DeviceOp::Flush, addr: 0, cause })?;
+                result.map_err(|cause| self.stop(Error::Device { op: DeviceOp::Flush, addr: 0, cause }))?;
                 self.stage = Stage::Done;
                 Ok(true)
             }
@@ -297,7 +329,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
 
     /// After a crash of the kernel alone the device still has its cache: what mount saw need not be durable, and the
     /// first commit would overwrite the copies that are.
-    fn flush(&mut self) -> Result<(), Error> {
+    fn flush(&mut self) -> Result<(), Stop> {
         if self.read_only() || sabotaged(Switch::SkipFlushAtMount) {
             self.stage = Stage::Done;
             return Ok(());
@@ -317,23 +349,24 @@ impl<'d, 'm> Mounting<'d, 'm> {
 
     /// Reads the block that the stage wants.
     #[inline(never)]
-    fn submit(&mut self) -> Result<(), Error> {
+    fn submit(&mut self) -> Result<(), Stop> {
         let (pool, addr) = match (&self.engine, &self.memory) {
             (Some(engine), _) => (engine.pool, self.stage_addr(engine)),
             (None, Some(memory)) => (memory.probe, self.superblock_addr()),
-            (None, None) => return Err(Error::ReadOnly),
+            (None, None) => return Err(self.stop(Error::ReadOnly)),
         };
         let end = addr.saturating_add(pool.block_size().len_u64());
         if end > self.geometry.len_bytes {
             return match self.stage {
                 Stage::Superblock { candidate } => self.take_short_device(candidate),
                 Stage::Header { arena, .. } | Stage::Log { arena, .. } => {
-                    self.tolerate(arena, Err(Error::corrupt(addr, Damage::ArenaExtent)))
+                    let stop = self.stop_corrupt(addr, Damage::ArenaExtent);
+                    self.tolerate(arena, Err(stop))
                 }
                 Stage::Flush | Stage::Done => Ok(()),
             };
         }
-        let slot = (0..pool.len()).find_map(|index| pool.claim(pool.id(index)?)).ok_or(Error::NoBuffer)?;
+        let slot = (0..pool.len()).find_map(|index| pool.claim(pool.id(index)?)).ok_or(Stop)?;
         let request = Request::read(addr, pool.block_size().len_bytes(), SlotChain::new(slot), Purpose::Private);
         self.reading = true;
         self.unsent = self.device.submit(request).err();
@@ -350,7 +383,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
 
     /// The block is here, or cannot be read.
     #[inline(never)]
-    fn take(&mut self, slot: Option<Slot<'m>>, result: Result<(), DeviceError>) -> Result<(), Error> {
+    fn take(&mut self, slot: Option<Slot<'m>>, result: Result<(), DeviceError>) -> Result<(), Stop> {
         match self.stage {
             Stage::Superblock { candidate } => self.take_superblock(candidate, slot, result),
             Stage::Header { arena, copy } => {
@@ -366,21 +399,35 @@ impl<'d, 'm> Mounting<'d, 'm> {
     }
 
     /// Goes on behind a damaged arena if that is wanted: everything in it counts as in use.
-    fn tolerate(&mut self, arena: usize, taken: Result<(), Error>) -> Result<(), Error> {
-        let Err(error @ (Error::Corrupt { addr, .. } | Error::Device { addr, .. })) = taken else { return taken };
-        if !(self.options.damaged && self.options.read_only) {
-            return Err(error);
+    fn tolerate(&mut self, arena: usize, taken: Result<(), Stop>) -> Result<(), Stop> {
+        let Some(Error::Corrupt { addr, .. } | Error::Device { addr, .. }) = self.error else { return taken };
+        if !self.takes_damaged() {
+            return taken;
         }
         self.damaged_arenas += 1;
-        self.damage.get_or_insert(error);
+        self.go_on();
         self.give_up(arena, addr)
+    }
+
+    fn takes_damaged(&self) -> bool {
+        self.options.damaged && self.options.read_only
+    }
+
+    /// What would have ended the mount is reported by it.
+    #[cold]
+    #[inline(never)]
+    fn go_on(&mut self) {
+        if self.damage.is_none() {
+            self.damage = self.error;
+        }
+        self.error = None;
     }
 }
 
 impl<'d, 'm> Mounting<'d, 'm> {
     /// What the superblock points to must be in use. (Read without keeping what a killed original may still need, it
     /// may not seem so.)
-    fn check_roots(&mut self, engine: &Engine<'m>, head: &SuperHead) -> Result<(), Error> {
+    fn check_roots(&mut self, engine: &Engine<'m>, head: &SuperHead) -> Result<(), Stop> {
         for addr in [head.root_addr, head.deadlist_head.addr, head.deadlist_tail.addr] {
             if addr == NONE {
                 continue;
@@ -393,14 +440,14 @@ impl<'d, 'm> Mounting<'d, 'm> {
                     |state: &mut ArenaState, map: &FreeMap<'_>| state.in_doubt || !map.is_free_in_flight(place.index);
                 self.root_in_log != Some(addr) && engine.arenas.with(place.arena, in_use)
             });
-            let error = Error::corrupt(addr, Damage::RootFree);
-            match in_use {
-                true => {}
-                false if self.options.damaged && self.options.read_only => {
-                    self.damage.get_or_insert(error);
-                }
-                false => return Err(error),
+            if in_use {
+                continue;
             }
+            let stop = self.stop_corrupt(addr, Damage::RootFree);
+            if !self.takes_damaged() {
+                return Err(stop);
+            }
+            self.go_on();
         }
         Ok(())
     }
@@ -408,20 +455,20 @@ impl<'d, 'm> Mounting<'d, 'm> {
     /// The second superblock is never newer than the first. If the first cannot be read, the second may be older than
     /// what was acknowledged; then some header copy is not the one that it names. (A first superblock that can be read
     /// and is none was torn, before anything was acknowledged by it.)
-    fn check_superblock(&self, engine: &Engine<'m>) -> Result<(), Error> {
+    fn check_superblock(&mut self, engine: &Engine<'m>) -> Result<(), Stop> {
         let CopyState::Unreadable(cause) = self.supers[0] else { return Ok(()) };
         let agree = (0..engine.arenas.len()).all(|arena| engine.arenas.with(arena, |state, _| state.bad_copies == 0));
         if agree || self.read_only() || sabotaged(Switch::TrustSecondSuperblock) {
             return Ok(());
         }
-        Err(Error::Device { op: DeviceOp::Read, addr: 0, cause })
+        Err(self.stop(Error::Device { op: DeviceOp::Read, addr: 0, cause }))
     }
 
     #[inline(never)]
-    fn finish(&mut self) -> Result<Store<'d, 'm>, Error> {
+    fn finish(&mut self) -> Result<Store<'d, 'm>, Stop> {
         let (Some(engine), Some(vacancies), Some(head)) = (self.engine.take(), self.vacancies.take(), self.head.take())
         else {
-            return Err(Error::NoBuffer);
+            return Err(Stop);
         };
         self.check_superblock(engine)?;
         self.check_roots(engine, &head)?;
@@ -499,8 +546,8 @@ impl<'d, 'm> Store<'d, 'm> {
         loop {
             match mounting.try_step() {
                 Ok(false) => {}
-                Ok(true) => return mounting.finish().map_err(|error| mounting.failed(error)),
-                Err(error) => return Err(mounting.failed(error)),
+                Ok(true) => return mounting.finish().map_err(|Stop| mounting.failed()),
+                Err(Stop) => return Err(mounting.failed()),
             }
             if mounting.reading || mounting.stage == Stage::Flush {
                 platform.relax();

@@ -2,9 +2,9 @@
 
 #![allow(clippy::result_large_err)]
 
-use super::{build_engine, too_small, CopyState, Mounting, Stage, MIN_FRAMES};
+use super::{build_engine, CopyState, Mounting, Stage, MIN_FRAMES};
 use crate::device::DeviceError;
-use crate::error::{DeviceOp, Error, MemoryPart};
+use crate::error::{DeviceOp, Error, MemoryPart, Stop};
 use crate::format::{BlockSize, Extension, FormatError, Superblock};
 use crate::memory::PROBE_LEN_BYTES;
 use crate::pool::Slot;
@@ -39,7 +39,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
     }
 
     /// The device is too small for what mount would read.
-    pub(super) fn take_short_device(&mut self, candidate: usize) -> Result<(), Error> {
+    pub(super) fn take_short_device(&mut self, candidate: usize) -> Result<(), Stop> {
         let (got_bytes, want_bytes) = (self.geometry.len_bytes as usize, PROBE_LEN_BYTES);
         self.supers[usize::from(candidate > 0)] = CopyState::Bad(FormatError::BufferLen { got_bytes, want_bytes });
         self.superblocks_read()
@@ -51,7 +51,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
         candidate: usize,
         slot: Option<Slot<'m>>,
         result: Result<(), DeviceError>,
-    ) -> Result<(), Error> {
+    ) -> Result<(), Stop> {
         let size = self.candidate_size(candidate);
         let addr = if candidate == 0 { 0 } else { Self::second_superblock_addr(self.geometry.len_bytes, size) };
         let skip = addr.saturating_sub(self.superblock_addr()) as usize;
@@ -84,7 +84,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
 
     /// Notes a valid superblock; the newest one's arenas are remembered.
     #[inline(never)]
-    pub(super) fn adopt(&mut self, copy: usize, superblock: &Superblock<'_>) -> Result<(), Error> {
+    pub(super) fn adopt(&mut self, copy: usize, superblock: &Superblock<'_>) -> Result<(), Stop> {
         let head = *superblock.head();
         if let Some(other) = self.head {
             if head.qgen <= other.qgen && !takes_older(head.qgen, other.qgen) {
@@ -104,9 +104,9 @@ impl<'d, 'm> Mounting<'d, 'm> {
         self.fingerprint = superblock.fingerprint();
         self.sealed = matches!(superblock.extension(), Extension::Ours { .. });
         let Some(memory) = &self.memory else { return Ok(()) };
-        let have = memory.arenas.len() as u64;
-        if u64::from(head.narena) > have {
-            return Err(too_small(MemoryPart::Arenas, u64::from(head.narena), have));
+        let have = memory.arenas.len();
+        if head.narena as usize > have {
+            return Err(self.stop_too_small(MemoryPart::Arenas, head.narena as usize, have));
         }
         for (index, arena) in superblock.arenas().enumerate() {
             let Some(slot) = memory.arenas.get(index) else { break };
@@ -116,7 +116,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
     }
 
     /// Builds everything whose size depends on the block size.
-    pub(super) fn superblocks_read(&mut self) -> Result<(), Error> {
+    pub(super) fn superblocks_read(&mut self) -> Result<(), Stop> {
         let Some(head) = self.head else {
             let why = |copy: CopyState| match copy {
                 CopyState::Bad(error) => Ok(error),
@@ -124,26 +124,29 @@ impl<'d, 'm> Mounting<'d, 'm> {
                 CopyState::Good | CopyState::Lagging { .. } => Ok(FormatError::Full),
             };
             let second = why(self.supers[1]).ok();
-            return Err(Error::NotAVolume { first: why(self.supers[0])?, second });
+            return Err(self.stop(match why(self.supers[0]) {
+                Ok(first) => Error::NotAVolume { first, second },
+                Err(error) => error,
+            }));
         };
         let size = head.block_size;
         let sector = u64::from(self.geometry.physical_sector_len_bytes);
         if sector > size.len_u64() {
-            return Err(Error::Geometry { need_bytes: sector, have_bytes: size.len_u64() });
+            return Err(self.stop(Error::Geometry { need_bytes: sector, have_bytes: size.len_u64() }));
         }
         if self.geometry.len_bytes >> size.shift() > u64::from(u32::MAX) {
             let have_bytes = u64::from(u32::MAX) << size.shift();
-            return Err(Error::Geometry { need_bytes: self.geometry.len_bytes, have_bytes });
+            return Err(self.stop(Error::Geometry { need_bytes: self.geometry.len_bytes, have_bytes }));
         }
         let most = u64::from(self.geometry.max_transfer_len_bytes);
         if most < size.len_u64() {
-            return Err(Error::Geometry { need_bytes: size.len_u64(), have_bytes: most });
+            return Err(self.stop(Error::Geometry { need_bytes: size.len_u64(), have_bytes: most }));
         }
         let have = self.memory.as_ref().map_or(0, |memory| memory.area.capacity(size));
         if have < MIN_FRAMES {
-            return Err(too_small(MemoryPart::Buffers, u64::from(MIN_FRAMES), u64::from(have)));
+            return Err(self.stop_too_small(MemoryPart::Buffers, MIN_FRAMES as usize, have as usize));
         }
-        let Some(memory) = self.memory.take() else { return Err(Error::NoBuffer) };
+        let Some(memory) = self.memory.take() else { return Err(Stop) };
         let discards = self.options.discard && self.geometry.discard;
         let (engine, vacancies) = build_engine(memory, size, head.narena, discards, self.platform);
         (self.engine, self.vacancies) = (Some(engine), Some(vacancies));
