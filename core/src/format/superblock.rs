@@ -97,10 +97,14 @@ pub enum Extension {
 }
 
 impl SuperHead {
-    /// The first address for which `is_there` holds, of the root and the ends of the dead list.
+    /// Addresses of the root and the ends of the dead list, or none.
+    pub(crate) fn pointers(&self) -> [u64; 3] {
+        [self.root_addr, self.deadlist_head.addr, self.deadlist_tail.addr]
+    }
+
+    /// The first of these for which `is_there` holds.
     pub(crate) fn points_into(&self, is_there: impl Fn(u64) -> bool) -> Option<u64> {
-        let pointers = [self.root_addr, self.deadlist_head.addr, self.deadlist_tail.addr];
-        pointers.into_iter().find(|addr| *addr != super::NONE && is_there(*addr))
+        self.pointers().into_iter().find(|addr| *addr != super::NONE && is_there(*addr))
     }
 }
 
@@ -167,14 +171,17 @@ impl<'a> Superblock<'a> {
     /// The same from the first bytes of a block: a whole block, or [`SUPERBLOCK_FRONT_LEN`] bytes of a larger one, or
     /// as many bytes that begin with a smaller one. For mount, which does not know the block size yet.
     pub fn decode_front(front: &'a [u8]) -> Result<Self, FormatError> {
-        let want_bytes = probe_block_size(front)?.len_bytes().min(SUPERBLOCK_FRONT_LEN);
+        let size = probe_block_size(front)?;
+        let want_bytes = size.len_bytes().min(SUPERBLOCK_FRONT_LEN);
         let short = FormatError::BufferLen { got_bytes: front.len(), want_bytes };
         let page = front.get(..want_bytes).ok_or(short)?;
-        let head = check(page)?;
-        let at = hash_offset(head.narena);
+        let narena = check(page, size)?;
+        let at = hash_offset(narena);
         let computed = hash64(page.get(..at).unwrap_or(&[]));
         match be64(page, at) {
-            Some(stored) if stored == computed || sabotaged(Switch::SkipSuperblockHash) => Ok(Self { head, page }),
+            Some(stored) if stored == computed || sabotaged(Switch::SkipSuperblockHash) => {
+                Ok(Self { head: read_head(page, size, narena).ok_or(short)?, page })
+            }
             stored => Err(FormatError::Hash { stored: stored.unwrap_or(0), computed }),
         }
     }
@@ -248,7 +255,7 @@ pub fn encode_superblock(
         let ArenaRef { header_addr: addr, header_hash: hash } = arena(index);
         AddrHash { addr, hash }.encode(page, arena_offset(index)).ok_or(full)?;
     }
-    check(page)?;
+    check(page, head.block_size)?;
     let at = hash_offset(head.narena);
     seal(page, at).ok_or(full)?;
     if extended {
@@ -296,13 +303,13 @@ fn write_head(page: &mut [u8], head: &SuperHead) -> Option<()> {
     put64(page, AT_QGEN, head.qgen)
 }
 
-fn read_head(page: &[u8], block_size: BlockSize) -> Option<SuperHead> {
+fn read_head(page: &[u8], block_size: BlockSize, narena: u32) -> Option<SuperHead> {
     let page = page.first_chunk::<AT_ARENAS>()?;
     let root = AddrHash::decode(page, AT_ROOT)?;
     Some(SuperHead {
         block_size,
-        bufspc: be32(page, AT_BUFSPC)?,
-        narena: be32(page, AT_NARENA)?,
+        bufspc: block_size.bufspc(),
+        narena,
         root_height: be32(page, AT_HEIGHT)?,
         root_addr: root.addr,
         root_hash: root.hash,
@@ -324,22 +331,29 @@ fn check_narena(size: BlockSize, narena: u32) -> Result<(), FormatError> {
 }
 
 /// All that holds for a superblock except its hash: run on what was read, and on what is about to be written.
-fn check(page: &[u8]) -> Result<SuperHead, FormatError> {
-    let size = probe_block_size(page)?;
-    let head = read_head(page, size).ok_or(FormatError::BufferLen { got_bytes: page.len(), want_bytes: AT_ARENAS })?;
-    if head.bufspc != size.bufspc() {
-        return Err(FormatError::Field { name: "bufspc", offset: AT_BUFSPC, found: u64::from(head.bufspc) });
+/// The number of arenas.
+#[cfg_attr(target_pointer_width = "32", inline(never))]
+fn check(page: &[u8], size: BlockSize) -> Result<u32, FormatError> {
+    let short = FormatError::BufferLen { got_bytes: page.len(), want_bytes: AT_ARENAS };
+    let front = page.first_chunk::<AT_ARENAS>().ok_or(short)?;
+    let number = |at| be32(front, at).unwrap_or(0);
+    let word = |at| be64(front, at).unwrap_or(0);
+    let bufspc = number(AT_BUFSPC);
+    if bufspc != size.bufspc() {
+        return Err(FormatError::Field { name: "bufspc", offset: AT_BUFSPC, found: u64::from(bufspc) });
     }
-    check_narena(size, head.narena)?;
-    check_addr_or_none(size, head.root_addr, "root address", AT_ROOT)?;
-    check_addr_or_none(size, head.deadlist_head.addr, "dead list head", AT_DEAD_HEAD)?;
-    check_addr_or_none(size, head.deadlist_tail.addr, "dead list tail", AT_DEAD_TAIL)?;
-    if head.qgen > MAX_GENERATION {
-        return Err(FormatError::Field { name: "committed generation", offset: AT_QGEN, found: head.qgen });
+    let narena = number(AT_NARENA);
+    check_narena(size, narena)?;
+    for (name, at) in [("root address", AT_ROOT), ("dead list head", AT_DEAD_HEAD), ("dead list tail", AT_DEAD_TAIL)] {
+        check_addr_or_none(size, word(at), name, at)?;
+    }
+    let qgen = word(AT_QGEN);
+    if qgen > MAX_GENERATION {
+        return Err(FormatError::Field { name: "committed generation", offset: AT_QGEN, found: qgen });
     }
     // Arenas lie behind the first superblock, in ascending order, and each has at least its two headers.
     let mut least = size.len_u64();
-    for index in 0..head.narena {
+    for index in 0..narena {
         let (offset, addr) = (arena_offset(index), arena_ref(page, index).map_or(0, |arena| arena.header_addr));
         check_addr(size, addr, "arena address", offset)?;
         if addr < least {
@@ -347,5 +361,5 @@ fn check(page: &[u8]) -> Result<SuperHead, FormatError> {
         }
         least = addr.saturating_add(2 * size.len_u64());
     }
-    Ok(head)
+    Ok(narena)
 }

@@ -59,9 +59,9 @@ impl<'a> Leaf<'a> {
     /// header, and keys strictly ascend, bytewise, a prefix before what it begins.
     pub fn parse(page: &'a [u8], size: BlockSize) -> Result<Self, FormatError> {
         check_type(page, size, BlockType::Leaf)?;
-        let header = || Some((be16(page, AT_COUNT)?, be16(page, AT_USED)?, page.get(LEAF_HEADER..)?));
-        let (count, used, area) = header().ok_or(short(page, LEAF_HEADER))?;
-        Ok(Self { table: Table::parse(area, count, used, LEAF)? })
+        let (header, area) = page.split_first_chunk::<LEAF_HEADER>().ok_or(short(page, LEAF_HEADER))?;
+        let count = |at| be16(header, at).unwrap_or(0);
+        Ok(Self { table: Table::parse(area, count(AT_COUNT), count(AT_USED), LEAF)? })
     }
 
     /// Number of items.
@@ -223,19 +223,21 @@ impl<'a> Pivot<'a> {
     /// each child lies at a block's address.
     pub fn parse(page: &'a [u8], size: BlockSize) -> Result<Self, FormatError> {
         check_type(page, size, BlockType::Pivot)?;
-        let count = |at| be16(page, at).ok_or(short(page, PIVOT_HEADER));
         let shape = messages(size);
         let (front, buffer) = page.split_at_checked(shape.base).ok_or(short(page, shape.base))?;
-        let area = front.get(PIVOT_HEADER..).ok_or(short(page, PIVOT_HEADER))?;
-        let children = Table::parse(area, count(AT_COUNT)?, count(AT_USED)?, CHILDREN)?;
-        let messages = Table::parse(buffer, count(AT_MESSAGES)?, count(AT_MESSAGES_USED)?, shape)?;
+        let (header, area) = front.split_first_chunk::<PIVOT_HEADER>().ok_or(short(page, PIVOT_HEADER))?;
+        // Of known length, so that every count is there.
+        let count = |at| be16(header, at).unwrap_or(0);
+        let children = Table::parse(area, count(AT_COUNT), count(AT_USED), CHILDREN)?;
+        let messages = Table::parse(buffer, count(AT_MESSAGES), count(AT_MESSAGES_USED), shape)?;
         let pivot = Self { children, messages };
         if pivot.is_empty() {
             return Err(FormatError::Field { name: "child count", offset: AT_COUNT, found: 0 });
         }
         for index in 0..pivot.len() {
-            let found = children.item(index).map_or(0, |item| item.value.len()) as u64;
-            let child = pivot.child(index);
+            let value = children.item(index).map_or(&[][..], |item| item.value);
+            let found = value.len() as u64;
+            let child = Child::decode(value);
             let child = child.ok_or(FormatError::Field { name: "child length", offset: PIVOT_HEADER, found })?;
             child.check(size)?;
         }

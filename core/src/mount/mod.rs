@@ -427,12 +427,9 @@ impl<'d, 'm> Mounting<'d, 'm> {
 impl<'d, 'm> Mounting<'d, 'm> {
     /// What the superblock points to must be in use. (Read without keeping what a killed original may still need, it
     /// may not seem so.)
-    fn check_roots(&mut self, engine: &Engine<'m>, head: &SuperHead) -> Result<(), Stop> {
-        for addr in [head.root_addr, head.deadlist_head.addr, head.deadlist_tail.addr] {
-            if addr == NONE {
-                continue;
-            }
-            if self.damaged_arenas != 0 {
+    fn check_roots(&mut self, engine: &Engine<'m>) -> Result<(), Stop> {
+        for addr in self.head.as_ref().map_or([NONE; 3], SuperHead::pointers) {
+            if addr == NONE || self.damaged_arenas != 0 {
                 continue;
             }
             let in_use = engine.arenas.locate(addr).is_some_and(|place| {
@@ -466,15 +463,13 @@ impl<'d, 'm> Mounting<'d, 'm> {
 
     #[inline(never)]
     fn finish(&mut self) -> Result<Store<'d, 'm>, Stop> {
-        let (Some(engine), Some(vacancies), Some(head)) = (self.engine.take(), self.vacancies.take(), self.head.take())
-        else {
-            return Err(Stop);
-        };
+        let (Some(engine), Some(vacancies)) = (self.engine.take(), self.vacancies.take()) else { return Err(Stop) };
         self.check_superblock(engine)?;
-        self.check_roots(engine, &head)?;
+        self.check_roots(engine)?;
+        let Some(head) = &self.head else { return Err(Stop) };
         let bad = |copy: usize| u8::from(self.supers[copy] != CopyState::Good) << copy;
         let second = Self::second_superblock_addr(self.geometry.len_bytes, engine.size);
-        let commit = Commit::new(head.qgen, Roots::from(&head), second, bad(0) | bad(1));
+        let commit = Commit::new(head.qgen, Roots::from(head), second, bad(0) | bad(1));
         let report = MountReport {
             superblocks: self.supers,
             bad_header_copies: self.bad_header_copies,
@@ -536,6 +531,7 @@ impl<'d, 'm> Store<'d, 'm> {
     ///
     /// # Errors
     /// [`Error::NotAVolume`], [`Error::Corrupt`], [`Error::MemoryTooSmall`], [`Error::Geometry`], [`Error::Device`].
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
     pub fn mount(
         memory: Resources<'m>,
         device: &'d dyn Device<'m>,
