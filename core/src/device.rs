@@ -105,8 +105,8 @@ pub(crate) enum Purpose {
 pub(crate) enum Payload<'m> {
     Slots(SlotChain<'m>),
     Shares(SharedChain<'m>),
-    /// No buffers; the pool tells whose request it is.
-    Nothing(Pool<'m>),
+    /// No buffers: so many blocks. The pool tells whose request it is.
+    Nothing(Pool<'m>, u32),
 }
 
 /// One request to a device, with the buffers that it owns.
@@ -118,18 +118,15 @@ pub struct Request<'m> {
     pub(crate) payload: Payload<'m>,
     pub(crate) purpose: Purpose,
     addr: u64,
-    len_bytes: u64,
 }
 
 impl<'m> Request<'m> {
-    pub(crate) fn read(addr: u64, block_len: usize, slots: SlotChain<'m>, purpose: Purpose) -> Self {
-        let len_bytes = u64::from(slots.len()) * block_len as u64;
-        Self { payload: Payload::Slots(slots), purpose, addr, len_bytes }
+    pub(crate) fn read(addr: u64, slots: SlotChain<'m>, purpose: Purpose) -> Self {
+        Self { payload: Payload::Slots(slots), purpose, addr }
     }
 
-    pub(crate) fn write(addr: u64, block_len: usize, shares: SharedChain<'m>, purpose: Purpose) -> Self {
-        let len_bytes = u64::from(shares.len()) * block_len as u64;
-        Self { payload: Payload::Shares(shares), purpose, addr, len_bytes }
+    pub(crate) fn write(addr: u64, shares: SharedChain<'m>, purpose: Purpose) -> Self {
+        Self { payload: Payload::Shares(shares), purpose, addr }
     }
 
     /// Read, write or discard.
@@ -137,29 +134,33 @@ impl<'m> Request<'m> {
         match self.payload {
             Payload::Slots(_) => RequestKind::Read,
             Payload::Shares(_) => RequestKind::Write,
-            Payload::Nothing(_) => RequestKind::Discard,
+            Payload::Nothing(..) => RequestKind::Discard,
+        }
+    }
+
+    fn pool(&self) -> &Pool<'m> {
+        match &self.payload {
+            Payload::Slots(chain) => chain.pool(),
+            Payload::Shares(chain) => chain.pool(),
+            Payload::Nothing(pool, _) => pool,
         }
     }
 
     /// Whether the buffers are of this pool: a device may deliver what an earlier store has submitted.
     pub(crate) fn is_of(&self, pool: &Pool<'m>) -> bool {
-        match &self.payload {
-            Payload::Slots(chain) => chain.is_of(pool),
-            Payload::Shares(chain) => chain.is_of(pool),
-            Payload::Nothing(owner) => owner.is(pool),
-        }
+        self.pool().is(pool)
     }
 
     /// The one buffer of a read that mount waits for.
     pub(crate) fn into_slot(self) -> Option<Slot<'m>> {
         match self.payload {
             Payload::Slots(mut chain) => chain.pop(),
-            Payload::Shares(_) | Payload::Nothing(_) => None,
+            Payload::Shares(_) | Payload::Nothing(..) => None,
         }
     }
 
-    pub(crate) fn discard(addr: u64, len_bytes: u64, pool: Pool<'m>) -> Self {
-        Self { payload: Payload::Nothing(pool), purpose: Purpose::Commit, addr, len_bytes }
+    pub(crate) fn discard(addr: u64, blocks: u32, pool: Pool<'m>) -> Self {
+        Self { payload: Payload::Nothing(pool, blocks), purpose: Purpose::Commit, addr }
     }
 
     /// The same request at another address: for a device that hands requests on to another device of which it is a
@@ -177,7 +178,12 @@ impl<'m> Request<'m> {
 
     /// Number of bytes, a multiple of the block size.
     pub fn len_bytes(&self) -> u64 {
-        self.len_bytes
+        let blocks = match &self.payload {
+            Payload::Slots(chain) => chain.len(),
+            Payload::Shares(chain) => chain.len(),
+            Payload::Nothing(_, blocks) => *blocks,
+        };
+        u64::from(blocks) << self.pool().block_size().shift()
     }
 
     /// Number of buffers.
@@ -185,7 +191,7 @@ impl<'m> Request<'m> {
         match &self.payload {
             Payload::Slots(chain) => chain.len() as usize,
             Payload::Shares(chain) => chain.len() as usize,
-            Payload::Nothing(_) => 0,
+            Payload::Nothing(..) => 0,
         }
     }
 
@@ -194,7 +200,7 @@ impl<'m> Request<'m> {
     pub fn buffers(&self) -> Option<Buffers<'_, 'm>> {
         match &self.payload {
             Payload::Shares(chain) => Some(chain.iter()),
-            Payload::Slots(_) | Payload::Nothing(_) => None,
+            Payload::Slots(_) | Payload::Nothing(..) => None,
         }
     }
 
@@ -206,7 +212,7 @@ impl<'m> Request<'m> {
     pub fn buffers_mut(&mut self) -> Option<BuffersMut<'_, 'm>> {
         match &mut self.payload {
             Payload::Slots(chain) => Some(chain.iter_mut()),
-            Payload::Shares(_) | Payload::Nothing(_) => None,
+            Payload::Shares(_) | Payload::Nothing(..) => None,
         }
     }
 }
@@ -216,7 +222,7 @@ impl fmt::Debug for Request<'_> {
         f.debug_struct("Request")
             .field("kind", &self.kind())
             .field("addr", &self.addr)
-            .field("len_bytes", &self.len_bytes)
+            .field("len_bytes", &self.len_bytes())
             .finish_non_exhaustive()
     }
 }

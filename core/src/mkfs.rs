@@ -272,7 +272,7 @@ impl<'d, 'm> Formatting<'d, 'm> {
         let pool = self.memory.as_ref().ok_or(Error::ReadOnly)?.probe;
         let slot = (0..pool.len()).find_map(|index| pool.claim(pool.id(index)?)).ok_or(Error::NoBuffer)?;
         let chain = SlotChain::new(slot);
-        self.submit(Request::read(self.unit_at(addr), PROBE_LEN_BYTES, chain, Purpose::Private));
+        self.submit(Request::read(self.unit_at(addr), chain, Purpose::Private));
         Ok(())
     }
 
@@ -340,7 +340,7 @@ impl<'d, 'm> Formatting<'d, 'm> {
         let Ok(chain) = SharedChain::new(slot.share()) else { return Err(Error::NoBuffer) };
         self.stage = Stage::EraseWrite { place };
         self.has_written = true;
-        self.submit(Request::write(addr, PROBE_LEN_BYTES, chain, Purpose::Private));
+        self.submit(Request::write(addr, chain, Purpose::Private));
         Ok(())
     }
 

@@ -357,40 +357,41 @@ impl Drop for Shared<'_> {
 /// Buffers linked in order, all owned by the chain: exclusively ([`SlotChain`]) or as shares ([`SharedChain`]).
 struct Links<'m> {
     pool: Pool<'m>,
-    head: Option<FrameId>,
-    tail: Option<FrameId>,
+    /// The first frame and the last: numbers plus one, 0 while there is none.
+    head: u32,
+    tail: u32,
     count: u32,
 }
 
 impl<'m> Links<'m> {
     fn new(pool: Pool<'m>) -> Self {
-        Self { pool, head: None, tail: None, count: 0 }
+        Self { pool, head: 0, tail: 0, count: 0 }
     }
 
     fn push(&mut self, id: FrameId) {
         self.pool.frame(id).next.store(0, Ordering::Relaxed);
-        match self.tail {
+        match self.pool.by_link(self.tail) {
             Some(tail) => self.pool.frame(tail).next.store(id.link(), Ordering::Relaxed),
-            None => self.head = Some(id),
+            None => self.head = id.link(),
         }
-        self.tail = Some(id);
+        self.tail = id.link();
         self.count += 1;
     }
 
-    fn is_of(&self, pool: &Pool<'m>) -> bool {
-        self.pool.is(pool)
-    }
-
-    fn after(&self, id: FrameId) -> Option<FrameId> {
-        self.pool.by_link(self.pool.frame(id).next.load(Ordering::Relaxed))
+    /// The frame that a link leads to, if it leads anywhere; the link then leads to the next.
+    fn follow(&self, link: &mut u32) -> Option<FrameId> {
+        let id = self.pool.by_link(*link)?;
+        *link = self.pool.frame(id).next.load(Ordering::Relaxed);
+        Some(id)
     }
 
     fn pop(&mut self) -> Option<FrameId> {
-        let id = self.head?;
-        self.head = self.after(id);
+        let mut head = self.head;
+        let id = self.follow(&mut head)?;
+        self.head = head;
         self.count -= 1;
-        if self.head.is_none() {
-            self.tail = None;
+        if head == 0 {
+            self.tail = 0;
         }
         Some(id)
     }
@@ -419,9 +420,9 @@ impl<'m> SlotChain<'m> {
         self.0.count
     }
 
-    /// Whether the buffers are of this pool.
-    pub(crate) fn is_of(&self, pool: &Pool<'m>) -> bool {
-        self.0.is_of(pool)
+    /// The pool that the buffers are of.
+    pub(crate) fn pool(&self) -> &Pool<'m> {
+        &self.0.pool
     }
 
     /// The buffers in order, each for writing.
@@ -466,9 +467,9 @@ impl<'m> SharedChain<'m> {
         self.0.count
     }
 
-    /// Whether the buffers are of this pool.
-    pub(crate) fn is_of(&self, pool: &Pool<'m>) -> bool {
-        self.0.is_of(pool)
+    /// The pool that the buffers are of.
+    pub(crate) fn pool(&self) -> &Pool<'m> {
+        &self.0.pool
     }
 
     /// The buffers in order.
@@ -486,15 +487,14 @@ impl Drop for SharedChain<'_> {
 /// Iterator over the buffers of a write request.
 pub struct Buffers<'a, 'm> {
     links: &'a Links<'m>,
-    at: Option<FrameId>,
+    at: u32,
 }
 
 impl<'a> Iterator for Buffers<'a, '_> {
     type Item = &'a [u8];
 
     fn next(&mut self) -> Option<&'a [u8]> {
-        let id = self.at?;
-        self.at = self.links.after(id);
+        let id = self.links.follow(&mut self.at)?;
         // SAFETY: the chain owns a share of each frame linked into it and is borrowed for `'a`.
         Some(unsafe { self.links.pool.bytes(id) })
     }
@@ -503,7 +503,7 @@ impl<'a> Iterator for Buffers<'a, '_> {
 /// Iterator over the buffers of a read request, for writing into them.
 pub struct BuffersMut<'a, 'm> {
     links: &'a Links<'m>,
-    at: Option<FrameId>,
+    at: u32,
     _exclusive: PhantomData<&'a mut [u8]>,
 }
 
@@ -511,8 +511,7 @@ impl<'a> Iterator for BuffersMut<'a, '_> {
     type Item = &'a mut [u8];
 
     fn next(&mut self) -> Option<&'a mut [u8]> {
-        let id = self.at?;
-        self.at = self.links.after(id);
+        let id = self.links.follow(&mut self.at)?;
         // SAFETY: the chain is the sole owner of each frame linked into it and is borrowed mutably for `'a`; a frame
         // is linked once (its link is in the frame), so no two items name the same bytes.
         Some(unsafe { self.links.pool.bytes_mut(id) })

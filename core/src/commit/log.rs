@@ -157,7 +157,7 @@ impl<'m> Commit<'m> {
         let (head_addr, blocks, before_tail) = (old.head_addr, old.blocks, digest);
         let log = NewLog { head_addr, addr, blocks, digest, before_tail, walk: Walk::default(), content };
         self.phase = Phase::Log(LogPhase::Linking { tail_addr, log });
-        Ok(self.submit_read(engine, tail_addr, slot))
+        Ok(self.submit_read(tail_addr, slot))
     }
 
     /// Writes the old last block with a link to the first fresh one. Only the chain pointer changes: it lies in the
@@ -191,7 +191,7 @@ impl<'m> Commit<'m> {
             // Only the block itself says which comes next.
             let Some(slot) = self.buffer(engine) else { return Ok(Action::Wait) };
             self.phase = Phase::Log(LogPhase::Reading { addr, left, digest });
-            return Ok(self.submit_read(engine, addr, slot));
+            return Ok(self.submit_read(addr, slot));
         }
         if left == 1 {
             // No hash covers a chain pointer; that the way led to the known end by the known blocks does.

@@ -438,10 +438,10 @@ impl<'m> Commit<'m> {
             return Err(engine.fail_corrupt(addr, Damage::CacheConflict));
         };
         self.outstanding += 1;
-        Ok(Action::Submit(Request::write(addr, engine.size.len_bytes(), chain, Purpose::Commit)))
+        Ok(Action::Submit(Request::write(addr, chain, Purpose::Commit)))
     }
 
-    fn submit_read(&self, engine: &Engine<'m>, addr: u64, slot: Slot<'m>) -> Action<'m> {
-        Action::Submit(Request::read(addr, engine.size.len_bytes(), SlotChain::new(slot), Purpose::Private))
+    fn submit_read(&self, addr: u64, slot: Slot<'m>) -> Action<'m> {
+        Action::Submit(Request::read(addr, SlotChain::new(slot), Purpose::Private))
     }
 }

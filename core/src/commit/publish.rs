@@ -111,10 +111,10 @@ impl<'m> Commit<'m> {
             };
         };
         let addr = engine.arenas.addr(engine.arenas.at(self.arena, change.first));
-        let len_bytes = u64::from(sabotage::discarded(change.count)) << engine.size.shift();
+        let request = Request::discard(addr, sabotage::discarded(change.count), engine.pool);
         self.outstanding += 1;
-        self.counters.discarded_bytes += len_bytes;
-        Action::Submit(Request::discard(addr, len_bytes, engine.pool))
+        self.counters.discarded_bytes += request.len_bytes();
+        Action::Submit(request)
     }
 
     fn discard_next_arena(&mut self, engine: &Engine<'m>) -> Action<'m> {

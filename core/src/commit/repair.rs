@@ -61,7 +61,7 @@ impl<'m> Commit<'m> {
         self.arena = copy.arena.unwrap_or(0);
         self.phase = Phase::RepairRead(copy);
         let good_addr = self.good_addr(engine, copy);
-        Ok(self.submit_read(engine, good_addr, slot))
+        Ok(self.submit_read(good_addr, slot))
     }
 
     #[inline(never)]

@@ -367,7 +367,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
             };
         }
         let slot = (0..pool.len()).find_map(|index| pool.claim(pool.id(index)?)).ok_or(Stop)?;
-        let request = Request::read(addr, pool.block_size().len_bytes(), SlotChain::new(slot), Purpose::Private);
+        let request = Request::read(addr, SlotChain::new(slot), Purpose::Private);
         self.reading = true;
         self.unsent = self.device.submit(request).err();
         Ok(())

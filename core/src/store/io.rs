@@ -177,7 +177,7 @@ impl<'d, 'm> Store<'d, 'm> {
         self.written_requests.fetch_add(1, Ordering::Relaxed);
         let addr = u64::from(first.block) << self.engine.size.shift();
         trace!(self.engine, Submitted, addr);
-        Some(Request::write(addr, block_len, chain, Purpose::Queued { parity }))
+        Some(Request::write(addr, chain, Purpose::Queued { parity }))
     }
 
     /// A queued block needs no more writing.
@@ -229,7 +229,7 @@ impl<'d, 'm> Store<'d, 'm> {
         };
         match (request.payload, request.purpose) {
             // Whether a discard succeeds is of no consequence: nobody relies on what the range reads as.
-            (Payload::Nothing(_), _) => self.commit.with(self.engine.platform, |commit| commit.write_done()),
+            (Payload::Nothing(..), _) => self.commit.with(self.engine.platform, |commit| commit.write_done()),
             (Payload::Slots(mut chain), Purpose::CacheRead) => {
                 while let Some(slot) = chain.pop() {
                     #[cfg(feature = "trace")]

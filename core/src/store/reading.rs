@@ -26,7 +26,7 @@ impl<'d, 'm> Store<'d, 'm> {
             self.keep_promise(None);
             return Err(Error::NoBuffer);
         };
-        let request = Request::read(addr, self.engine.size.len_bytes(), SlotChain::new(slot), Purpose::CacheRead);
+        let request = Request::read(addr, SlotChain::new(slot), Purpose::CacheRead);
         self.keep_promise(self.submit(request));
         Ok(ticket)
     }
@@ -121,7 +121,7 @@ impl Store<'_, '_> {
             Some(Lookup::Wait(ticket)) => (Source::Coming(ticket), None),
             Some(Lookup::Miss(slot, ticket)) => {
                 let chain = SlotChain::new(slot);
-                let request = Request::read(ptr.addr, self.engine.size.len_bytes(), chain, Purpose::CacheRead);
+                let request = Request::read(ptr.addr, chain, Purpose::CacheRead);
                 (Source::Coming(ticket), Some(request))
             }
         };
