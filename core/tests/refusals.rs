@@ -103,6 +103,8 @@ fn a_device_that_is_too_short_is_no_volume() {
         let resources = failed.memory.expect("the memory was not used");
         let failed = Store::format(resources, &disk, &NoInterrupts, options(1)).unwrap_err();
         assert!(matches!(failed.error, Error::Geometry { .. }), "{len_bytes}: {}", failed.error);
+        let shown: &dyn core::error::Error = &failed;
+        assert_eq!(shown.to_string(), failed.error.to_string());
         assert!(failed.memory.is_some());
         assert_eq!(disk.completed(), 0, "{len_bytes}");
     }

@@ -171,6 +171,7 @@ pub struct CommitTicket {
 }
 
 impl<'m> Commit<'m> {
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
     pub(crate) fn new(durable: u64, roots: Roots, second_superblock_addr: u64, bad_superblocks: u8) -> Self {
         Self {
             phase: Phase::Idle,

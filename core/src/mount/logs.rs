@@ -171,7 +171,7 @@ struct Target<'m> {
     map: FreeMap<'m>,
     /// Byte address of the first block of the map.
     first_addr: u64,
-    shift: u32,
+    size: BlockSize,
     /// Blocks that a log can name: all but the last two.
     usable: u32,
     /// The header says where the log ends, so nothing in it is in doubt.
@@ -182,13 +182,13 @@ impl<'m> Target<'m> {
     fn new(engine: &Engine<'m>, arena: usize, sealed: bool) -> Self {
         let first_addr = engine.arenas.addr(engine.arenas.at(arena, 0));
         let usable = engine.arenas.blocks(arena).saturating_sub(2);
-        Self { map: engine.arenas.loading(arena), first_addr, shift: engine.size.shift(), usable, sealed }
+        Self { map: engine.arenas.loading(arena), first_addr, size: engine.size, usable, sealed }
     }
 
     /// A range of bytes, which begins and ends with a block, as first block and count; `None` if it is not all inside.
     fn blocks(&self, addr: u64, len_bytes: u64) -> Option<(u32, u32)> {
-        let first = u32::try_from(addr.checked_sub(self.first_addr)? >> self.shift).ok()?;
-        let count = u32::try_from(len_bytes >> self.shift).ok()?;
+        let first = u32::try_from(addr.checked_sub(self.first_addr)? >> self.size.shift()).ok()?;
+        let count = u32::try_from(len_bytes >> self.size.shift()).ok()?;
         (first.checked_add(count)? <= self.usable).then_some((first, count))
     }
 }

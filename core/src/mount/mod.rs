@@ -144,6 +144,14 @@ pub struct Failed<'m> {
     pub memory: Option<Resources<'m>>,
 }
 
+impl core::fmt::Display for Failed<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl core::error::Error for Failed<'_> {}
+
 /// The block that mount waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {

@@ -117,19 +117,16 @@ impl<'d, 'm> Mounting<'d, 'm> {
 
     /// Builds everything whose size depends on the block size.
     pub(super) fn superblocks_read(&mut self) -> Result<(), Stop> {
-        let Some(head) = self.head else {
-            let why = |copy: CopyState| match copy {
-                CopyState::Bad(error) => Ok(error),
-                CopyState::Unreadable(cause) => Err(Error::Device { op: DeviceOp::Read, addr: 0, cause }),
-                CopyState::Good | CopyState::Lagging { .. } => Ok(FormatError::Full),
-            };
-            let second = why(self.supers[1]).ok();
-            return Err(self.stop(match why(self.supers[0]) {
-                Ok(first) => Error::NotAVolume { first, second },
-                Err(error) => error,
-            }));
+        let Some((size, narena)) = self.head.as_ref().map(|head| (head.block_size, head.narena)) else {
+            return Err(match self.supers {
+                [CopyState::Bad(first), CopyState::Bad(error)] => {
+                    self.stop(Error::NotAVolume { first, second: Some(error) })
+                }
+                [CopyState::Bad(first), _] => self.stop(Error::NotAVolume { first, second: None }),
+                [CopyState::Unreadable(cause), _] => self.stop(Error::Device { op: DeviceOp::Read, addr: 0, cause }),
+                [CopyState::Good | CopyState::Lagging { .. }, _] => Stop,
+            });
         };
-        let size = head.block_size;
         let sector = u64::from(self.geometry.physical_sector_len_bytes);
         if sector > size.len_u64() {
             return Err(self.stop(Error::Geometry { need_bytes: sector, have_bytes: size.len_u64() }));
@@ -148,7 +145,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
         }
         let Some(memory) = self.memory.take() else { return Err(Stop) };
         let discards = self.options.discard && self.geometry.discard;
-        let (engine, vacancies) = build_engine(memory, size, head.narena, discards, self.platform);
+        let (engine, vacancies) = build_engine(memory, size, narena, discards, self.platform);
         (self.engine, self.vacancies) = (Some(engine), Some(vacancies));
         self.stage = Stage::Header { arena: 0, copy: 0 };
         Ok(())
