@@ -21,7 +21,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
         result: Result<(), DeviceError>,
     ) -> Result<(), Stop> {
         let Some(engine) = self.engine else { return Err(Stop) };
-        let expected = engine.arenas.log(arena).header_hash;
+        let (expected, bad_copies) = engine.arenas.with(arena, |state, _| (state.log.header_hash, state.bad_copies));
         let base = engine.arenas.base_addr(arena);
         let matching = match (&slot, result) {
             (Some(slot), Ok(())) => {
@@ -29,7 +29,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
             }
             _ => false,
         };
-        let first_good = copy == 1 && engine.arenas.with(arena, |state, _| state.bad_copies & 1 == 0);
+        let first_good = copy == 1 && bad_copies & 1 == 0;
         if !matching {
             engine.arenas.with(arena, |state, _| state.bad_copies |= 1 << copy);
             self.bad_header_copies += 1;

@@ -59,7 +59,12 @@ impl<'d, 'm> Mounting<'d, 'm> {
         if !engine.arenas.loading(arena).load_log_block(place.index) {
             return Err(self.stop_corrupt(addr, Damage::ChainLoop));
         }
-        let seal = engine.arenas.with(arena, |state, _| state.log.seal);
+        let seal = engine.arenas.with(arena, |state, _| {
+            state.log.spares |= engine.arenas.spare_bit(place);
+            state.log.tail_addr = addr;
+            state.log.before_tail = walk.digest;
+            state.log.seal
+        });
         let restored = match seal.filter(|seal| walk.blocks + 1 >= seal.blocks) {
             Some(seal) if !sabotaged(Switch::SkipTailRestore) => {
                 restore_tail(slot.bytes_mut(), engine.size, &walk, &seal)
@@ -68,11 +73,6 @@ impl<'d, 'm> Mounting<'d, 'm> {
         };
         let block = LogBlock::decode(slot.bytes(), engine.size).map_err(|error| self.stop_format(addr, error))?;
         let stop_at = seal.map_or(generation, |_| u64::MAX);
-        engine.arenas.with(arena, |state, _| {
-            state.log.spares |= engine.arenas.spare_bit(place);
-            state.log.tail_addr = addr;
-            state.log.before_tail = walk.digest;
-        });
         let target = Target::new(engine, arena, seal.is_some());
         let replayed = replay(&target, &block, stop_at, &mut walk).map_err(|error| self.stop(error))?;
         walk.blocks += 1;
@@ -106,15 +106,12 @@ impl<'d, 'm> Mounting<'d, 'm> {
             Some(_) => restored || next != NONE,
             None => replayed.stopped && (replayed.trailing || next != NONE),
         };
-        engine.arenas.with(arena, |state, _| {
-            state.must_rewrite |= trailing;
-            state.unclean = trailing && seal.is_some();
-        });
         drop(slot);
-        self.end_log(arena, &walk)
+        self.end_log(arena, &walk, seal.is_some(), trailing)
     }
 
-    pub(super) fn end_log(&mut self, arena: usize, walk: &Walk) -> Result<(), Stop> {
+    /// The log is replayed. `trailing`: something is behind its end.
+    fn end_log(&mut self, arena: usize, walk: &Walk, has_seal: bool, trailing: bool) -> Result<(), Stop> {
         let (Some(engine), Some(head)) = (self.engine, &self.head) else { return Err(Stop) };
         let map = engine.arenas.loading(arena);
         let in_log = |addr: u64| {
@@ -129,8 +126,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
         }
         // A log of the original without the committed barrier: it was killed while it wrote over it, and what it freed
         // after the barrier before may still be part of the committed state. Lost space is better than lost data.
-        let unsealed = engine.arenas.with(arena, |state, _| state.log.seal.is_none());
-        let torn = unsealed && !sealed && (walk.last_barrier != head.qgen || head.qgen == 0);
+        let torn = !has_seal && !sealed && (walk.last_barrier != head.qgen || head.qgen == 0);
         let keep = walk.doubtful && torn && !read_only && !sabotaged(Switch::FreeDoubtful);
         if keep {
             doubtful_blocks = map.load_keep_doubtful();
@@ -138,7 +134,8 @@ impl<'d, 'm> Mounting<'d, 'm> {
         let counts = map.load_done();
         engine.arenas.with(arena, |state, _| {
             state.in_doubt = walk.doubtful && torn && read_only;
-            state.must_rewrite |= keep;
+            state.must_rewrite |= keep || trailing;
+            state.unclean = trailing && has_seal;
             state.counts = counts;
             state.log.blocks = walk.blocks;
             state.rolled = head.qgen;
@@ -231,7 +228,8 @@ fn replay(target: &Target<'_>, block: &LogBlock<'_>, stop_at: u64, walk: &mut Wa
 /// Applies the entries in front that a fragmented arena's log is full of: each is of one block, none is in doubt, and
 /// nothing is wrong with any. Whether there was one.
 fn replay_ones(target: &Target<'_>, entries: &mut LogEntries<'_>, walk: &mut Walk) -> bool {
-    if !target.sealed && (walk.last_barrier != 0 || walk.unborn) {
+    // Half a KiB of code, which is more than it is worth where volumes and logs are small.
+    if cfg!(target_pointer_width = "32") || (!target.sealed && (walk.last_barrier != 0 || walk.unborn)) {
         return false;
     }
     let before = walk.entries;
