@@ -301,7 +301,6 @@ impl<'m> Arenas<'m> {
             let arena = old + index;
             let words_at = self.words_used() + index * FreeMap::words_needed(blocks);
             let base_block = first_block + index as u32 * (blocks + 2);
-            self.note(arena, u64::from(base_block), 0);
             self.place(arena, base_block, blocks, words_at);
             self.with(arena, |state, _| {
                 state.counts = Counts::default();
@@ -335,11 +334,6 @@ impl<'m> Arenas<'m> {
             }
         }
         self.add(arenas);
-    }
-
-    /// See [`ArenaSlot::note`].
-    pub(crate) fn note(&self, arena: usize, base_block: u64, header_hash: u64) {
-        self.slot(arena).note(base_block, header_hash, self.platform);
     }
 
     /// Words of free map that there are for all arenas.

@@ -335,9 +335,7 @@ impl<'a> FreeMap<'a> {
         if before.is_changed() != after.is_changed() && old.is_changed() != new.is_changed() {
             self.set_summary(CHANGED, at, new.is_changed());
         }
-        if before.is_moved() != after.is_moved() && old.is_moved() != new.is_moved() {
-            self.set_summary(MOVED, at, new.is_moved());
-        }
+        // What the commit in flight moves stays as it is: see `runs`.
         Ok(())
     }
 
@@ -441,7 +439,6 @@ impl<'a> FreeMap<'a> {
             let Some(at) = self.changed().next(0) else { return true };
             let old = self.word(at);
             self.replace(counts, at, Planes { flight: old.rolled(), ..old });
-            self.changed().set(at, false);
         }
         !self.is_changed()
     }
@@ -463,7 +460,6 @@ impl<'a> FreeMap<'a> {
             let Some(at) = self.moved().next(0) else { return true };
             let old = self.word(at);
             self.replace(counts, at, Planes { durable: old.settled(), ..old });
-            self.moved().set(at, false);
         }
         !self.is_moved()
     }

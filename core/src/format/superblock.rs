@@ -259,7 +259,6 @@ pub fn encode_superblock(
     let at = hash_offset(head.narena);
     seal(page, at).ok_or(full)?;
     if extended {
-        page.get(at + HASH_LEN..).filter(|rest| rest.len() >= EXTENSION_LEN).ok_or(full)?;
         put_array(page, at + HASH_LEN, EXTENSION_MAGIC).ok_or(full)?;
         put64(page, at + HASH_LEN + 8, head.qgen).ok_or(full)?;
         seal(page, at + HASH_LEN + 16).ok_or(full)?;

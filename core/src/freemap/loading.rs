@@ -22,7 +22,6 @@ impl FreeMap<'_> {
         let end = self.words().min(from + words);
         for at in from..end {
             let free = match usable.saturating_sub(at * WORD_BITS) {
-                0 => 0,
                 count if count < WORD_BITS => (1 << count) - 1,
                 _ => Word::MAX,
             };

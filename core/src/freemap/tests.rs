@@ -380,3 +380,95 @@ fn a_summary_of_many_levels_agrees_with_a_set() {
         assert!(memory.iter().all(|word| word.load(Ordering::Relaxed) == 0));
     }
 }
+
+/// A search begins where it is told to: what lies in front of that, if only in the same word, is found last.
+#[test]
+fn what_lies_in_front_of_the_place_to_begin_is_found_last() {
+    let blocks = 5 * WORD_BITS as u32;
+    let memory = words(blocks);
+    let map = FreeMap::new(&memory, blocks);
+    map.clear();
+    let free = [3, 10, 2 * WORD_BITS as u32 + 7];
+    free.iter().for_each(|block| map.load_range(*block, 1, true).unwrap());
+    let mut counts = map.load_done();
+    let mut found = |from| {
+        let block = map.reserve(&mut counts, from).unwrap();
+        map.unreserve(&mut counts, block).unwrap();
+        block
+    };
+    for from in 0..blocks {
+        let expected = free.into_iter().find(|block| *block >= from).unwrap_or(free[0]);
+        assert_eq!(found(from), expected, "from {from}");
+    }
+}
+
+/// Nothing of what the memory held before is left in a map that was cleared.
+#[test]
+fn a_map_over_memory_that_was_used_is_cleared() {
+    let blocks = 3 * WORD_BITS as u32 + 5;
+    let memory: Vec<AtomicUsize> =
+        (0..FreeMap::words_needed(blocks)).map(|at| AtomicUsize::new(usize::MAX / (at + 1))).collect();
+    let map = FreeMap::new(&memory, blocks);
+    map.clear();
+    let nothing = Reference {
+        durable: BTreeSet::new(),
+        flight: BTreeSet::new(),
+        next: BTreeSet::new(),
+        reserved: BTreeSet::new(),
+        log: BTreeSet::new(),
+        in_flight: false,
+    };
+    compare(&map, &Counts::default(), &nothing, blocks);
+    assert!((0..blocks).all(|block| !map.is_log(block)));
+    assert_eq!(map.load_done(), Counts::default());
+    compare(&map, &Counts::default(), &nothing, blocks);
+}
+
+/// What a log says twice is refused, with the block; and so is a log in a block that is free.
+#[test]
+fn what_cannot_be_is_named_by_its_block_when_a_map_is_loaded() {
+    let blocks = 5 * WORD_BITS as u32;
+    let word = WORD_BITS as u32;
+    let memory = words(blocks);
+    let map = FreeMap::new(&memory, blocks);
+    map.clear();
+    map.load_range(word + 3, 2 * word, true).unwrap();
+    assert_eq!(map.load_range(word, 9, true), Err(word + 3));
+    assert_eq!(map.load_range(3 * word + 1, 9, false), Err(3 * word + 3));
+    assert_eq!(map.load_free_log_block(), None);
+    assert!(map.load_log_block(7) && map.load_log_block(4 * word));
+    assert_eq!(map.load_free_log_block(), None, "these are in use");
+    assert!(!map.load_log_block(7) && map.is_log(7), "noted before, and still");
+    map.load_range(2 * word, word, false).unwrap();
+    assert!(map.load_log_block(3 * word + 2));
+    assert_eq!(map.load_free_log_block(), Some(3 * word + 2));
+}
+
+/// What was freed since the last barrier, and not taken again, is kept in use at the end; what was freed before it is
+/// free.
+#[test]
+fn what_was_freed_behind_the_last_barrier_can_be_kept() {
+    let blocks = 4 * WORD_BITS as u32;
+    let word = WORD_BITS as u32;
+    let free = |map: &FreeMap<'_>, first, count, free| {
+        map.load_range(first, count, free).unwrap();
+        map.load_doubt(first, count, free);
+    };
+    let memory = words(blocks);
+    let map = FreeMap::new(&memory, blocks);
+    map.clear();
+    free(&map, 2, 4, true);
+    free(&map, 2 * word, 3, true);
+    map.load_certain();
+    // A part is taken, given back, and taken again; a part is freed and stays so.
+    free(&map, word - 2, 6, true);
+    free(&map, word, 2, false);
+    free(&map, 3 * word + 1, 2, true);
+    free(&map, 3, 1, false);
+    free(&map, 3, 1, true);
+    assert_eq!(map.load_keep_doubtful(), 4 + 2 + 1);
+    let counts = map.load_done();
+    let run = |first, count| Run { first, count, freed: true };
+    assert_eq!(all_runs(&map, Runs::FreeInFlight, 1), [run(2, 1), run(4, 2), run(2 * word, 3)]);
+    assert_eq!((counts.avail, counts.ranges_flight), (6, 3));
+}

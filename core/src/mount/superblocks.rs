@@ -75,7 +75,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
         }
         let found = matches!(self.supers[1], CopyState::Good | CopyState::Lagging { .. });
         let last = if self.supers[0] == CopyState::Good { 1 } else { GUESSES.len() };
-        if candidate < last && !(candidate > 0 && found) {
+        if candidate < last && !found {
             self.stage = Stage::Superblock { candidate: candidate + 1 };
             return Ok(());
         }

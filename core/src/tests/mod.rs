@@ -13,10 +13,14 @@ mod epoch_machine;
 mod formatting;
 #[cfg(not(any(loom, feature = "shuttle")))]
 mod growing;
+#[cfg(not(any(loom, feature = "shuttle")))]
+mod logs;
 #[cfg(loom)]
 mod loom_epoch;
 #[cfg(loom)]
 mod loom_pool;
+#[cfg(not(any(loom, feature = "shuttle")))]
+mod mounting;
 #[cfg(not(any(loom, feature = "shuttle")))]
 mod rows_blocks;
 #[cfg(not(any(loom, feature = "shuttle")))]

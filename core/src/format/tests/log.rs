@@ -340,3 +340,28 @@ fn entries_of_one_block_are_taken_together_only_where_each_is_good() {
     }
     assert_eq!(longest, 12);
 }
+
+/// However many entries a seal vouches for, up to the last that there is room for.
+#[test]
+fn a_sealed_tail_is_restored_however_long_it_is() {
+    let size = BlockSize::MIN;
+    let (addr, before) = (0x8000, 77);
+    for count in [0, 1, 30, 60, ranges_per_block(size) as u64] {
+        let write = |closing: LogEntry| {
+            let mut page = vec![0; size.len_bytes()];
+            let mut writer = LogWriter::new(&mut page, size).unwrap();
+            for entry in 0..count {
+                writer.push(LogEntry::Free { addr: (0x20 + 4 * entry) * 0x800, len_bytes: 0x1000 }).unwrap();
+            }
+            writer.push(closing).unwrap();
+            let sum = writer.finish(NONE).unwrap();
+            (page, sum)
+        };
+        let (clean, sum) = write(LogEntry::Barrier { gen: 9 });
+        let digest = chain_digest(before, addr, sum.hash, sum.len_bytes);
+        let seal = LogSeal { gen: 9, blocks: 2, digest, tail_addr: addr };
+        let (mut page, _) = write(LogEntry::Barrier { gen: 10 });
+        assert!(restore_sealed(&mut page, size, before, addr, &seal), "{count} entries");
+        assert_eq!(page, clean);
+    }
+}

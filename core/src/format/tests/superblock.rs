@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::format::{
-    encode_superblock, max_arenas, probe_block_size, AddrHash, ArenaRef, Extension, SuperHead, Superblock,
-    MAX_GENERATION, SUPERBLOCK_FRONT_LEN,
+    encode_superblock, max_arenas, max_sealed_arenas, probe_block_size, AddrHash, ArenaRef, Extension, SuperHead,
+    Superblock, MAX_GENERATION, SUPERBLOCK_FRONT_LEN,
 };
 
 /// The first 240 bytes of a superblock that the original wrote for a fresh volume of 256 MiB.
@@ -144,6 +144,34 @@ fn the_extension_must_fit() {
     assert_eq!(encode(&mut page, &head(SMALL, most - 1), true), Err(FormatError::Full));
     encode(&mut page, &head(SMALL, most - 2), true).unwrap();
     assert_eq!(Superblock::decode(&page).unwrap().extension(), Extension::Ours { gen: 0x1234 });
+}
+
+/// What the two limits say is so: so many arenas are encoded, and not one more.
+#[test]
+fn as_many_arenas_as_there_can_be_are_encoded_at_every_size() {
+    each_size(|size, page| {
+        let (most, sealed) = (max_arenas(size), max_sealed_arenas(size));
+        assert!(sealed <= most && sealed + 2 >= most);
+        for (arenas, extended, fits) in
+            [(most, false, true), (most + 1, false, false), (sealed, true, true), (sealed + 1, true, false)]
+        {
+            assert_eq!(encode(page, &head(size, arenas), extended).is_ok(), fits, "{size:?} {arenas} {extended}");
+        }
+    });
+}
+
+/// A copy that differs in anything that has a meaning is another one, and only then.
+#[test]
+fn the_fingerprint_covers_the_extension_and_nothing_behind_it() {
+    let mut page = [0; B];
+    encode(&mut page, &head(SMALL, 3), true).unwrap();
+    let fingerprint = Superblock::decode(&page).unwrap().fingerprint();
+    for at in 160..B {
+        page[at] ^= 1;
+        let other = Superblock::decode(&page).unwrap().fingerprint();
+        assert_eq!(other != fingerprint, at < 160 + 24, "byte {at}");
+        page[at] ^= 1;
+    }
 }
 
 #[test]

@@ -76,6 +76,10 @@ fn a_leaf_has_its_bytes_in_place() {
 #[test]
 fn an_empty_leaf_is_a_leaf() {
     let mut page = [0xee; B];
+    let mut builder = LeafBuilder::new(&mut page, SMALL).unwrap();
+    assert!(builder.is_empty());
+    builder.push(b"x", b"y").unwrap();
+    assert!(!builder.is_empty());
     assert_eq!(LeafBuilder::new(&mut page, SMALL).unwrap().finish(), Ok(0));
     let leaf = Leaf::parse(&page, SMALL).unwrap();
     assert!(leaf.is_empty() && leaf.iter().next().is_none());
