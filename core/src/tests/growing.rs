@@ -1,13 +1,14 @@
 //! Growing a volume that is not in the best of states.
 
 use super::disk::Disk;
+use super::mounting::Late;
 use super::store::{check_space, memory, options, write, BLOCK};
 use crate::error::MemoryPart;
 use crate::format::{max_arenas, BlockSize, NONE};
 use crate::freemap::FreeMap;
 use crate::hash::hash64;
 use crate::memory::{map_words, pages_for};
-use crate::{BlockPtr, CopyState, Error, Memory, MountOptions, NoInterrupts, Resources, Store};
+use crate::{BlockPtr, CopyState, Device, Error, Memory, MountOptions, NoInterrupts, Resources, Store};
 use std::vec;
 use std::vec::Vec;
 
@@ -290,4 +291,79 @@ fn a_volume_does_not_grow_in_the_middle_of_a_commit() {
     assert_eq!(after.block_writes - counters.block_writes, 2 * 3 + 2);
     assert_eq!(store.report().arenas, 2);
     assert!(store.arena(3).is_some() && store.is_free(kept[0].addr) == Ok(false));
+}
+
+/// Beyond the usual number of arenas a volume grows by one at a time.
+#[test]
+fn a_volume_of_many_arenas_grows_by_one() {
+    type Many = Memory<{ pages_for(24, BLOCK) }, 24, { map_words(2048, 40) }, 40, 16>;
+    let memory = std::boxed::Box::new(Many::new());
+    let len = (33 * 18 + 2) * BLOCK;
+    let disk = Disk::new(vec![0; len]);
+    let store = Store::format(memory.take().unwrap(), &disk, &NoInterrupts, options(33)).unwrap();
+    disk.grow(len + 200 * BLOCK);
+    store.grow().unwrap();
+    assert!(store.arena(33).is_some() && store.arena(34).is_none());
+}
+
+/// As many new arenas as there is memory for, if the room would do for more; and each of them is there to be used.
+#[test]
+fn a_volume_grows_by_as_many_arenas_as_there_is_memory_for() {
+    type Sixteen = Memory<{ pages_for(24, BLOCK) }, 24, { map_words(4096, 16) }, 16, 16>;
+    for old in [1, 2, 5] {
+        let memory = std::boxed::Box::new(Sixteen::new());
+        let len = (old * 40 + 2) * BLOCK;
+        let disk = Disk::new(vec![0; len]);
+        let store = Store::format(memory.take().unwrap(), &disk, &NoInterrupts, options(old as u32)).unwrap();
+        disk.grow(1000 * BLOCK);
+        store.grow().unwrap();
+        store.settle().unwrap();
+        let arenas: Vec<_> = (0..).map_while(|number| store.arena(number)).collect();
+        assert_eq!(arenas.len(), 16);
+        for arena in &arenas[old..] {
+            assert_eq!(arena.free_bytes, arena.size_bytes - 3 * BLOCK as u64, "all but the log and the last two");
+        }
+    }
+}
+
+/// The memory may be just enough.
+#[test]
+fn a_volume_grows_into_the_last_word_of_the_memory() {
+    const OLD: u32 = 45;
+    const NEW: u32 = 300;
+    const WORDS: usize = 2 * FreeMap::words_needed(OLD) + FreeMap::words_needed(NEW);
+    type Exact = Memory<{ pages_for(24, BLOCK) }, 24, WORDS, 3, 16>;
+    type Less = Memory<{ pages_for(24, BLOCK) }, 24, { WORDS - 1 }, 3, 16>;
+    let memories = (std::boxed::Box::new(Exact::new()), std::boxed::Box::new(Less::new()));
+    for (resources, fits) in [(memories.0.take().unwrap(), true), (memories.1.take().unwrap(), false)] {
+        let disk = Disk::new(vec![0; 96 * BLOCK]);
+        let store = Store::format(resources, &disk, &NoInterrupts, options(2)).unwrap();
+        assert!((0..2).all(|arena| store.arena(arena).unwrap().size_bytes == u64::from(OLD) * BLOCK as u64));
+        let end = store.arena(1).unwrap().addr as usize / BLOCK + 2 + OLD as usize;
+        disk.grow((end + 2 + NEW as usize + 1) * BLOCK);
+        let grown = store.grow();
+        assert_eq!(grown.is_ok(), fits, "{grown:?}");
+    }
+}
+
+/// A block's number has 32 bits: up to there a device may grow, and what is beyond is refused with what there can be.
+#[test]
+fn a_volume_grows_up_to_blocks_of_32_bits() {
+    let most = u64::from(u32::MAX) * BLOCK as u64;
+    for (len_bytes, fits) in [(most, true), (most + BLOCK as u64, false), (most * 2, false)] {
+        let memories: Vec<_> = (0..2).map(|_| memory()).collect();
+        let disk = Disk::new(vec![0; LEN]);
+        volume(memories[0].take().unwrap(), &disk).0.unmount().unwrap();
+        let device = Late::new(disk.bytes());
+        let store = Store::mount(memories[1].take().unwrap(), &device, &NoInterrupts, MountOptions::default()).unwrap();
+        let mut like = device.geometry();
+        like.len_bytes = len_bytes;
+        *device.like.lock().unwrap() = Some(like);
+        let error = store.grow().unwrap_err();
+        if fits {
+            assert!(matches!(error, Error::MemoryTooSmall { part: MemoryPart::MapWords, .. }), "{error:?}");
+        } else {
+            assert_eq!(error, Error::Geometry { need_bytes: len_bytes, have_bytes: most });
+        }
+    }
 }

@@ -76,11 +76,11 @@ fn log_pages(bytes: &[u8]) -> (u64, Vec<u64>) {
     (base, addrs)
 }
 
-/// What is appended to a log leaves the log's reserve as it is; with less room than that it is written anew, which takes
-/// from the reserve and gives more back.
+/// What is appended to a log leaves the log's reserve as it is; with less room than that it is written anew, which
+/// takes from the reserve and gives more back.
 #[test]
 fn a_log_is_appended_to_only_while_its_reserve_stays_whole() {
-    for missing in [-3, -2, -1, 0, 1, 2, 3_i32] {
+    for missing in if cfg!(miri) { 0..2 } else { -3..4_i32 } {
         let memory = memory();
         let disk = Disk::new(vec![0; 2 << 20]);
         let (store, kept) = in_pieces(memory.take().unwrap(), &disk, 2000, RANGES + 20);

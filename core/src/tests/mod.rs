@@ -22,6 +22,8 @@ mod loom_pool;
 #[cfg(not(any(loom, feature = "shuttle")))]
 mod mounting;
 #[cfg(not(any(loom, feature = "shuttle")))]
+mod replay;
+#[cfg(not(any(loom, feature = "shuttle")))]
 mod rows_blocks;
 #[cfg(not(any(loom, feature = "shuttle")))]
 mod rows_cache;

@@ -1,14 +1,17 @@
 //! What a mount waits for, whom it believes, and what it tells.
 
-use super::disk::{geometry, Disk};
+use super::disk::Disk;
 use super::store::{memory, options, write, BLOCK};
+use crate::error::MemoryPart;
 use crate::format::{encode_superblock, FormatError, Superblock};
+use crate::memory::{map_words, pages_for};
 use crate::{
-    BlockPtr, Completion, CopyState, Damage, Device, DeviceError, DeviceGeometry, DeviceOp, Error, FlushTag,
+    BlockPtr, Completion, CopyState, Damage, Device, DeviceError, DeviceGeometry, DeviceOp, Error, FlushTag, Memory,
     MountOptions, Mounting, NoInterrupts, Platform, Request, Store,
 };
 use std::format;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::sync::Mutex;
 use std::vec;
 use std::vec::Vec;
 
@@ -27,8 +30,10 @@ pub(super) struct Late<'m> {
     strays: AtomicU32,
     /// Polls and refusals since the last relaxation.
     restless: AtomicU32,
-    /// Reads of the block here fail.
-    unreadable: AtomicU64,
+    /// Reads of the block here fail, and of what is not there.
+    pub(super) unreadable: AtomicU64,
+    /// What it says that it is like, if that is not what it is.
+    pub(super) like: Mutex<Option<DeviceGeometry>>,
 }
 
 impl Late<'_> {
@@ -42,6 +47,7 @@ impl Late<'_> {
             strays: AtomicU32::new(0),
             restless: AtomicU32::new(0),
             unreadable: AtomicU64::new(u64::MAX),
+            like: Mutex::new(None),
         }
     }
 
@@ -52,11 +58,12 @@ impl Late<'_> {
 
 impl<'m> Device<'m> for Late<'m> {
     fn geometry(&self) -> DeviceGeometry {
-        geometry(self.disk.bytes().len() as u64)
+        self.like.lock().unwrap().unwrap_or_else(|| self.disk.geometry())
     }
 
     fn submit(&self, request: Request<'m>) -> Result<(), Request<'m>> {
-        let fails = self.unreadable.load(SeqCst) == request.addr();
+        let beyond = request.addr() + request.len_bytes() > self.disk.geometry().len_bytes;
+        let fails = beyond || self.unreadable.load(SeqCst) == request.addr();
         self.disk.fail(fails.then_some(DeviceError::Io));
         let taken = self.disk.submit(request);
         self.disk.fail(None);
@@ -288,4 +295,121 @@ fn what_is_wrong_with_a_copy_is_told_in_words() {
     assert!(told[1].contains("generation 7"), "{told:?}");
     assert_eq!(told[2], format!("{magic}"));
     assert_eq!(told[3], format!("{}", DeviceError::Io));
+}
+
+/// The superblock of the newest generation counts, be it the second: so a commit of the original may end.
+#[test]
+fn the_newest_superblock_counts_wherever_it_is() {
+    let memories: Vec<_> = (0..2).map(|_| memory()).collect();
+    let disk = Disk::new(vec![0; LEN]);
+    let store = Store::format(memories[0].take().unwrap(), &disk, &NoInterrupts, options(2)).unwrap();
+    let older = disk.bytes()[..BLOCK].to_vec();
+    let ptr = write(&store, 1).unwrap();
+    let generation = store.commit(store.roots().with_root(Some(ptr), 1)).unwrap();
+    store.unmount().unwrap();
+    disk.edit(|bytes| bytes[..BLOCK].copy_from_slice(&older));
+    let store = Store::mount(memories[1].take().unwrap(), &disk, &NoInterrupts, MountOptions::default()).unwrap();
+    let lagging = CopyState::Lagging { generation: generation - 1 };
+    assert_eq!(store.report().superblocks, [lagging, CopyState::Good]);
+    assert_eq!((store.roots().root.addr, store.generation()), (ptr.addr, generation));
+}
+
+/// The second superblock is looked for at the end alone, if the first one says how large a block is; otherwise at each
+/// place where it may be, up to the first where it is.
+#[test]
+fn superblocks_are_looked_for_where_they_may_be_and_no_further() {
+    let (image, _) = image(1);
+    let read = |spoil: &[usize]| {
+        let memory = memory();
+        let disk = Disk::new(image.clone());
+        disk.edit(|bytes| spoil.iter().for_each(|at| bytes[*at] ^= 1));
+        let mounted = Store::mount(memory.take().unwrap(), &disk, &NoInterrupts, MountOptions::default());
+        let found = mounted.map(|store| store.report().superblocks).map_err(|failed| failed.error);
+        let reads = disk.take_reads();
+        let others = |addr: &&u64| **addr == 0 || **addr >= (LEN - (64 << 10)) as u64;
+        (found, reads.iter().take_while(others).count())
+    };
+    let last = LEN - BLOCK;
+    assert_eq!(read(&[]), (Ok([CopyState::Good; 2]), 2));
+    let (found, reads) = read(&[0]);
+    assert!(matches!(found, Ok([CopyState::Bad(_), CopyState::Good])) && reads == 2, "{found:?} {reads}");
+    let (found, reads) = read(&[last]);
+    assert!(matches!(found, Ok([CopyState::Good, CopyState::Bad(_)])) && reads == 2, "{found:?} {reads}");
+    let (found, reads) = read(&[0, last]);
+    assert!(matches!(found, Err(Error::NotAVolume { .. })) && reads == 7, "{found:?} {reads}");
+}
+
+/// A superblock that is found where one of another block size would be is something else's.
+#[test]
+fn a_superblock_in_the_place_of_another_block_size_is_none() {
+    let (mut bytes, _) = image(1);
+    let page = bytes[..BLOCK].to_vec();
+    bytes[0] ^= 1;
+    bytes[LEN - BLOCK] ^= 1;
+    let place = LEN - 4 * BLOCK;
+    bytes[place..place + BLOCK].copy_from_slice(&page);
+    let memory = memory();
+    let disk = Disk::new(bytes);
+    let mounted = Store::mount(memory.take().unwrap(), &disk, &NoInterrupts, MountOptions::default());
+    assert!(matches!(mounted.unwrap_err().error, Error::NotAVolume { .. }));
+}
+
+/// What a device is like is compared with the volume to the byte.
+#[test]
+fn a_device_is_as_large_as_it_must_be_and_no_larger_than_can_be() {
+    let (bytes, _) = image(1);
+    let unit = BLOCK as u64;
+    let most = u64::from(u32::MAX) * unit;
+    let is = |change: &dyn Fn(&mut DeviceGeometry)| {
+        let memory = memory();
+        let device = Late::new(bytes.clone());
+        let mut like = device.geometry();
+        change(&mut like);
+        *device.like.lock().unwrap() = Some(like);
+        let options = MountOptions { discard: true, ..MountOptions::default() };
+        let mounted = Store::mount(memory.take().unwrap(), &device, &NoInterrupts, options);
+        mounted.map(|store| store.engine.discards).map_err(|failed| failed.error)
+    };
+    assert_eq!(is(&|_| ()), Ok(true));
+    assert_eq!(is(&|like| like.discard = false), Ok(false));
+    assert_eq!(is(&|like| like.physical_sector_len_bytes = BLOCK as u32), Ok(true));
+    let geometry = |need_bytes, have_bytes| Err(Error::Geometry { need_bytes, have_bytes });
+    assert_eq!(is(&|like| like.physical_sector_len_bytes = 2 * BLOCK as u32), geometry(2 * unit, unit));
+    assert_eq!(is(&|like| like.max_transfer_len_bytes = BLOCK as u32), Ok(true));
+    assert_eq!(is(&|like| like.max_transfer_len_bytes = BLOCK as u32 - 512), geometry(unit, unit - 512));
+    assert_eq!(is(&|like| like.len_bytes = most), Ok(true));
+    assert_eq!(is(&|like| like.len_bytes = most + unit), geometry(most + unit, most));
+    // Not even a superblock: that is told, for either copy.
+    let short = CopyState::Bad(FormatError::BufferLen { got_bytes: 2048, want_bytes: crate::memory::PROBE_LEN_BYTES });
+    let error = is(&|like| like.len_bytes = 2048).unwrap_err();
+    let Error::NotAVolume { first, second } = error else { panic!("{error:?}") };
+    assert_eq!((CopyState::Bad(first), second.is_some()), (short, true));
+}
+
+/// What is behind the last whole block of a device is not used; the second superblock is in the last whole one.
+#[test]
+fn a_device_that_ends_within_a_block_is_used_up_to_that() {
+    let memories: Vec<_> = (0..2).map(|_| memory()).collect();
+    let disk = Disk::new(vec![0; LEN + 512]);
+    let store = Store::format(memories[0].take().unwrap(), &disk, &NoInterrupts, options(1)).unwrap();
+    store.unmount().unwrap();
+    assert!(Superblock::decode(&disk.bytes()[LEN - BLOCK..LEN]).is_ok());
+    let store = Store::mount(memories[1].take().unwrap(), &disk, &NoInterrupts, MountOptions::default()).unwrap();
+    assert_eq!(store.report().superblocks, [CopyState::Good; 2]);
+}
+
+/// The fewest buffers with which a store can work are enough, and one less is refused.
+#[test]
+fn a_store_has_the_fewest_buffers_or_is_refused() {
+    const FEWEST: usize = crate::mount::MIN_FRAMES as usize;
+    type Fewest = Memory<{ pages_for(FEWEST, BLOCK) }, FEWEST, { map_words(1024, 4) }, 4, 16>;
+    type TooFew = Memory<{ pages_for(FEWEST - 1, BLOCK) }, { FEWEST - 1 }, { map_words(1024, 4) }, 4, 16>;
+    let (bytes, _) = image(1);
+    let memories = (std::boxed::Box::new(Fewest::new()), std::boxed::Box::new(TooFew::new()));
+    let disks = [0, 1].map(|_| Disk::new(bytes.clone()));
+    let options = MountOptions::default();
+    Store::mount(memories.0.take().unwrap(), &disks[0], &NoInterrupts, options).unwrap();
+    let failed = Store::mount(memories.1.take().unwrap(), &disks[1], &NoInterrupts, options).unwrap_err();
+    let (need, have) = (FEWEST as u64, FEWEST as u64 - 1);
+    assert_eq!(failed.error, Error::MemoryTooSmall { part: MemoryPart::Buffers, need, have });
 }
