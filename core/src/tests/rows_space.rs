@@ -339,6 +339,32 @@ fn room_that_moves_from_arena_to_arena_is_found() {
     }
 }
 
+/// A block that comes back where the search has just been is seen, without anybody taking one.
+#[test]
+fn room_that_comes_back_behind_the_search_is_found() {
+    let words: Vec<AtomicUsize> = words(64).into_iter().chain(words(64)).collect();
+    let slots = [ArenaSlot::new(), ArenaSlot::new()];
+    let arenas = Arenas::new(&slots, 0, &words, BlockSize::MIN, &NoInterrupts);
+    arenas.append(2, 1, 64, 0);
+    for arena in 0..2 {
+        arenas.with(arena, |state, map| while map.reserve(&mut state.counts, 1).is_some() {});
+    }
+    let looks = core::cell::Cell::new(0);
+    let found = arenas.allocate_leaving(
+        |arena| {
+            looks.set(looks.get() + 1);
+            // The last look of the second round over both, without waiting and with.
+            if looks.get() == 8 {
+                assert_eq!(arena, 1);
+                arenas.unreserve(arenas.at(0, 5)).unwrap();
+            }
+            0
+        },
+        0,
+    );
+    assert!(matches!(found, Ok(Reserved { place: Place { arena: 0, index: 5, .. }, .. })), "{found:?}");
+}
+
 /// Beginning and ending a commit of an arena with changes in many words of its map takes many sections, each of few
 /// words.
 #[test]
