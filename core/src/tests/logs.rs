@@ -129,7 +129,7 @@ fn a_log_written_anew_is_right_wherever_the_search_for_its_blocks_begins() {
 /// Fills the only arena to the last block, as the original may; all of it is committed.
 fn fill(store: &Store<'_, '_>) -> Vec<BlockPtr> {
     let mut held = Vec::new();
-    while let Ok(filling) = store.allocate_from_reserve() {
+    while let Some(filling) = store.allocate_from_reserve() {
         held.push(store.enqueue(filling).unwrap().ptr());
         if store.space().avail_blocks == 1 {
             commit(store).unwrap();

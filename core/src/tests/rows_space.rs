@@ -362,7 +362,7 @@ fn room_that_comes_back_behind_the_search_is_found() {
         },
         0,
     );
-    assert!(matches!(found, Ok(Reserved { place: Place { arena: 0, index: 5, .. }, .. })), "{found:?}");
+    assert!(matches!(found, Some(Reserved { place: Place { arena: 0, index: 5, .. }, .. })), "{found:?}");
 }
 
 /// Beginning and ending a commit of an arena with changes in many words of its map takes many sections, each of few
