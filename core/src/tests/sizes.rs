@@ -36,12 +36,17 @@ fn a_store_is_a_small_value() {
 #[test]
 #[cfg(not(any(loom, feature = "shuttle", feature = "trace")))]
 fn the_formula_is_the_size_of_the_value() {
+    use crate::limbo::Limbo;
     use crate::memory::{pages_for, Memory};
     use crate::pool::PAGE_LEN_BYTES;
+    use crate::queue::Queue;
+    use crate::sync::Lock;
 
     const fn formula(pages: usize, frames: usize, words: usize, arenas: usize, queue: usize, workers: usize) -> usize {
-        // Three locks and lengths, the flag, and what aligns the parts to each other.
-        const HEADS: usize = 64;
+        // Two locks and what their queues have besides entries; the flag, and what aligns the parts to each other.
+        const QUEUE_HEAD: usize = size_of::<Lock<Queue<1>>>() - size_of::<Entry>();
+        const LIMBO_HEAD: usize = size_of::<Lock<Limbo<1>>>() - size_of::<Retired>();
+        const HEADS: usize = QUEUE_HEAD + LIMBO_HEAD + align_of::<u64>();
         let buffers = pages * PAGE_LEN_BYTES + frames * (size_of::<Frame>() + size_of::<Retired>());
         let map = words * size_of::<AtomicUsize>();
         let rest = arenas * size_of::<ArenaSlot>() + queue * size_of::<Entry>() + workers * size_of::<WorkerSlot>();
