@@ -464,6 +464,7 @@ fn what_was_freed_behind_the_last_barrier_can_be_kept() {
     free(&map, word - 2, 6, true);
     free(&map, word, 2, false);
     free(&map, 3 * word + 1, 2, true);
+    map.load_doubt(3 * word + 2, 1, true);
     free(&map, 3, 1, false);
     free(&map, 3, 1, true);
     assert_eq!(map.load_keep_doubtful(), 4 + 2 + 1);

@@ -103,6 +103,36 @@ fn a_log_is_appended_to_only_while_its_reserve_stays_whole() {
     }
 }
 
+/// However many lock sections the changes take: they stand between one barrier and one.
+#[test]
+fn many_changes_are_appended_between_two_barriers() {
+    let memory = memory();
+    let disk = Disk::new(vec![0; 2 << 20]);
+    let (store, kept) = in_pieces(memory.take().unwrap(), &disk, 2000, 2 * RANGES + 100);
+    let before = store.generation();
+    let (_, old) = log_pages(&disk.bytes());
+    kept.iter().skip(50).step_by(2).take(100).for_each(|ptr| store.free(*ptr).unwrap());
+    let generation = commit(&store).unwrap();
+    let bytes = disk.bytes();
+    let (_, new) = log_pages(&bytes);
+    assert_eq!(new[..old.len()], old, "appended to");
+    let entries = new[old.len()..].iter().flat_map(|addr| {
+        let page = &bytes[*addr as usize..*addr as usize + BLOCK];
+        LogBlock::decode(page, BlockSize::MIN).unwrap().entries().map(Result::unwrap).collect::<Vec<_>>()
+    });
+    let entries: Vec<LogEntry> = entries.collect();
+    assert!(entries.len() > 100, "{}", entries.len());
+    for (at, entry) in entries.iter().enumerate() {
+        let expected = match at {
+            0 => Some(before),
+            at if at + 1 == entries.len() => Some(generation),
+            _ => None,
+        };
+        let found = if let LogEntry::Barrier { gen } = entry { Some(*gen) } else { None };
+        assert_eq!(found, expected, "entry {at}");
+    }
+}
+
 /// However the blocks of a new log lie to what it lists: it takes them out of that once, and what mount reads is what
 /// was meant.
 #[test]

@@ -96,7 +96,7 @@ impl<'m> Device<'m> for Late<'m> {
     }
 }
 
-/// A kernel under which the device goes on only while somebody relaxes.
+/// A kernel under which the device goes on only when somebody relaxes who was refused.
 struct Calm<'a, 'm> {
     device: &'a Late<'m>,
     relaxed: AtomicU32,
@@ -104,8 +104,8 @@ struct Calm<'a, 'm> {
 
 impl Platform for Calm<'_, '_> {
     fn relax(&self) {
-        self.device.restless.store(0, SeqCst);
-        if self.relaxed.fetch_add(1, SeqCst) % 3 == 2 {
+        let in_vain = self.device.restless.swap(0, SeqCst) != 0;
+        if in_vain && self.relaxed.fetch_add(1, SeqCst) % 3 == 2 {
             self.device.stalled.store(false, SeqCst);
             self.device.refuses_flushes.store(false, SeqCst);
         }
