@@ -52,12 +52,14 @@ struct Volume {
     tail_addr: Option<u64>,
     root_addr: u64,
     size_bytes: u64,
+    /// Whether the superblock says that the last commit was ours, if that is not what the header says.
+    ours: Option<bool>,
 }
 
 impl Volume {
     fn new(generation: u64, log: &[LogEntry]) -> Self {
         let (logs, size_bytes) = (vec![log.to_vec()], BLOCKS * UNIT);
-        Self { generation, logs, behind: NONE, seal: None, tail_addr: None, root_addr: NONE, size_bytes }
+        Self { generation, logs, behind: NONE, seal: None, tail_addr: None, root_addr: NONE, size_bytes, ours: None }
     }
 
     fn sealed(generation: u64, log: &[LogEntry], gen: u64) -> Self {
@@ -97,7 +99,7 @@ impl Volume {
         }
         let arena = ArenaRef { header_addr: ARENA, header_hash: hash64(&page) };
         let head = self.head();
-        encode_superblock(&mut page, &head, &mut |_| arena, self.seal.is_some()).unwrap();
+        encode_superblock(&mut page, &head, &mut |_| arena, self.ours.unwrap_or(self.seal.is_some())).unwrap();
         bytes[..BLOCK].copy_from_slice(&page);
         bytes[LEN - BLOCK..].copy_from_slice(&page);
         bytes
@@ -184,6 +186,9 @@ fn a_log_without_a_seal_is_read_up_to_the_committed_barrier() {
     // A link behind the committed barrier leads to what never was.
     let linked = Volume { behind: addr(70), ..Volume::new(2, &[all, barrier(2)]) };
     assert_eq!(mounted(&linked, false), good(1..51, 0, true));
+    // Of a log that no commit of ours has changed since, nothing is in doubt.
+    let ours = Volume { ours: Some(true), ..Volume::new(2, &[all, barrier(1), free(60, 4)]) };
+    assert_eq!(mounted(&ours, false), good((1..51).chain(60..64), 0, false));
     // For reading, what may be free counts as free.
     let volume = Volume::new(2, &[all, barrier(1), free(60, 4)]);
     assert_eq!(mounted(&volume, true), good((1..51).chain(60..64), 0, false));
