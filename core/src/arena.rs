@@ -137,12 +137,14 @@ struct Shape {
     base_block: AtomicU32,
     /// Blocks behind the headers, the last two included.
     blocks: AtomicU32,
-    /// Where its words begin.
+    /// Where its words begin; how many it has follows from its blocks.
     words_at: AtomicUsize,
-    /// Where they end.
-    words_end: AtomicUsize,
     /// Blocks that only the log may take.
     log_reserve: AtomicU32,
+    /// Blocks that normal allocations leave.
+    normal_reserve: AtomicU32,
+    /// 2^32 divided by the blocks with both headers, rounded up: to divide by them is to multiply by this.
+    inverse: AtomicU32,
 }
 
 /// What is changed with the lock held.
@@ -161,8 +163,9 @@ impl ArenaSlot {
                     base_block: AtomicU32::new(0),
                     blocks: AtomicU32::new(0),
                     words_at: AtomicUsize::new(0),
-                    words_end: AtomicUsize::new(0),
-                    log_reserve: AtomicU32::new(0)
+                    log_reserve: AtomicU32::new(0),
+                    normal_reserve: AtomicU32::new(0),
+                    inverse: AtomicU32::new(0)
                 },
                 busy: Busy {
                     state: Lock::new(ArenaState {
@@ -248,6 +251,7 @@ pub(crate) struct Arenas<'m> {
     count: AtomicUsize,
     words: &'m [AtomicUsize],
     size: BlockSize,
+    /// The arena whose turn it is.
     rotation: AtomicU32,
     platform: &'m dyn Platform,
 }
@@ -347,12 +351,12 @@ impl<'m> Arenas<'m> {
         slot.shape.base_block.store(base_block, Ordering::Relaxed);
         slot.shape.blocks.store(blocks, Ordering::Relaxed);
         slot.shape.words_at.store(words_at, Ordering::Relaxed);
-        let words_end = (words_at + FreeMap::words_needed(blocks)).min(self.words.len());
-        slot.shape.words_end.store(words_end, Ordering::Relaxed);
         // At least 1 for every block size, which the compiler does not know; a division by 0 would be a panic in mount.
         let per_block = (2 * ranges_per_block(self.size) as u32).max(1);
         let log_reserve = blocks.div_ceil(per_block) + 3;
         slot.shape.log_reserve.store(log_reserve, Ordering::Relaxed);
+        slot.shape.normal_reserve.store(log_reserve + (blocks / 128).clamp(4, 64), Ordering::Relaxed);
+        slot.shape.inverse.store(u32::MAX / blocks.saturating_add(2) + 1, Ordering::Relaxed);
     }
 
     /// Byte address of an arena's first header.
@@ -376,8 +380,7 @@ impl<'m> Arenas<'m> {
     fn map_of(&self, slot: &ArenaSlot) -> FreeMap<'m> {
         let blocks = slot.shape.blocks.load(Ordering::Relaxed);
         let at = slot.shape.words_at.load(Ordering::Relaxed);
-        let end = slot.shape.words_end.load(Ordering::Relaxed);
-        FreeMap::new(self.words.get(at..end).unwrap_or(&[]), blocks)
+        FreeMap::new(self.words.get(at..).unwrap_or(&[]), blocks)
     }
 
     /// Runs a section with one arena locked. Sections visit no more than a few words of the free map
@@ -473,15 +476,34 @@ impl<'m> Arenas<'m> {
     }
 
     /// The same by block number.
+    #[cfg_attr(not(target_pointer_width = "32"), inline(always))]
     pub(crate) fn locate_block(&self, block: BlockNo) -> Option<Place> {
-        let behind = self
-            .slots
-            .get(..self.len())
-            .unwrap_or(&[])
-            .partition_point(|slot| slot.shape.base_block.load(Ordering::Relaxed) <= block);
+        let guessed = if cfg!(target_pointer_width = "32") { None } else { self.guess(block) };
+        let (arena, slot) = guessed.or_else(|| self.find(block))?;
+        // Not negative. The first two are the headers.
+        let index = (block - slot.shape.base_block.load(Ordering::Relaxed)).checked_sub(2)?;
+        (index < slot.shape.blocks.load(Ordering::Relaxed)).then_some(Place { arena, index, block })
+    }
+
+    /// The arena that a block is in if arenas are as large as the first, which all of them are but the last and those of
+    /// a volume that has grown. Left out where code is to be small.
+    #[inline(always)]
+    fn guess(&self, block: BlockNo) -> Option<(usize, &ArenaSlot)> {
+        let first = &self.slots.first()?.shape;
+        let from_first = block.checked_sub(first.base_block.load(Ordering::Relaxed))?;
+        let arena = ((u64::from(from_first) * u64::from(first.inverse.load(Ordering::Relaxed))) >> 32) as usize;
+        let slot = self.slots.get(arena).filter(|_| arena < self.len())?;
+        let inside = block.checked_sub(slot.shape.base_block.load(Ordering::Relaxed))?;
+        (inside < slot.shape.blocks.load(Ordering::Relaxed).saturating_add(2)).then_some((arena, slot))
+    }
+
+    /// The same wherever it is: the last one that begins at or before the block.
+    #[cfg_attr(not(target_pointer_width = "32"), cold, inline(never))]
+    fn find(&self, block: BlockNo) -> Option<(usize, &ArenaSlot)> {
+        let slots = self.slots.get(..self.len())?;
+        let behind = slots.partition_point(|slot| slot.shape.base_block.load(Ordering::Relaxed) <= block);
         let arena = behind.checked_sub(1)?;
-        let index = (block - self.slot(arena).shape.base_block.load(Ordering::Relaxed)).checked_sub(2)?;
-        (index < self.blocks(arena)).then_some(Place { arena, index, block })
+        Some((arena, slots.get(arena)?))
     }
 
     /// Whether a block is one of the last two of its arena, which are never free.

@@ -138,14 +138,33 @@ const CHANGED: usize = 1;
 const MOVED: usize = 2;
 const EDGES: usize = 3;
 
-/// The view of one arena's planes; made anew for each lock section.
+/// The view of one arena's planes; made anew for each lock section, and so no more than is at hand: where the summaries
+/// are is computed when one of them is looked at, which is seldom.
 #[derive(Clone, Copy)]
 pub(crate) struct FreeMap<'a> {
     blocks: u32,
     quads: &'a [Quad],
-    /// The summaries, one behind the other; looked at when a whole word changes its nature, which is seldom.
-    summaries: &'a [AtomicUsize],
+    /// The planes, and behind them the summaries, one behind the other.
+    memory: &'a [AtomicUsize],
 }
+
+/// A block, with the word that it is in as it was found.
+#[derive(Clone, Copy)]
+struct Spot<'a> {
+    quad: &'a Quad,
+    old: Planes,
+    at: usize,
+    bit: Word,
+}
+
+impl Spot<'_> {
+    fn block(&self) -> u32 {
+        first_of(self.at, self.bit)
+    }
+}
+
+/// A block that was found to be part of the next commit alone. Good until the map is changed or its lock left.
+pub(crate) struct New<'a>(Spot<'a>);
 
 impl<'a> FreeMap<'a> {
     /// Words of memory for an arena of `blocks` blocks.
@@ -158,16 +177,28 @@ impl<'a> FreeMap<'a> {
     /// The map in `memory`, which has [`FreeMap::words_needed`] words.
     #[inline(always)]
     pub(crate) fn new(memory: &'a [AtomicUsize], blocks: u32) -> Self {
-        let quads = PLANES * (blocks as usize).div_ceil(WORD_BITS);
-        let (quads, summaries) = memory.split_at(quads.min(memory.len()));
-        Self { blocks, quads: quads.as_chunks().0, summaries }
+        let quads = memory.as_chunks().0.get(..(blocks as usize).div_ceil(WORD_BITS)).unwrap_or(&[]);
+        Self { blocks, quads, memory }
     }
 
-    /// One of the summaries.
+    /// Words of each plane.
+    fn words(&self) -> usize {
+        self.quads.len()
+    }
+
+    /// The planes of one word, if there is one.
+    #[inline(always)]
+    fn quad(&self, at: usize) -> Option<&'a Quad> {
+        #[cfg(all(test, not(any(loom, feature = "shuttle"))))]
+        accesses::count();
+        self.quads.get(at)
+    }
+
+    /// One of the summaries, which lie behind the planes.
     fn summary(&self, number: usize) -> Summary<'a> {
-        let len = Summary::words_needed(self.quads.len());
-        let memory = self.summaries.get(number * len..).unwrap_or(&[]);
-        Summary::new(memory.get(..len).unwrap_or(&[]), self.quads.len())
+        let len = Summary::words_needed(self.words());
+        let memory = self.memory.get(PLANES * self.words() + number * len..).unwrap_or(&[]);
+        Summary::new(memory.get(..len).unwrap_or(&[]), self.words())
     }
 
     /// The words with a free block.
@@ -191,31 +222,21 @@ impl<'a> FreeMap<'a> {
         self.summary(EDGES)
     }
 
-    /// Words of each plane.
-    fn words(&self) -> usize {
-        self.quads.len()
-    }
-
     /// One word of one plane; 0 if there is none.
     fn get(&self, plane: usize, at: usize) -> Word {
-        #[cfg(all(test, not(any(loom, feature = "shuttle"))))]
-        accesses::count();
-        self.quads.get(at).map_or(0, |quad| quad[plane].load(Ordering::Relaxed))
+        self.quad(at).map_or(0, |quad| quad[plane].load(Ordering::Relaxed))
     }
 
     fn put(&self, plane: usize, at: usize, value: Word) {
-        #[cfg(all(test, not(any(loom, feature = "shuttle"))))]
-        accesses::count();
-        if let Some(quad) = self.quads.get(at) {
+        if let Some(quad) = self.quad(at) {
             quad[plane].store(value, Ordering::Relaxed);
         }
     }
 
-    /// Whether a block is part of the next commit, and of no other.
+    /// A block that is part of the next commit, and of no other; `None` if it is not.
     #[inline(always)]
-    pub(crate) fn is_new(&self, block: u32) -> bool {
-        let (at, bit) = place(block);
-        self.word(at).is(bit, State::New)
+    pub(crate) fn new_block(&self, block: u32) -> Option<New<'a>> {
+        self.spot(block).filter(|spot| spot.old.is(spot.bit, State::New)).map(New)
     }
 
     /// What the map says about a block. Blocks out of range are in use.
@@ -226,9 +247,7 @@ impl<'a> FreeMap<'a> {
 
     #[inline(always)]
     fn word(&self, at: usize) -> Planes {
-        #[cfg(all(test, not(any(loom, feature = "shuttle"))))]
-        accesses::count();
-        self.quads.get(at).map_or(Planes::IN_USE, Planes::of)
+        self.quad(at).map_or(Planes::IN_USE, Planes::of)
     }
 
     /// Replaces one word of each plane. The only function that changes a plane after loading, so the sums and the
@@ -272,10 +291,15 @@ impl<'a> FreeMap<'a> {
     }
 
     /// Seldom: once for many blocks of a word.
+    fn set_summary(&self, number: usize, at: usize, on: bool) {
+        Self::set_summary_of(self.memory, self.blocks, number, at, on);
+    }
+
+    /// Without a reference to the map, which would have to be in memory for that.
     #[cold]
     #[inline(never)]
-    fn set_summary(&self, number: usize, at: usize, on: bool) {
-        self.summary(number).set(at, on);
+    fn set_summary_of(memory: &[AtomicUsize], blocks: u32, number: usize, at: usize, on: bool) {
+        FreeMap::new(memory, blocks).summary(number).set(at, on);
     }
 
     /// The flight plane's bit of the block in front of word `at`, as the lowest bit of a word; in front of the first
@@ -300,71 +324,102 @@ impl<'a> FreeMap<'a> {
         (word & !((word << 1) | before)).count_ones() + behind as u32
     }
 
-    /// Moves one block from one state to another; `Err` with the state that it is in if that is another one. What
-    /// [`FreeMap::replace`] does for a whole word, with no more work than one bit takes.
-    ///
-    /// Inlined, because callers name the states, and little is left of this then; but not where code is to be small.
+    /// A block as it is now, if there is one.
+    #[inline(always)]
+    fn spot(&self, block: u32) -> Option<Spot<'a>> {
+        let (at, bit) = place(block);
+        self.quad(at).map(|quad| Spot { quad, old: Planes::of(quad), at, bit })
+    }
+
+    /// Moves one block from one state to another; `Err` with the state that it is in if that is another one.
     #[cfg_attr(target_pointer_width = "32", inline(never))]
     #[cfg_attr(not(target_pointer_width = "32"), inline(always))]
     fn step(&self, counts: &mut Counts, block: u32, from: State, to: State) -> Result<(), State> {
-        #[cfg(all(test, not(any(loom, feature = "shuttle"))))]
-        accesses::count();
-        let (at, bit) = place(block);
-        let Some(quad) = self.quads.get(at) else { return Err(State::InUse) };
-        let old = Planes::of(quad);
-        if !old.is(bit, from) {
-            return Err(State::of(old, bit));
+        let Some(spot) = self.spot(block) else { return Err(State::InUse) };
+        if !spot.old.is(spot.bit, from) {
+            return Err(State::of(spot.old, spot.bit));
         }
-        let new = old.with(bit, to);
-        if from.is_free_in_flight() != to.is_free_in_flight() || sabotaged(Switch::LogReserved) {
-            // The runs of free blocks change too, and with them what the neighbours begin.
+        self.step_at(counts, spot, from, to);
+        Ok(())
+    }
+
+    /// The same for a block that was found to be in the first of these states. What [`FreeMap::replace`] does for a
+    /// whole word, with no more work than one bit takes.
+    ///
+    /// Inlined, because callers name the states, and little is left of this then.
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
+    #[cfg_attr(not(target_pointer_width = "32"), inline(always))]
+    fn step_at(&self, counts: &mut Counts, spot: Spot<'_>, from: State, to: State) {
+        let Spot { quad, old, at, bit } = spot;
+        let new = old.with(bit, from, to);
+        let runs_change = from.is_free_in_flight() != to.is_free_in_flight();
+        if runs_change || sabotaged(Switch::LogReserved) || cfg!(target_pointer_width = "32") {
+            // The runs of free blocks change too, and with them what the neighbours begin; or code is to be small.
             self.replace(counts, at, new);
-            return Ok(());
+            return;
         }
-        quad[DURABLE].store(new.durable, Ordering::Relaxed);
-        quad[NEXT].store(new.next, Ordering::Relaxed);
+        // What both states are alike in cannot have changed for the word, and what one of its blocks is, the word is.
+        // Both are known where this is compiled.
+        let (before, after) = (Planes::IN_USE.with(1, State::InUse, from), Planes::IN_USE.with(1, State::InUse, to));
+        if before.durable != after.durable {
+            quad[DURABLE].store(new.durable, Ordering::Relaxed);
+        }
+        if before.next != after.next {
+            quad[NEXT].store(new.next, Ordering::Relaxed);
+        }
         let shift = |count: &mut u32, set: u32| *count = *count + to.is_in(set) - from.is_in(set);
         shift(&mut counts.avail, State::Free.bit());
         shift(&mut counts.reserved, State::Reserved.bit());
         shift(&mut counts.pending, State::PENDING);
-        // What both states are alike in cannot have changed for the word. Known where this is compiled.
-        let (before, after) = (Planes::IN_USE.with(1, from), Planes::IN_USE.with(1, to));
-        if before.avail() != after.avail() && (old.avail() != 0) != (new.avail() != 0) {
-            self.set_summary(AVAIL, at, new.avail() != 0);
+        let note = |number, was: bool, is: bool| {
+            if was != is {
+                self.set_summary(number, at, is);
+            }
+        };
+        if before.avail() != after.avail() {
+            note(AVAIL, before.avail() != 0 || old.avail() != 0, after.avail() != 0 || new.avail() != 0);
         }
-        if before.is_changed() != after.is_changed() && old.is_changed() != new.is_changed() {
-            self.set_summary(CHANGED, at, new.is_changed());
+        if before.is_changed() != after.is_changed() {
+            note(CHANGED, before.is_changed() || old.is_changed(), after.is_changed() || new.is_changed());
         }
         // What the commit in flight moves stays as it is: see `runs`.
-        Ok(())
+    }
+
+    /// The first free block of word `at` among those of `mask`.
+    #[inline(always)]
+    fn free_in(&self, at: usize, mask: Word) -> Option<Spot<'a>> {
+        let quad = self.quad(at)?;
+        let old = Planes::of(quad);
+        let free = old.avail() & mask;
+        (free != 0).then_some(Spot { quad, old, at, bit: free & free.wrapping_neg() })
     }
 
     /// The first free block at or after `from`, going round once.
-    #[inline(always)]
-    fn find(&self, from: u32) -> Option<u32> {
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
+    #[cfg_attr(not(target_pointer_width = "32"), inline(always))]
+    fn find(&self, from: u32) -> Option<Spot<'a>> {
         let (at, bit) = place(from);
-        match self.word(at).avail() & !(bit - 1) {
-            0 => self.find_far(at + 1),
+        match self.free_in(at, bit.wrapping_neg()) {
             // Nearly always.
-            here => Some(first_of(at, here)),
+            Some(here) => Some(here),
+            None => self.free_in(Self::find_far(self.memory, self.blocks, at + 1)?, Word::MAX),
         }
     }
 
-    /// The first free block in word `at` or behind it, going round once.
+    /// The first word with a free block from word `at` on, going round once. As [`FreeMap::set_summary_of`].
     #[cold]
     #[inline(never)]
-    fn find_far(&self, at: usize) -> Option<u32> {
-        let at = self.avail().next(at).or_else(|| self.avail().next(0))?;
-        let word = self.word(at).avail();
-        (word != 0).then(|| first_of(at, word))
+    fn find_far(memory: &[AtomicUsize], blocks: u32, at: usize) -> Option<usize> {
+        let avail = FreeMap::new(memory, blocks).avail();
+        avail.next(at).or_else(|| avail.next(0))
     }
 
     /// Hands out a free block for a caller, the first at or after `from`.
     #[inline(always)]
     pub(crate) fn reserve(&self, counts: &mut Counts, from: u32) -> Option<u32> {
-        let block = self.find(from)?;
-        self.step(counts, block, State::Free, State::Reserved).ok()?;
-        Some(block)
+        let spot = self.find(from)?;
+        self.step_at(counts, spot, State::Free, State::Reserved);
+        Some(spot.block())
     }
 
     /// Takes back a block that was handed out and never became part of a commit.
@@ -380,8 +435,8 @@ impl<'a> FreeMap<'a> {
 
     /// The same as [`FreeMap::free`] and [`FreeMap::unreserve`], for a block of no commit that nobody can be reading.
     #[inline(always)]
-    pub(crate) fn free_new(&self, counts: &mut Counts, block: u32) -> Result<(), State> {
-        self.step(counts, block, State::New, State::Free)
+    pub(crate) fn free_new(&self, counts: &mut Counts, new: New<'_>) {
+        self.step_at(counts, new.0, State::New, State::Free);
     }
 
     /// Makes a block no part of the next commit. The result says what holds it back from being handed out again:
@@ -402,10 +457,10 @@ impl<'a> FreeMap<'a> {
 
     /// Hands out a free block to the log of the commit in flight.
     pub(crate) fn log_alloc(&self, counts: &mut Counts, from: u32) -> Option<u32> {
-        let block = self.find(from)?;
-        self.step(counts, block, State::Free, State::NewInFlight).ok()?;
-        self.mark_log(block, true);
-        Some(block)
+        let spot = self.find(from)?;
+        self.step_at(counts, spot, State::Free, State::NewInFlight);
+        self.mark_log(spot.block(), true);
+        Some(spot.block())
     }
 
     /// Frees a log block that the commit in flight replaces.

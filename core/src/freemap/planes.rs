@@ -43,12 +43,16 @@ impl Planes {
         same(self.durable, durable) & same(self.flight, flight) & same(self.next, next) & bit != 0
     }
 
-    /// The same with one block in another state.
+    /// The same with a block, which is in the first of these states, in the second.
     #[inline(always)]
-    pub(super) fn with(self, bit: Word, state: State) -> Self {
-        let set = |word: Word, on: bool| if on { word | bit } else { word & !bit };
-        let (durable, flight, next) = state.planes();
-        Self { durable: set(self.durable, durable), flight: set(self.flight, flight), next: set(self.next, next) }
+    pub(super) fn with(self, bit: Word, from: State, to: State) -> Self {
+        let (from, to) = (from.planes(), to.planes());
+        let change = |word: Word, was: bool, is: bool| if was == is { word } else { word ^ bit };
+        Self {
+            durable: change(self.durable, from.0, to.0),
+            flight: change(self.flight, from.1, to.1),
+            next: change(self.next, from.2, to.2),
+        }
     }
 
     /// Whether the next commit would change anything.

@@ -142,7 +142,10 @@ fn random_walk_agrees_with_sets() {
                         && !reference.log.contains(&block);
                     let at_once = map.state(block) == State::New && roll(2) == 0;
                     let result = match at_once {
-                        true => map.free_new(&mut counts, block).map(|()| State::Free),
+                        true => map.new_block(block).ok_or_else(|| map.state(block)).map(|new| {
+                            map.free_new(&mut counts, new);
+                            State::Free
+                        }),
                         false => map.free(&mut counts, block),
                     };
                     assert_eq!(result.is_ok(), used, "block {block}");

@@ -395,26 +395,26 @@ impl<'d, 'm> Store<'d, 'm> {
     /// and nobody is inside an epoch. `false` if that is not so; nothing was changed then.
     #[inline(always)]
     fn free_at_once(&self, place: Place) -> Result<bool, Refused> {
-        self.engine.epochs.unlinked();
-        let quiet = self.engine.epochs.is_quiet();
-        self.engine.arenas.change(place.arena, |state, map| {
-            if !map.is_new(place.index) {
-                return self.free_committed(state, map, place);
-            }
+        let engine = self.engine;
+        engine.epochs.unlinked_before_lock();
+        engine.arenas.change(place.arena, |state, map| {
+            let Some(new) = map.new_block(place.index) else { return self.free_committed(state, *map, place) };
             // The last two blocks of an arena, and those of its log, are never new.
-            let at_once = quiet
+            let at_once = engine.epochs.is_quiet()
                 && !sabotaged(Switch::ReuseAtOnce)
-                && self.engine.arenas.log_has_room(place.arena, state)
-                && self.engine.cache.forget_written(place.block)
-                && map.free_new(&mut state.counts, place.index).is_ok();
-            state.changes = state.changes.saturating_add(u32::from(at_once));
+                && engine.arenas.log_has_room(place.arena, state)
+                && engine.cache.forget_written(place.block);
+            if at_once {
+                map.free_new(&mut state.counts, new);
+                state.changes = state.changes.saturating_add(1);
+            }
             Ok(at_once)
         })
     }
 
     /// The same for a block that some commit has, if any block is there.
     #[inline(never)]
-    fn free_committed(&self, state: &mut ArenaState, map: &FreeMap<'m>, place: Place) -> Result<bool, Refused> {
+    fn free_committed(&self, state: &mut ArenaState, map: FreeMap<'m>, place: Place) -> Result<bool, Refused> {
         self.check_free(state, place)?;
         map.free(&mut state.counts, place.index).map_err(|_| Refused::NotAllocated)?;
         self.engine.cache.forget_written(place.block);

@@ -6,6 +6,8 @@
 //! but one CPU, this shows nothing.
 
 use crate::epoch::{Epochs, WorkerSlot};
+use crate::sync::Lock;
+use crate::NoInterrupts;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -29,8 +31,9 @@ fn meet(met: &AtomicUsize, times: usize) {
     }
 }
 
-#[test]
-fn nobody_is_overlooked_on_this_machine() {
+/// How often somebody was overlooked, and of how many rounds, if whoever unlinks then finds out this way whether
+/// nobody is inside.
+fn overlooked(is_quiet: impl Fn(&Epochs<'_>) -> bool) -> (usize, usize) {
     let slots = [WorkerSlot::new()];
     let epochs = Epochs::new(&slots);
     let (linked, met, ended) = (AtomicU32::new(0), AtomicUsize::new(0), AtomicBool::new(false));
@@ -48,8 +51,7 @@ fn nobody_is_overlooked_on_this_machine() {
             // So many that the two sides meet in some of the rounds.
             (0..round % 64).for_each(|_| core::hint::spin_loop());
             linked.store(0, Ordering::Relaxed);
-            epochs.unlinked();
-            quiet.push(epochs.is_quiet());
+            quiet.push(is_quiet(&epochs));
             meet(&met, 3 * round + 3);
         }
         quiet
@@ -77,5 +79,24 @@ fn nobody_is_overlooked_on_this_machine() {
         (unlink(), follower.join().unwrap())
     });
     let overlooked = quiet.iter().zip(&found).filter(|(quiet, found)| **quiet && **found).count();
-    assert_eq!(overlooked, 0, "of {} rounds", quiet.len());
+    (overlooked, quiet.len())
+}
+
+#[test]
+fn nobody_is_overlooked_on_this_machine() {
+    let (overlooked, rounds) = overlooked(|epochs| {
+        epochs.unlinked();
+        epochs.is_quiet()
+    });
+    assert_eq!(overlooked, 0, "of {rounds} rounds");
+}
+
+#[test]
+fn nobody_is_overlooked_by_whoever_takes_a_lock() {
+    let lock = Lock::new(());
+    let (overlooked, rounds) = overlooked(|epochs| {
+        epochs.unlinked_before_lock();
+        lock.with(&NoInterrupts, |()| epochs.is_quiet())
+    });
+    assert_eq!(overlooked, 0, "of {rounds} rounds");
 }

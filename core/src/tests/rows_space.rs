@@ -83,19 +83,49 @@ fn an_arena_without_room_leads_to_the_others() {
     assert!(in_arena.iter().all(|count| *count > 30), "{in_arena:?}");
 }
 
-/// Arenas with gaps between them, as growing and the original leave; every block from in front of the first to behind
-/// the last, against a search from the start.
+/// When all arenas but one are full, no allocation but the first searches for it, whatever its hint.
+#[test]
+fn the_only_arena_with_room_is_searched_for_once() {
+    let platform: &'static Counting = Box::leak(Box::new(Counting(AtomicU32::new(0))));
+    let (store, arenas) = leaked(4, platform);
+    while store.engine.arenas.allocate(Class::Normal, 0).is_some() {}
+    for (round, open) in [3, 1, 2].into_iter().enumerate() {
+        let give = |index| store.engine.arenas.unreserve(store.engine.arenas.at(open, index)).unwrap();
+        (20..40).for_each(give);
+        assert_eq!(arena_of(store, 0), open);
+        for hint in 0..8 {
+            let before = platform.0.load(Ordering::SeqCst);
+            assert_eq!(arena_of(store, hint), open);
+            let sections = platform.0.load(Ordering::SeqCst) - before;
+            // The arena of the hint, the one that has room, and one to give the block back.
+            assert!(sections <= 3, "{sections} sections of {arenas} arenas in round {round}");
+        }
+        while store.engine.arenas.allocate(Class::Normal, 0).is_some() {}
+    }
+}
+
+/// Arenas with gaps between them, as growing and the original leave, and arenas that are alike but for one; every
+/// block from in front of the first to behind the last, against a search from the start.
 #[test]
 fn an_address_is_in_an_arena_or_an_error_at_every_boundary() {
+    located((0..40).map(|i| (1 + i * 50 + i % 3, 3 + (i * 7) % 44)).collect());
+    located((0..40).map(|i| (1 + i * 50, if i < 39 { 48 } else { 20 })).collect());
+    // The first is the largest.
+    located([(1, 98)].into_iter().chain((0..39).map(|i| (101 + i * 50, 48))).collect());
+    // So far behind that 2^32 divided by an arena's blocks, rounded, leads to the next arena now and then.
+    located((0..40).map(|i| ((1 << 31) + i * 51, 49)).chain([((1 << 31) + 2040, 7)]).collect());
+}
+
+fn located(extents: Vec<(u32, u32)>) {
     let size = BlockSize::MIN;
-    let extents: Vec<(u32, u32)> = (0..40_u32).map(|i| (1 + i * 50 + i % 3, 3 + (i * 7) % 44)).collect();
-    let slots: &'static [ArenaSlot] = Box::leak((0..40).map(|_| ArenaSlot::new()).collect());
-    for count in [0, 1, 2, 3, 17, 40] {
+    let slots: &'static [ArenaSlot] = Box::leak(extents.iter().map(|_| ArenaSlot::new()).collect());
+    let first = extents[0].0 - 1;
+    for count in [0, 1, 2, 3, 17, extents.len()] {
         let arenas = Arenas::new(slots, count, &[], size, &NoInterrupts);
         for (arena, (base, blocks)) in extents.iter().enumerate() {
             arenas.place(arena, *base, *blocks, 0);
         }
-        for block in 0..2100_u32 {
+        for block in first..first + 2100 {
             let arena =
                 extents[..count].iter().position(|(base, blocks)| (base + 2..base + 2 + blocks).contains(&block));
             let addr = u64::from(block) << size.shift();
