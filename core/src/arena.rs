@@ -485,8 +485,8 @@ impl<'m> Arenas<'m> {
         (index < slot.shape.blocks.load(Ordering::Relaxed)).then_some(Place { arena, index, block })
     }
 
-    /// The arena that a block is in if arenas are as large as the first, which all of them are but the last and those of
-    /// a volume that has grown. Left out where code is to be small.
+    /// The arena that a block is in if arenas are as large as the first, which all of them are but the last and those
+    /// of a volume that has grown. Left out where code is to be small.
     #[inline(always)]
     fn guess(&self, block: BlockNo) -> Option<(usize, &ArenaSlot)> {
         let first = &self.slots.first()?.shape;

@@ -26,8 +26,8 @@
 //! the order of the unlinking store and the look at the announcements. `tests::epoch_machine` tries that out.
 //!
 //! # Where a lock is the fence
-//! Whoever frees takes an arena's lock anyway. On x86-64 taking a lock is a locked instruction, and no access passes one
-//! of those in either direction: it is the fence, if the announcements are looked at with the lock held
+//! Whoever frees takes an arena's lock anyway. On x86-64 taking a lock is a locked instruction, and no access passes
+//! one of those in either direction: it is the fence, if the announcements are looked at with the lock held
 //! ([`Epochs::unlinked_before_lock`]). What is left to do is to keep the compiler from moving the unlinking store
 //! behind it. The language does not say so much of a lock, and other processors do not do it: there, and under the
 //! model checkers, it is a fence like the others. `tests::epoch_machine` tries out this one too.
