@@ -35,8 +35,8 @@ const ARENAS: u32 = 2;
 const BLOCKS: usize = 2048;
 /// Blocks that are read from the cache, and as many from the disk.
 const READ_BLOCKS: usize = 64;
-/// Commits of one changed block.
-const COMMITS: usize = 32;
+/// Commits of one changed block, of those that were written last: they and what takes their place are in one arena.
+const COMMITS: usize = 16;
 /// Turns of the loop whose length is known.
 const TURNS: u64 = 10_000;
 
@@ -189,7 +189,7 @@ fn count_reads(store: &Store<'_, '_>, blocks: &[BlockPtr]) -> Result<(), Failure
 /// Commits one changed block at a time, to the acknowledgement, and then to the end of what trails it.
 fn count_commits(store: &Store<'_, '_>, blocks: &mut [BlockPtr]) -> Result<(), Failure> {
     let [mut commit, mut settle] = ["commit", "settle"].map(Count::new);
-    for ptr in blocks.iter_mut().take(COMMITS) {
+    for ptr in blocks.iter_mut().rev().take(COMMITS) {
         let new = store.enqueue(store.allocate(Allocate::data())?)?.ptr();
         store.free(core::mem::replace(ptr, new))?;
         commit.call(|| store.commit(store.roots()))?;
