@@ -40,8 +40,9 @@
 //!
 //! # Invariants
 //! - While no commit is in flight every block is in one of: free, reserved, new, in use, freed.
-//! - `avail` has a bit for exactly the words with a free block; `changed` for every word where `next` may differ from
-//!   `flight`; `moved` for every word where `flight` may differ from `durable`.
+//! - The summaries are exact: `avail` has a bit for the words with a free block and for no others, `changed` for those
+//!   in which [`FreeMap::roll`] would change `flight`, `moved` for those in which [`FreeMap::settle`] would change
+//!   `durable`. Both go on until no such word is left, so a bit too many would keep them from ever coming to an end.
 //!
 //! The words are atomics only because they live in memory that is shared; the arena's lock orders all access.
 

@@ -329,8 +329,8 @@ fn check_narena(size: BlockSize, narena: u32) -> Result<(), FormatError> {
     }
 }
 
-/// All that holds for a superblock except its hash: run on what was read, and on what is about to be written.
-/// The number of arenas.
+/// All that holds for a superblock except its hash: run on what was read, and on what is about to be written. Returns
+/// the number of arenas.
 #[cfg_attr(target_pointer_width = "32", inline(never))]
 fn check(page: &[u8], size: BlockSize) -> Result<u32, FormatError> {
     let short = FormatError::BufferLen { got_bytes: page.len(), want_bytes: AT_ARENAS };

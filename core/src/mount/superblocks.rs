@@ -1,7 +1,5 @@
 //! Which of the two superblocks a volume is mounted by.
 
-#![allow(clippy::result_large_err)]
-
 use super::{build_engine, CopyState, Mounting, Stage, MIN_FRAMES};
 use crate::device::DeviceError;
 use crate::error::{DeviceOp, Error, MemoryPart, Stop};
