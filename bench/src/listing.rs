@@ -278,15 +278,17 @@ fn latencies(store: &Store<'_, '_>, listing: &AtomicBool, count: u32) -> Result<
     Ok(found)
 }
 
-/// Changes so much of the free space that each commit writes the logs anew; notes while one is under way.
+/// Changes so much of the free space, time and again, that each commit writes the logs anew; notes while one is under
+/// way.
 fn relist(store: &Store<'_, '_>, ranges: u64, commits: u32, listing: &AtomicBool) -> Result<()> {
     let mut mine = Vec::new();
     for _ in 0..commits {
+        // Single blocks all: the free space stays in pieces.
+        let old = std::mem::take(&mut mine);
         for _ in 0..ranges / 3 {
             mine.push(allocate_logged(store, 0).map_err(failed("allocate"))?);
         }
-        // Here and there, so that the free space stays in pieces.
-        mine.drain(..).try_for_each(|addr| free(store, addr))?;
+        old.into_iter().try_for_each(|addr| free(store, addr))?;
         listing.store(true, Ordering::Release);
         let done = store.commit(store.roots());
         listing.store(false, Ordering::Release);

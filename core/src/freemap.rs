@@ -59,7 +59,7 @@ mod summary;
 
 use planes::Planes;
 pub(crate) use planes::State;
-pub(crate) use runs::{Run, Runs, Walk, Walked};
+pub(crate) use runs::{Found, Run, Runs, Walk, Walked};
 use summary::Summary;
 
 /// The place of a block: word and bit.

@@ -39,6 +39,9 @@ const PROBE_SIZE: BlockSize = match BlockSize::new(PROBE_LEN_BYTES as u32) {
 
 /// Bits in one word of a free map.
 pub(crate) const WORD_BITS: usize = usize::BITS as usize;
+/// Whether logs are replayed and listed by whole words where that can be. Without it they are entry by entry, to the
+/// same end, which is less code; so it is where code is to be small.
+pub(crate) const WHOLE_WORDS: bool = cfg!(not(target_pointer_width = "32"));
 
 /// Words of free map that a volume of `blocks` blocks in `arenas` arenas needs: four planes of one bit a block, and
 /// four summaries of one bit a word in levels, each of which has one bit for a word of the level below (see

@@ -19,16 +19,18 @@ use crate::format::{
     chain_digest, max_sealed_arenas, ranges_per_block, set_chain, FormatError, LogBlock, LogEntry, LogSeal, LogWriter,
     CHAIN_DIGEST_START, NONE,
 };
-use crate::freemap::{Runs, State, Walk, Walked};
+use crate::freemap::{Found, Run, Runs, State, Walk, Walked};
+use crate::memory::WHOLE_WORDS;
 use crate::sabotage::{sabotaged, Switch};
 use crate::store::Engine;
+use core::cell::Cell;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum LogPhase {
     /// Look for the next arena that changed.
     Find,
     /// Count what the commit changes there, to see whether it is little enough to be appended.
-    Count { walk: Walk, changes: u32 },
+    Count { from: usize, changes: u32 },
     /// Free the old log: its next block, and how many are left.
     FreeOld { addr: u64, left: u32, digest: u64 },
     /// The same, waiting for that block to be read.
@@ -75,7 +77,7 @@ impl<'m> Commit<'m> {
     pub(super) fn log(&mut self, engine: &Engine<'m>, phase: LogPhase) -> Result<Action<'m>, Stop> {
         match phase {
             LogPhase::Find => Ok(self.log_find(engine)),
-            LogPhase::Count { walk, changes } => Ok(self.log_count(engine, walk, changes)),
+            LogPhase::Count { from, changes } => Ok(self.log_count(engine, from, changes)),
             LogPhase::FreeOld { addr, left, digest } => self.log_free_old(engine, addr, left, digest),
             LogPhase::Reading { addr, left, digest } => self.log_read(engine, addr, left, digest),
             LogPhase::Link { tail_addr } => self.log_link(engine, tail_addr),
@@ -95,7 +97,7 @@ impl<'m> Commit<'m> {
                 self.arena = arena;
                 self.spares_taken = 0;
                 self.phase = Phase::Log(match self.tail_to_append_to(engine, 0) {
-                    Some(_) => LogPhase::Count { walk: Walk::default(), changes: 0 },
+                    Some(_) => LogPhase::Count { from: 0, changes: 0 },
                     None => self.log_anew(engine),
                 });
             }
@@ -111,16 +113,12 @@ impl<'m> Commit<'m> {
 
     /// Counts some of the entries that an append would take; no further than it takes to see that there are too many.
     #[inline(never)]
-    fn log_count(&mut self, engine: &Engine<'m>, mut walk: Walk, mut changes: u32) -> Action<'m> {
-        let walked = engine.arenas.with(self.arena, |_, map| {
-            map.walk(Runs::Changes, &mut walk, WORDS_PER_SECTION, &mut |_| {
-                changes += 1;
-                true
-            })
-        });
-        self.phase = Phase::Log(match (self.tail_to_append_to(engine, changes), walked) {
-            (Some(tail_addr), Walked::All) => LogPhase::Link { tail_addr },
-            (Some(_), _) => LogPhase::Count { walk, changes },
+    fn log_count(&mut self, engine: &Engine<'m>, from: usize, changes: u32) -> Action<'m> {
+        let (more, next) = engine.arenas.with(self.arena, |_, map| map.count_changes(from, WORDS_PER_SECTION));
+        let changes = changes + more;
+        self.phase = Phase::Log(match (self.tail_to_append_to(engine, changes), next) {
+            (Some(tail_addr), None) => LogPhase::Link { tail_addr },
+            (Some(_), Some(from)) => LogPhase::Count { from, changes },
             (None, _) => self.log_anew(engine),
         });
         Action::Worked
@@ -328,26 +326,34 @@ impl<'m> Commit<'m> {
         log: &mut NewLog,
     ) -> Result<Walked, FormatError> {
         let first_addr = engine.arenas.addr(engine.arenas.at(self.arena, 0));
+        let addr_of = |block: u32| first_addr + (u64::from(block) << engine.size.shift());
+        let failed = Cell::new(Ok(()));
+        let push = |writer: &mut LogWriter<'_>, run: Run| {
+            let (addr, len_bytes) = (addr_of(run.first), u64::from(run.count) << engine.size.shift());
+            let pushed = writer.push(match run.freed {
+                true => LogEntry::Free { addr, len_bytes },
+                false => LogEntry::Alloc { addr, len_bytes },
+            });
+            if !matches!(pushed, Err(FormatError::Full)) {
+                failed.set(pushed);
+            }
+            pushed.is_ok()
+        };
         let runs = match log.content {
             Content::Ranges => Runs::FreeInFlight,
             Content::Changes { .. } => Runs::Changes,
         };
-        let mut failed = Ok(());
-        let walked = engine.arenas.with(self.arena, |_, map| {
-            map.walk(runs, &mut log.walk, WORDS_PER_SECTION, &mut |run| {
-                let addr = first_addr + (u64::from(run.first) << engine.size.shift());
-                let len_bytes = u64::from(run.count) << engine.size.shift();
-                let pushed = writer.push(match run.freed {
-                    true => LogEntry::Free { addr, len_bytes },
-                    false => LogEntry::Alloc { addr, len_bytes },
-                });
-                if !matches!(pushed, Err(FormatError::Full)) {
-                    failed = pushed;
-                }
-                pushed.is_ok()
-            })
+        let walked = engine.arenas.with(self.arena, |_, map| match runs {
+            Runs::FreeInFlight if WHOLE_WORDS => map.list(&mut log.walk, WORDS_PER_SECTION, &mut |found| match found {
+                Found::Run(run) => usize::from(!push(writer, run)),
+                Found::Bits { first, bits } => writer.push_frees(addr_of(first), bits).unwrap_or_else(|error| {
+                    failed.set(Err(error));
+                    bits
+                }),
+            }),
+            _ => map.walk(runs, &mut log.walk, WORDS_PER_SECTION, &mut |run| push(writer, run)),
         });
-        failed.map(|()| walked)
+        failed.get().map(|()| walked)
     }
 
     pub(super) fn log_complete(&self, engine: &Engine<'m>, log: &NewLog, tail_addr: u64) {

@@ -294,6 +294,33 @@ impl<'a> LogWriter<'a> {
         }
     }
 
+    /// Appends a free for each run of blocks in `bits`, the lowest of which stands for the block at `addr`, as `push`
+    /// would. The bits of those runs that found no room.
+    pub(crate) fn push_frees(&mut self, addr: u64, bits: usize) -> Result<usize, FormatError> {
+        let whole = LogEntry::Free { addr, len_bytes: u64::from(usize::BITS) << self.size.shift() };
+        // What holds for all of them together holds for each.
+        check_entry(&whole, self.size, AT_ENTRIES + self.len)?;
+        let (mut rest, shift, limit) = (bits, self.size.shift(), body_limit(self.size));
+        while rest != 0 {
+            let first = rest.trailing_zeros();
+            let count = (rest >> first).trailing_ones();
+            let addr = addr + (u64::from(first) << shift);
+            let end = self.len + if count == 1 { WORD } else { RANGE_LEN };
+            if end > limit {
+                break;
+            }
+            let op = if count == 1 { OP_FREE_ONE } else { OP_FREE_RANGE };
+            put64(self.page, AT_ENTRIES + self.len, addr | u64::from(op)).ok_or(FormatError::Full)?;
+            if count > 1 {
+                put64(self.page, AT_ENTRIES + self.len + WORD, u64::from(count) << shift).ok_or(FormatError::Full)?;
+            }
+            self.len = end;
+            // The lowest run carried away.
+            rest &= rest.wrapping_add(1 << first);
+        }
+        Ok(rest)
+    }
+
     /// Appends the allocation of the log block that is to follow this one, always the last entry of a block that the
     /// log goes on behind. Always fits, once.
     pub fn push_link(&mut self, addr: u64) -> Result<(), FormatError> {

@@ -91,6 +91,18 @@ impl Planes {
         self.next | self.reserved()
     }
 
+    /// What the commit in flight frees.
+    #[inline(always)]
+    pub(super) fn freed(self) -> Word {
+        self.settled() & !self.durable
+    }
+
+    /// What it allocates.
+    #[inline(always)]
+    pub(super) fn taken(self) -> Word {
+        self.durable & !self.settled()
+    }
+
     /// The durable plane once the commit in flight is durable: reserved blocks stay reserved.
     #[inline(always)]
     pub(super) fn settled(self) -> Word {

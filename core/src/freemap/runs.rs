@@ -8,6 +8,9 @@
 //! What is free is found by the summary of the words in which runs begin or end, so a walk over it takes as long as
 //! there are runs, however large the arena is.
 //!
+//! What a fragmented arena's log lists is mostly runs that lie inside one word. [`FreeMap::list`] shows all of these at
+//! once, as the bits of the word.
+//!
 //! # What may change between two sections
 //! Other callers go on between them, and change the planes `next` and `durable` of blocks that no commit has. What is
 //! walked does not change by that. For each transition that is open to callers, in bits (durable flight next):
@@ -24,7 +27,7 @@
 //! which it does only when a run found no room in a log block. A walk that is stopped in front of a run forgets that
 //! it had seen the run, and looks at its words again, so that what `log_alloc` took out of it is not in it.
 
-use super::{place, FreeMap, Word};
+use super::{first_of, place, FreeMap, Planes, Word, FLIGHT};
 use crate::memory::WORD_BITS;
 
 /// Which runs a walk shows.
@@ -46,7 +49,7 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    fn end(&self) -> u32 {
+    pub(super) fn end(&self) -> u32 {
         self.first + self.count
     }
 }
@@ -88,7 +91,60 @@ enum Piece {
     End,
 }
 
+/// What [`FreeMap::list`] has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// A run of free blocks.
+    Run(Run),
+    /// All blocks of several such runs, none of which goes on beyond these bits. The lowest bit stands for `first`.
+    Bits { first: u32, bits: Word },
+}
+
 impl FreeMap<'_> {
+    /// Goes on with a walk over the longest runs of blocks that are free in flight, in ascending order. Looks at no
+    /// more than `budget` words and runs, and the rest of a word. `see` is shown each run once, and answers with what
+    /// of the bits it does not want, whole runs; or with any bit, if it does not want a run. Then the walk stops in
+    /// front of that.
+    pub(crate) fn list(&self, walk: &mut Walk, budget: usize, see: &mut dyn FnMut(Found) -> Word) -> Walked {
+        let mut budget = budget as u32;
+        while budget > 0 {
+            let (at, bits) = self.inside(walk);
+            if bits == 0 {
+                match self.walk(Runs::FreeInFlight, walk, 1, &mut |run| see(Found::Run(run)) == 0) {
+                    Walked::Part => budget -= 1,
+                    end => return end,
+                }
+                continue;
+            }
+            let first = (at * WORD_BITS) as u32;
+            let open = walk.open.take();
+            if let Some(open) = open.filter(|open| see(Found::Run(*open)) != 0) {
+                walk.next = open.first;
+                return Walked::Stopped;
+            }
+            let rest = see(Found::Bits { first, bits });
+            if rest != 0 {
+                walk.next = first_of(at, rest);
+                return Walked::Stopped;
+            }
+            walk.next = first + WORD_BITS as u32 - bits.leading_zeros();
+            budget = budget.saturating_sub((bits & !(bits << 1)).count_ones());
+        }
+        Walked::Part
+    }
+
+    /// The word that a walk is at, and the blocks of those runs that begin and end in it, from there on. None, if the
+    /// run that is open goes on there.
+    fn inside(&self, walk: &Walk) -> (usize, Word) {
+        let (at, bit) = place(walk.next);
+        let free = self.get(FLIGHT, at) & !(bit - 1);
+        if free & bit != 0 && walk.open.is_some_and(|open| open.end() == walk.next) {
+            return (at, 0);
+        }
+        // What reaches the end of the word may go on in the next.
+        (at, free & Word::MAX.checked_shr(free.leading_ones()).unwrap_or(0))
+    }
+
     /// Goes on with a walk over the longest runs there are, in ascending order. Looks at no more than `budget` words
     /// and pieces of runs within a word. `see` is shown each run, once; if it returns `false` the walk stops in front
     /// of that run.
@@ -123,6 +179,21 @@ impl FreeMap<'_> {
         Walked::Part
     }
 
+    /// Counts runs of blocks that the commit in flight allocates or frees, those that begin in `words` of its words from
+    /// word `from` on. How many, and the word to go on with, if there are more.
+    pub(crate) fn count_changes(&self, from: usize, words: usize) -> (u32, Option<usize>) {
+        let (mut count, mut at) = (0, from);
+        for _ in 0..words {
+            let Some(next) = self.moved().next(at) else { return (count, None) };
+            let before = next.checked_sub(1).map_or(Planes::IN_USE, |before| self.word(before));
+            let here = self.word(next);
+            let begin = |here: Word, before: Word| (here & !((here << 1) | (before >> (WORD_BITS - 1)))).count_ones();
+            count += begin(here.freed(), before.freed()) + begin(here.taken(), before.taken());
+            at = next + 1;
+        }
+        (count, Some(at))
+    }
+
     /// What is there from block `from` on, as far as one word says, and the words behind it in which nothing changes.
     fn piece(&self, runs: Runs, from: u32) -> Piece {
         let (from_at, bit) = place(from);
@@ -135,7 +206,7 @@ impl FreeMap<'_> {
         let planes = self.word(at);
         let (freed, taken) = match runs {
             Runs::FreeInFlight => (planes.flight & mask, 0),
-            Runs::Changes => (planes.settled() & !planes.durable & mask, planes.durable & !planes.settled() & mask),
+            Runs::Changes => (planes.freed() & mask, planes.taken() & mask),
         };
         // Where the next word is that says anything new.
         let next = || match runs {

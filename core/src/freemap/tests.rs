@@ -36,7 +36,57 @@ pub(crate) fn all_runs(map: &FreeMap<'_>, runs: Runs, budget: usize) -> Vec<Run>
     };
     while map.walk(runs, &mut walk, budget, &mut see) != Walked::All {}
     assert_eq!(map.walk(runs, &mut walk, budget, &mut |run| panic!("{run:?} is shown twice")), Walked::All);
+    if runs == Runs::Changes {
+        let (mut count, mut from) = (0, Some(0));
+        while let Some(at) = from {
+            let (some, next) = map.count_changes(at, budget);
+            (count, from) = (count + some, next);
+        }
+        assert_eq!(count as usize, all.len(), "counted by words");
+    }
+    if runs == Runs::FreeInFlight {
+        assert_eq!(all_listed(map, budget), all, "listed by words");
+    }
     all
+}
+
+/// All runs of free blocks, listed `budget` words at a time by one who often takes a part and then stops.
+fn all_listed(map: &FreeMap<'_>, budget: usize) -> Vec<Run> {
+    let (mut all, mut walk, mut stops) = (Vec::new(), Walk::default(), 0_usize);
+    loop {
+        let walked = map.list(&mut walk, budget, &mut |found| {
+            stops += 1;
+            // After so many of them there is no room.
+            let room = if stops % 3 == 0 { stops % 7 } else { usize::MAX };
+            match found {
+                Found::Run(_) if room == 0 => 1,
+                Found::Run(run) => {
+                    all.push(run);
+                    0
+                }
+                Found::Bits { first, mut bits } => {
+                    for _ in 0..room {
+                        if bits == 0 {
+                            break;
+                        }
+                        let (from, run) =
+                            (bits.trailing_zeros(), bits & !bits.wrapping_add(1 << bits.trailing_zeros()));
+                        all.push(Run { first: first + from, count: run.count_ones(), freed: true });
+                        bits &= !run;
+                    }
+                    bits
+                }
+            }
+        });
+        match walked {
+            Walked::All => return all,
+            Walked::Stopped => {
+                let position = walk.position();
+                assert!(all.last().is_none_or(|run| run.end() < position), "{all:?} up to {position}");
+            }
+            Walked::Part => {}
+        }
+    }
 }
 
 fn words(blocks: u32) -> Vec<AtomicUsize> {

@@ -80,10 +80,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
             state.log.blocks = 0;
             state.log.tail_addr = addr;
         });
-        self.stage = match arena + 1 < engine.arenas.len() {
-            true => Stage::Header { arena: arena + 1, copy: 0 },
-            false => Stage::Flush,
-        };
+        self.stage = self.next_stage(engine.arenas.len());
         Ok(())
     }
 
@@ -132,7 +129,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
         let unborn = self.head.is_some_and(|head| head.qgen == 0);
         let digest = CHAIN_DIGEST_START;
         let walk =
-            Walk { addr, blocks: 0, digest, last_barrier: 0, extra_words: 0, doubtful: false, entries: 0, unborn };
+            Walk { addr, digest, last_barrier: 0, blocks: 0, extra_words: 0, doubtful: false, begun: false, unborn };
         self.stage = Stage::Log { arena, walk };
     }
 }

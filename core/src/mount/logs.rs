@@ -5,6 +5,7 @@ use crate::device::DeviceError;
 use crate::error::{Damage, DeviceOp, Error, Stop};
 use crate::format::{chain_digest, restore_sealed, BlockSize, LogBlock, LogEntries, LogEntry, LogSeal, NONE};
 use crate::freemap::FreeMap;
+use crate::memory::WHOLE_WORDS;
 use crate::pool::Slot;
 use crate::sabotage::{sabotaged, Switch};
 use crate::store::Engine;
@@ -13,15 +14,15 @@ use crate::store::Engine;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Walk {
     pub(super) addr: u64,
-    pub(super) blocks: u32,
     pub(super) digest: u64,
     pub(super) last_barrier: u64,
+    pub(super) blocks: u32,
     /// Words of free map that entries touched, beyond one each.
-    pub(super) extra_words: u64,
+    pub(super) extra_words: u32,
     /// Something was freed since that barrier.
     pub(super) doubtful: bool,
-    /// Allocations and frees so far.
-    pub(super) entries: u64,
+    /// Something was allocated or freed.
+    pub(super) begun: bool,
     /// The volume is as the original formats it, without a commit.
     pub(super) unborn: bool,
 }
@@ -145,10 +146,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
             }
         });
         self.doubtful_blocks += doubtful_blocks;
-        self.stage = match arena + 1 < engine.arenas.len() {
-            true => Stage::Header { arena: arena + 1, copy: 0 },
-            false => Stage::Flush,
-        };
+        self.stage = self.next_stage(engine.arenas.len());
         Ok(())
     }
 }
@@ -229,20 +227,21 @@ fn replay(target: &Target<'_>, block: &LogBlock<'_>, stop_at: u64, walk: &mut Wa
 /// nothing is wrong with any. Whether there was one.
 fn replay_ones(target: &Target<'_>, entries: &mut LogEntries<'_>, walk: &mut Walk) -> bool {
     // Half a KiB of code, which is more than it is worth where volumes and logs are small.
-    if cfg!(target_pointer_width = "32") || (!target.sealed && (walk.last_barrier != 0 || walk.unborn)) {
+    if !WHOLE_WORDS || (!target.sealed && (walk.last_barrier != 0 || walk.unborn)) {
         return false;
     }
-    let before = walk.entries;
+    let mut any = false;
     let mut ahead = entries.clone();
     while let Some(ones) = ahead.take_ones(target.first_addr, target.usable) {
         if !target.map.load_ones(&ones) {
             // One by one it will be found which of them is damage.
             break;
         }
-        walk.entries += u64::from(ones.count);
+        any = true;
         *entries = ahead.clone();
     }
-    walk.entries != before
+    walk.begun |= any;
+    any
 }
 
 /// Applies the range of the log entry at byte `offset`. The last two blocks of an arena are never free.
@@ -258,14 +257,14 @@ fn apply(
         return Err(Error::corrupt(walk.addr, Damage::ForeignRange { offset }));
     };
     // A log that lists every block a few times over is possible, one that does so over and over is not.
-    walk.extra_words += u64::from(count) / 32;
-    if walk.extra_words > u64::from(target.usable) {
+    walk.extra_words = walk.extra_words.saturating_add(count / 32);
+    if walk.extra_words > target.usable {
         return Err(Error::corrupt(walk.addr, Damage::ReplayWork));
     }
     // Before its first barrier a log says what the arena began with; on a volume without any commit that is one entry.
-    let begun = walk.last_barrier != 0 || (walk.unborn && walk.entries > 0);
+    let begun = walk.last_barrier != 0 || (walk.unborn && walk.begun);
     let doubt = !target.sealed && begun && (free || walk.doubtful);
-    walk.entries += 1;
+    walk.begun = true;
     walk.doubtful |= doubt;
     if doubt {
         target.map.load_doubt(first, count, free);

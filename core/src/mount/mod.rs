@@ -16,6 +16,11 @@
 //! barrier of the committed generation or a later one, or at the end of the chain. What is behind the stop never
 //! happened; but a later commit of the same number could make it so, so the first commit writes such a log anew.
 //!
+//! # Several at once
+//! What one arena's blocks say has no bearing on another's, so a few arenas are read side by side, each in a lane of
+//! its own: a header's or log block's read goes on while others are looked into. One buffer each is all it takes; if
+//! there are not so many, some lanes wait.
+//!
 //! # Bounds
 //! At most 7 reads of superblocks, two of headers for each arena, and one of each log block; a log cannot have more
 //! blocks than its arena, because a block that comes twice is damage.
@@ -152,9 +157,21 @@ impl core::fmt::Display for Failed<'_> {
 
 impl core::error::Error for Failed<'_> {}
 
-/// The block that mount waits for.
+/// Arenas that are read at once. Where code is to be small there is one, and no loop over them.
+const LANES: usize = if cfg!(target_pointer_width = "32") { 1 } else { 4 };
+
+/// What is to be read next, or is being read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Lane {
+    stage: Stage,
+    reading: bool,
+}
+
+/// The block that a lane waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
+    /// Nothing more for this lane.
+    Idle,
     /// A superblock: its number among the candidates (0 is the one at the start).
     Superblock {
         candidate: usize,
@@ -185,8 +202,14 @@ pub struct Mounting<'d, 'm> {
     engine: Option<&'m Engine<'m>>,
     /// What the store will be put into; taken from the memory.
     vacancies: Option<Vacancies<'m>>,
+    /// Of the lane that is looked at.
     stage: Stage,
-    reading: bool,
+    /// The first alone reads superblocks, and the last that is not idle flushes.
+    lanes: [Lane; LANES],
+    /// The first arena that no lane has begun.
+    next_arena: usize,
+    /// The last step found nothing to do.
+    idle: bool,
     flush_tag: FlushTag,
     unsent: Option<Request<'m>>,
     supers: [CopyState; 2],
@@ -224,7 +247,12 @@ impl<'d, 'm> Mounting<'d, 'm> {
             engine: None,
             vacancies: None,
             stage: Stage::Superblock { candidate: 0 },
-            reading: false,
+            lanes: core::array::from_fn(|lane| Lane {
+                stage: if lane == 0 { Stage::Superblock { candidate: 0 } } else { Stage::Idle },
+                reading: false,
+            }),
+            next_arena: 0,
+            idle: false,
             flush_tag: FlushTag::fresh(),
             unsent: None,
             supers: [none; 2],
@@ -295,34 +323,64 @@ impl<'d, 'm> Mounting<'d, 'm> {
         if self.stage == Stage::Done {
             return Ok(true);
         }
-        if !self.reading {
-            return match self.stage {
-                Stage::Flush => self.flush().map(|()| self.stage == Stage::Done),
-                _ => self.submit().map(|()| false),
-            };
-        }
-        if let Some(request) = self.unsent.take() {
-            self.unsent = self.device.submit(request).err();
-            if self.unsent.is_some() {
-                self.make_room();
-            }
-            return Ok(false);
-        }
-        match self.device.poll() {
+        self.idle = !self.ask()?;
+        let Some(completion) = self.device.poll() else { return Ok(self.stage == Stage::Done) };
+        self.idle = false;
+        match completion {
             // Whatever is not ours was asked for by an earlier store.
-            Some(Completion::Transfer(request, result)) if self.is_ours(&request) => {
-                self.reading = false;
-                let slot = request.into_slot();
-                self.take(slot, result)?;
-                Ok(self.stage == Stage::Done)
+            Completion::Transfer(request, result) if self.is_ours(&request) => {
+                let addr = request.addr();
+                let reader = |lane: &Lane| lane.reading && self.stage_addr(lane.stage) == addr;
+                let lane = self.lanes.iter().position(reader).unwrap_or(LANES);
+                self.stage = self.lanes.get(lane).map_or(Stage::Idle, |lane| lane.stage);
+                self.leave(lane, false);
+                self.take(request.into_slot(), result)?;
+                self.leave(lane, false);
             }
-            Some(Completion::Flush(tag, result)) if self.stage == Stage::Flush && tag == self.flush_tag => {
-                self.reading = false;
+            Completion::Flush(tag, result) if tag == self.flush_tag => {
+                self.lanes.iter_mut().for_each(|lane| lane.reading = false);
                 result.map_err(|cause| self.stop(Error::Device { op: DeviceOp::Flush, addr: 0, cause }))?;
                 self.stage = Stage::Done;
-                Ok(true)
             }
-            Some(_) | None => Ok(false),
+            Completion::Transfer(..) | Completion::Flush(..) => {}
+        }
+        Ok(self.stage == Stage::Done)
+    }
+
+    /// Asks the device for what the first lane wants that has not asked yet. Whether it was asked.
+    fn ask(&mut self) -> Result<bool, Stop> {
+        if let Some(request) = self.unsent.take() {
+            self.unsent = self.device.submit(request).err();
+            return Ok(self.unsent.is_none());
+        }
+        let wants = |lane: &Lane| !lane.reading && lane.stage != Stage::Idle;
+        let Some(index) = self.lanes.iter().position(wants) else { return Ok(false) };
+        self.stage = self.lanes.get(index).map_or(Stage::Idle, |lane| lane.stage);
+        let asked = match self.stage {
+            Stage::Flush => self.flush(),
+            _ => self.submit()?,
+        };
+        self.leave(index, asked);
+        Ok(asked)
+    }
+
+    /// Notes where a lane is now.
+    fn leave(&mut self, lane: usize, reading: bool) {
+        if let Some(lane) = self.lanes.get_mut(lane) {
+            *lane = Lane { stage: self.stage, reading };
+        }
+    }
+
+    /// What a lane does that is through with an arena.
+    fn next_stage(&mut self, arenas: usize) -> Stage {
+        let arena = self.next_arena;
+        if arena < arenas {
+            self.next_arena += 1;
+            return Stage::Header { arena, copy: 0 };
+        }
+        match self.lanes.iter().filter(|lane| lane.stage != Stage::Idle).count() {
+            0 | 1 => Stage::Flush,
+            _ => Stage::Idle,
         }
     }
 
@@ -336,56 +394,59 @@ impl<'d, 'm> Mounting<'d, 'm> {
     }
 
     /// After a crash of the kernel alone the device still has its cache: what mount saw need not be durable, and the
-    /// first commit would overwrite the copies that are.
-    fn flush(&mut self) -> Result<(), Stop> {
+    /// first commit would overwrite the copies that are. Whether the device took it.
+    fn flush(&mut self) -> bool {
         if self.read_only() || sabotaged(Switch::SkipFlushAtMount) {
             self.stage = Stage::Done;
-            return Ok(());
+            return false;
         }
-        self.reading = self.device.flush(self.flush_tag).is_ok();
-        if !self.reading {
-            self.make_room();
-        }
-        Ok(())
+        self.device.flush(self.flush_tag).is_ok()
     }
 
-    /// The device is full although it has nothing of ours: of requests of an earlier store that was abandoned, which
-    /// may be complete and only wait to be taken.
-    fn make_room(&self) {
-        drop(self.device.poll());
-    }
-
-    /// Reads the block that the stage wants.
+    /// Reads the block that the stage wants. Whether it is being read: there may be no buffer for it yet, or nothing to
+    /// read at all.
     #[inline(never)]
-    fn submit(&mut self) -> Result<(), Stop> {
-        let (pool, addr) = match (&self.engine, &self.memory) {
-            (Some(engine), _) => (engine.pool, self.stage_addr(engine)),
-            (None, Some(memory)) => (memory.probe, self.superblock_addr()),
+    fn submit(&mut self) -> Result<bool, Stop> {
+        let pool = match (&self.engine, &self.memory) {
+            (Some(engine), _) => engine.pool,
+            (None, Some(memory)) => memory.probe,
             (None, None) => return Err(self.stop(Error::ReadOnly)),
         };
+        let addr = self.stage_addr(self.stage);
         let end = addr.saturating_add(pool.block_size().len_u64());
         if end > self.geometry.len_bytes {
-            return match self.stage {
-                Stage::Superblock { candidate } => self.take_short_device(candidate),
+            match self.stage {
+                Stage::Superblock { candidate } => self.take_short_device(candidate)?,
                 Stage::Header { arena, .. } | Stage::Log { arena, .. } => {
                     let stop = self.stop_corrupt(addr, Damage::ArenaExtent);
-                    self.tolerate(arena, Err(stop))
+                    self.tolerate(arena, Err(stop))?;
                 }
-                Stage::Flush | Stage::Done => Ok(()),
-            };
+                Stage::Idle | Stage::Flush | Stage::Done => {}
+            }
+            return Ok(false);
         }
-        let slot = (0..pool.len()).find_map(|index| pool.claim(pool.id(index)?)).ok_or(Stop)?;
+        let Some(slot) = (0..pool.len()).find_map(|index| pool.claim(pool.id(index)?)) else {
+            // Those that others are reading into come back.
+            return if self.in_flight() > 0 { Ok(false) } else { Err(Stop) };
+        };
         let request = Request::read(addr, SlotChain::new(slot), Purpose::Private);
-        self.reading = true;
         self.unsent = self.device.submit(request).err();
-        Ok(())
+        Ok(true)
     }
 
-    fn stage_addr(&self, engine: &Engine<'m>) -> u64 {
-        match self.stage {
-            Stage::Header { arena, copy } => engine.arenas.base_addr(arena) + u64::from(copy) * engine.size.len_u64(),
-            Stage::Log { walk, .. } => walk.addr,
-            Stage::Superblock { .. } | Stage::Flush | Stage::Done => 0,
+    /// What the device has of ours.
+    fn in_flight(&self) -> usize {
+        self.lanes.iter().filter(|lane| lane.reading).count().saturating_sub(usize::from(self.unsent.is_some()))
+    }
+
+    fn stage_addr(&self, stage: Stage) -> u64 {
+        match (stage, &self.engine) {
+            (Stage::Superblock { candidate }, _) => self.superblock_addr(candidate),
+            (Stage::Header { arena, copy }, Some(engine)) => {
+                engine.arenas.base_addr(arena) + u64::from(copy) * engine.size.len_u64()
+            }
+            (Stage::Log { walk, .. }, _) => walk.addr,
+            (Stage::Header { .. } | Stage::Idle | Stage::Flush | Stage::Done, _) => 0,
         }
     }
 
@@ -402,7 +463,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
                 let taken = self.take_log(arena, walk, slot, result);
                 self.tolerate(arena, taken)
             }
-            Stage::Flush | Stage::Done => Ok(()),
+            Stage::Idle | Stage::Flush | Stage::Done => Ok(()),
         }
     }
 
@@ -553,7 +614,7 @@ impl<'d, 'm> Store<'d, 'm> {
                 Ok(true) => return mounting.finish().map_err(|Stop| mounting.failed()),
                 Err(Stop) => return Err(mounting.failed()),
             }
-            if mounting.reading || mounting.stage == Stage::Flush {
+            if mounting.idle {
                 platform.relax();
             }
         }
@@ -561,12 +622,16 @@ impl<'d, 'm> Store<'d, 'm> {
 }
 
 impl Drop for Mounting<'_, '_> {
-    /// Waits, like a store that is dropped, until the device has given the buffer back.
+    /// Waits, like a store that is dropped, until the device has given the buffers back.
     fn drop(&mut self) {
-        if self.reading && self.unsent.is_none() {
-            drain(self.device, self.platform, &mut |completion| match completion {
-                Completion::Transfer(request, _) => !self.is_ours(&request),
-                Completion::Flush(tag, _) => tag != self.flush_tag,
+        let mut left = self.in_flight();
+        if left > 0 {
+            drain(self.device, self.platform, &mut |completion| {
+                left -= usize::from(match completion {
+                    Completion::Transfer(request, _) => self.is_ours(&request),
+                    Completion::Flush(tag, _) => tag == self.flush_tag,
+                });
+                left > 0
             });
         }
     }

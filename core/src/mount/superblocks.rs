@@ -1,6 +1,6 @@
 //! Which of the two superblocks a volume is mounted by.
 
-use super::{build_engine, CopyState, Mounting, Stage, MIN_FRAMES};
+use super::{build_engine, CopyState, Mounting, Stage, LANES, MIN_FRAMES};
 use crate::device::DeviceError;
 use crate::error::{DeviceOp, Error, MemoryPart, Stop};
 use crate::format::{BlockSize, Extension, FormatError, Superblock};
@@ -26,14 +26,12 @@ impl<'d, 'm> Mounting<'d, 'm> {
     }
 
     /// Where to read; a superblock near the end of the device is read with what is in front of it.
-    pub(super) fn superblock_addr(&self) -> u64 {
-        match self.stage {
-            Stage::Superblock { candidate } if candidate > 0 => {
-                let addr = Self::second_superblock_addr(self.geometry.len_bytes, self.candidate_size(candidate));
-                addr.min(self.geometry.len_bytes.saturating_sub(PROBE_LEN_BYTES as u64))
-            }
-            _ => 0,
+    pub(super) fn superblock_addr(&self, candidate: usize) -> u64 {
+        if candidate == 0 {
+            return 0;
         }
+        let addr = Self::second_superblock_addr(self.geometry.len_bytes, self.candidate_size(candidate));
+        addr.min(self.geometry.len_bytes.saturating_sub(PROBE_LEN_BYTES as u64))
     }
 
     /// The device is too small for what mount would read.
@@ -52,7 +50,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
     ) -> Result<(), Stop> {
         let size = self.candidate_size(candidate);
         let addr = if candidate == 0 { 0 } else { Self::second_superblock_addr(self.geometry.len_bytes, size) };
-        let skip = addr.saturating_sub(self.superblock_addr()) as usize;
+        let skip = addr.saturating_sub(self.superblock_addr(candidate)) as usize;
         let copy = usize::from(candidate > 0);
         match (slot, result) {
             (Some(slot), Ok(())) => match Superblock::decode_front(slot.bytes().get(skip..).unwrap_or(&[])) {
@@ -146,6 +144,10 @@ impl<'d, 'm> Mounting<'d, 'm> {
         let (engine, vacancies) = build_engine(memory, size, narena, discards, self.platform);
         (self.engine, self.vacancies) = (Some(engine), Some(vacancies));
         self.stage = Stage::Header { arena: 0, copy: 0 };
+        for (arena, lane) in self.lanes.iter_mut().enumerate().take(narena as usize) {
+            lane.stage = Stage::Header { arena, copy: 0 };
+        }
+        self.next_arena = LANES;
         Ok(())
     }
 }

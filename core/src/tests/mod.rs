@@ -14,6 +14,8 @@ mod formatting;
 #[cfg(not(any(loom, feature = "shuttle")))]
 mod growing;
 #[cfg(not(any(loom, feature = "shuttle")))]
+mod lanes;
+#[cfg(not(any(loom, feature = "shuttle")))]
 mod logs;
 #[cfg(loom)]
 mod loom_epoch;

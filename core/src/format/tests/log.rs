@@ -365,3 +365,37 @@ fn a_sealed_tail_is_restored_however_long_it_is() {
         assert_eq!(page, clean);
     }
 }
+
+#[test]
+fn frees_of_a_word_are_what_they_are_one_by_one() {
+    let mut seed = 7_u64;
+    for round in 0..500 {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let bits = (seed ^ (seed >> 29)) as usize & if round % 3 == 0 { 0x5555_5555 } else { usize::MAX };
+        let (mut together, mut apart) = ([0xee; B], [0x77; B]);
+        // From an empty block to one that is full already.
+        let before = round % 256;
+        let start = |page| {
+            let mut writer = LogWriter::new(page, SMALL).unwrap();
+            while writer.len_bytes() < 8 * before && writer.push(alloc(3, 1)).is_ok() {}
+            writer
+        };
+        let mut writer = start(&mut together);
+        let rest = writer.push_frees(100 * LEN, bits).unwrap();
+        let sum = writer.finish(NONE).unwrap();
+        let (mut writer, mut left) = (start(&mut apart), bits);
+        while left != 0 {
+            let first = left.trailing_zeros();
+            let count = (left >> first).trailing_ones();
+            if writer.push(free(100 + u64::from(first), u64::from(count))).is_err() {
+                break;
+            }
+            left &= left.wrapping_add(1 << first);
+        }
+        assert_eq!((rest, sum), (left, writer.finish(NONE).unwrap()), "round {round}: {bits:x}");
+        assert_eq!(together, apart);
+    }
+    let mut page = [0; B];
+    let mut writer = LogWriter::new(&mut page, SMALL).unwrap();
+    assert!(writer.push_frees(100 * LEN + 1, 1).is_err() && writer.push_frees(u64::MAX - LEN + 1, 2).is_err());
+}
