@@ -179,8 +179,8 @@ impl FreeMap<'_> {
         Walked::Part
     }
 
-    /// Counts runs of blocks that the commit in flight allocates or frees, those that begin in `words` of its words from
-    /// word `from` on. How many, and the word to go on with, if there are more.
+    /// Counts runs of blocks that the commit in flight allocates or frees, those that begin in the next `words` words
+    /// that it changes, from word `from` on. How many, and the word to go on with, if there are more.
     pub(crate) fn count_changes(&self, from: usize, words: usize) -> (u32, Option<usize>) {
         let (mut count, mut at) = (0, from);
         for _ in 0..words {

@@ -16,11 +16,6 @@
 //! barrier of the committed generation or a later one, or at the end of the chain. What is behind the stop never
 //! happened; but a later commit of the same number could make it so, so the first commit writes such a log anew.
 //!
-//! # Several at once
-//! What one arena's blocks say has no bearing on another's, so a few arenas are read side by side, each in a lane of
-//! its own: a header's or log block's read goes on while others are looked into. One buffer each is all it takes; if
-//! there are not so many, some lanes wait.
-//!
 //! # Bounds
 //! At most 7 reads of superblocks, two of headers for each arena, and one of each log block; a log cannot have more
 //! blocks than its arena, because a block that comes twice is damage.
@@ -29,24 +24,26 @@
 #![allow(clippy::result_large_err)]
 
 mod headers;
+mod lanes;
 mod logs;
 mod superblocks;
 
 use crate::arena::{ArenaState, Arenas};
 use crate::cache::Cache;
 use crate::commit::Commit;
-use crate::device::{drain, Completion, Device, DeviceError, DeviceGeometry, FlushTag, Purpose, Request};
+use crate::device::{drain, Completion, Device, DeviceError, DeviceGeometry, FlushTag, Request};
 use crate::epoch::Epochs;
 use crate::error::{Damage, DeviceOp, Error, MemoryPart, Stop};
 use crate::format::{BlockSize, FormatError, SuperHead, NONE};
 use crate::freemap::FreeMap;
 use crate::memory::{Resources, Vacancies, COMMIT_FRAMES, PROBE_LEN_BYTES, RECLAIM_FRAMES};
 use crate::platform::Platform;
-use crate::pool::{Pool, Slot, SlotChain};
+use crate::pool::{Pool, Slot};
 use crate::roots::Roots;
 use crate::sabotage::{sabotaged, Switch};
 use crate::store::{Engine, Store};
 use crate::sync::{AtomicBool, AtomicU32, Lock};
+use lanes::{Lane, LANES};
 use logs::Walk;
 
 /// How to mount.
@@ -156,16 +153,6 @@ impl core::fmt::Display for Failed<'_> {
 }
 
 impl core::error::Error for Failed<'_> {}
-
-/// Arenas that are read at once. Where code is to be small there is one, and no loop over them.
-const LANES: usize = if cfg!(target_pointer_width = "32") { 1 } else { 4 };
-
-/// What is to be read next, or is being read.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Lane {
-    stage: Stage,
-    reading: bool,
-}
 
 /// The block that a lane waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -347,43 +334,6 @@ impl<'d, 'm> Mounting<'d, 'm> {
         Ok(self.stage == Stage::Done)
     }
 
-    /// Asks the device for what the first lane wants that has not asked yet. Whether it was asked.
-    fn ask(&mut self) -> Result<bool, Stop> {
-        if let Some(request) = self.unsent.take() {
-            self.unsent = self.device.submit(request).err();
-            return Ok(self.unsent.is_none());
-        }
-        let wants = |lane: &Lane| !lane.reading && lane.stage != Stage::Idle;
-        let Some(index) = self.lanes.iter().position(wants) else { return Ok(false) };
-        self.stage = self.lanes.get(index).map_or(Stage::Idle, |lane| lane.stage);
-        let asked = match self.stage {
-            Stage::Flush => self.flush(),
-            _ => self.submit()?,
-        };
-        self.leave(index, asked);
-        Ok(asked)
-    }
-
-    /// Notes where a lane is now.
-    fn leave(&mut self, lane: usize, reading: bool) {
-        if let Some(lane) = self.lanes.get_mut(lane) {
-            *lane = Lane { stage: self.stage, reading };
-        }
-    }
-
-    /// What a lane does that is through with an arena.
-    fn next_stage(&mut self, arenas: usize) -> Stage {
-        let arena = self.next_arena;
-        if arena < arenas {
-            self.next_arena += 1;
-            return Stage::Header { arena, copy: 0 };
-        }
-        match self.lanes.iter().filter(|lane| lane.stage != Stage::Idle).count() {
-            0 | 1 => Stage::Flush,
-            _ => Stage::Idle,
-        }
-    }
-
     fn is_ours(&self, request: &Request<'m>) -> bool {
         self.engine.as_ref().is_some_and(|engine| request.is_of(&engine.pool))
             || self.memory.as_ref().is_some_and(|memory| request.is_of(&memory.probe))
@@ -391,63 +341,6 @@ impl<'d, 'm> Mounting<'d, 'm> {
 
     fn read_only(&self) -> bool {
         self.options.read_only || self.geometry.read_only
-    }
-
-    /// After a crash of the kernel alone the device still has its cache: what mount saw need not be durable, and the
-    /// first commit would overwrite the copies that are. Whether the device took it.
-    fn flush(&mut self) -> bool {
-        if self.read_only() || sabotaged(Switch::SkipFlushAtMount) {
-            self.stage = Stage::Done;
-            return false;
-        }
-        self.device.flush(self.flush_tag).is_ok()
-    }
-
-    /// Reads the block that the stage wants. Whether it is being read: there may be no buffer for it yet, or nothing to
-    /// read at all.
-    #[inline(never)]
-    fn submit(&mut self) -> Result<bool, Stop> {
-        let pool = match (&self.engine, &self.memory) {
-            (Some(engine), _) => engine.pool,
-            (None, Some(memory)) => memory.probe,
-            (None, None) => return Err(self.stop(Error::ReadOnly)),
-        };
-        let addr = self.stage_addr(self.stage);
-        let end = addr.saturating_add(pool.block_size().len_u64());
-        if end > self.geometry.len_bytes {
-            match self.stage {
-                Stage::Superblock { candidate } => self.take_short_device(candidate)?,
-                Stage::Header { arena, .. } | Stage::Log { arena, .. } => {
-                    let stop = self.stop_corrupt(addr, Damage::ArenaExtent);
-                    self.tolerate(arena, Err(stop))?;
-                }
-                Stage::Idle | Stage::Flush | Stage::Done => {}
-            }
-            return Ok(false);
-        }
-        let Some(slot) = (0..pool.len()).find_map(|index| pool.claim(pool.id(index)?)) else {
-            // Those that others are reading into come back.
-            return if self.in_flight() > 0 { Ok(false) } else { Err(Stop) };
-        };
-        let request = Request::read(addr, SlotChain::new(slot), Purpose::Private);
-        self.unsent = self.device.submit(request).err();
-        Ok(true)
-    }
-
-    /// What the device has of ours.
-    fn in_flight(&self) -> usize {
-        self.lanes.iter().filter(|lane| lane.reading).count().saturating_sub(usize::from(self.unsent.is_some()))
-    }
-
-    fn stage_addr(&self, stage: Stage) -> u64 {
-        match (stage, &self.engine) {
-            (Stage::Superblock { candidate }, _) => self.superblock_addr(candidate),
-            (Stage::Header { arena, copy }, Some(engine)) => {
-                engine.arenas.base_addr(arena) + u64::from(copy) * engine.size.len_u64()
-            }
-            (Stage::Log { walk, .. }, _) => walk.addr,
-            (Stage::Header { .. } | Stage::Idle | Stage::Flush | Stage::Done, _) => 0,
-        }
     }
 
     /// The block is here, or cannot be read.
