@@ -1,5 +1,5 @@
-//! Several arenas at once: what one arena's blocks say has no bearing on another's, so a few are read side by side, each
-//! in a lane of its own. A header's or log block's read goes on while others are looked into.
+//! Several arenas at once: what one arena's blocks say has no bearing on another's, so a few are read side by side,
+//! each in a lane of its own. A header's or log block's read goes on while others are looked into.
 //!
 //! A lane has one read under way at most, and one buffer; if there are not so many, some lanes wait. Which lane a block
 //! is for its address tells: should two lanes of a damaged volume read the same, each gets it once.
