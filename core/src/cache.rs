@@ -1,8 +1,8 @@
 //! The block cache: which buffer holds which block.
 //!
 //! A hash table over a fixed set of buffers, with the clock algorithm (second chance, a one-bit approximation of LRU)
-//! choosing what to evict: a hit sets a bit and counts in its own frame, and moves nothing in a list that all CPUs
-//! share. A block that is being read is in the table from the start; later readers of it wait for the same request.
+//! choosing what to evict: a hit sets a bit in its own frame, if it is not set yet, and moves nothing in a list that
+//! all CPUs share. It counts, and is counted as a reader, in a place of its own CPU (see [`crate::pool`]). A block that is being read is in the table from the start; later readers of it wait for the same request.
 //!
 //! ```text
 //!   bucket[hash(block) % n] -> frame -> frame -> ...        n = number of cache buffers; links live in the frames
@@ -29,7 +29,7 @@ use crate::device::DeviceError;
 use crate::hash::hash64;
 use crate::memory::RECLAIM_FRAMES;
 use crate::platform::Platform;
-use crate::pool::{FrameId, Pool, Shared, Slot};
+use crate::pool::{FrameId, Pool, Row, Shared, Slot, ROWS};
 use crate::sync::{const_new, AtomicU32, Lock, Ordering, SplitU64};
 
 /// Frames of one bucket that a look-up without a lock passes at most.
@@ -47,7 +47,7 @@ const VALID: u32 = 2;
 const FAILED: u32 = 3;
 
 /// What the cache knows about one buffer. All-zero when untouched. Changed under the lock of the bucket that the block
-/// is in, except for `waiters`, `referenced`, `hits`, and what the sole owner of the buffer writes before it publishes
+/// is in, except for `waiters`, `referenced`, and what the sole owner of the buffer writes before it publishes
 /// it through `state`.
 pub(crate) struct FrameMeta {
     /// Block number plus one; 0 while the frame is not in the table.
@@ -61,8 +61,6 @@ pub(crate) struct FrameMeta {
     referenced: AtomicU32,
     /// Tickets for the read of this frame.
     waiters: AtomicU32,
-    /// Look-ups that ended here.
-    hits: AtomicU32,
     /// Protects `bucket`, and the frames in it.
     bucket_lock: Lock<()>,
     /// First frame of the bucket with this frame's number, plus one.
@@ -82,7 +80,6 @@ impl FrameMeta {
                 freed: AtomicU32::new(0),
                 referenced: AtomicU32::new(0),
                 waiters: AtomicU32::new(0),
-                hits: AtomicU32::new(0),
                 bucket_lock: Lock::new(()),
                 bucket: AtomicU32::new(0),
                 next: AtomicU32::new(0),
@@ -119,7 +116,7 @@ impl<'m> Ticket<'m> {
     /// The content, once it is there; its hash is in `Shared::meta`.
     pub(crate) fn poll(&self) -> Option<Result<Shared<'m>, DeviceError>> {
         match self.pool.frame(self.id).meta.state.load(Ordering::Acquire) {
-            VALID => self.pool.hold(self.id).map(Ok),
+            VALID => self.pool.hold(self.id, Row::FIRST).map(Ok),
             READING => None,
             failed => Some(Err(device_error(failed))),
         }
@@ -191,7 +188,7 @@ impl<'m> Cache<'m> {
     /// Look-ups that found the block and that did not, since mount; both may wrap.
     pub(crate) fn hits_and_misses(&self) -> (u32, u32) {
         let frames = (0..self.count).filter_map(|index| self.pool.id(index));
-        let hits = frames.fold(0_u32, |sum, id| sum.wrapping_add(self.meta(id).hits.load(Ordering::Relaxed)));
+        let hits = frames.fold(0_u32, |sum, id| sum.wrapping_add(self.pool.hits(id)));
         (hits, self.misses.load(Ordering::Relaxed))
     }
 
@@ -234,21 +231,32 @@ impl<'m> Cache<'m> {
                 link = meta.next.load(Ordering::Relaxed);
                 continue;
             }
-            let share = self.pool.hold(id)?;
+            let row = self.row();
+            let share = self.pool.hold(id, row)?;
             let same = meta.block.load(Ordering::Relaxed) == wanted;
             if !same || meta.state.load(Ordering::Acquire) != VALID {
                 return None;
             }
-            self.note_use(meta);
+            self.note_use(id, row);
             return Some(share);
         }
         None
     }
 
-    fn note_use(&self, meta: &FrameMeta) {
-        meta.hits.fetch_add(1, Ordering::Relaxed);
-        if meta.referenced.load(Ordering::Relaxed) == 0 {
-            meta.referenced.store(1, Ordering::Relaxed);
+    /// The row of seats for this CPU.
+    fn row(&self) -> Row {
+        if ROWS == 1 {
+            return Row::FIRST;
+        }
+        Row::of(self.platform.cpu())
+    }
+
+    fn note_use(&self, id: FrameId, row: Row) {
+        self.pool.note_hit(id, row);
+        let referenced = &self.meta(id).referenced;
+        // Readers that only find the bit set do not take the line from each other.
+        if referenced.load(Ordering::Relaxed) == 0 {
+            referenced.store(1, Ordering::Relaxed);
         }
     }
 
@@ -367,9 +375,10 @@ impl<'m> Cache<'m> {
     }
 
     fn answer(&self, id: FrameId) -> Lookup<'m> {
-        self.note_use(self.meta(id));
+        let row = self.row();
+        self.note_use(id, row);
         // A frame in the table that cannot be held is owned by the request that reads it.
-        match self.pool.hold(id) {
+        match self.pool.hold(id, row) {
             Some(share) if self.meta(id).state.load(Ordering::Acquire) == VALID => Lookup::Hit(share),
             _ => Lookup::Wait(self.ticket(id)),
         }

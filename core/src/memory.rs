@@ -18,7 +18,7 @@ use crate::epoch::WorkerSlot;
 use crate::format::{BlockSize, SUPERBLOCK_FRONT_LEN};
 use crate::in_place::{InPlace, Vacant};
 use crate::limbo::{Limbo, LimboView};
-use crate::pool::{Extent, Frame, Page, PageArea, Pool, PAGE_LEN_BYTES};
+use crate::pool::{Extent, Frame, Page, PageArea, Pool, SeatRow, PAGE_LEN_BYTES, ROWS};
 use crate::queue::{Queue, QueueView};
 use crate::store::{Engine, Facts, Unsent};
 use crate::sync::{array_of, const_new, AtomicBool, AtomicUsize, Lock, Ordering};
@@ -135,7 +135,9 @@ pub struct Memory<
     /// Mount looks for the superblock before it knows the block size.
     probe_pages: [Page; PROBE_LEN_BYTES / PAGE_LEN_BYTES],
     probe_frames: [Frame; 1],
+    probe_seats: [SeatRow<1>; ROWS],
     frames: [Frame; FRAMES],
+    seats: [SeatRow<FRAMES>; ROWS],
     words: Words<WORDS>,
     arenas: [ArenaSlot; ARENAS],
     queue: Lock<Queue<QUEUE>>,
@@ -163,7 +165,9 @@ impl<
                 pages: array_of!(Page::new()),
                 probe_pages: array_of!(Page::new()),
                 probe_frames: array_of!(Frame::new()),
+                probe_seats: array_of!(SeatRow::new()),
                 frames: array_of!(Frame::new()),
+                seats: array_of!(SeatRow::new()),
                 words: Words(array_of!(AtomicUsize::new(0))),
                 arenas: array_of!(ArenaSlot::new()),
                 queue: Lock::new(Queue::new()),
@@ -192,9 +196,9 @@ impl<
             return None;
         }
         Some(Resources {
-            area: PageArea::new(Taken(()), &self.pages, &self.frames),
+            area: PageArea::new(Taken(()), &self.pages, &self.frames, &self.seats),
             probe: Pool::new(
-                PageArea::new(Taken(()), &self.probe_pages, &self.probe_frames),
+                PageArea::new(Taken(()), &self.probe_pages, &self.probe_frames, &self.probe_seats),
                 PROBE_SIZE,
                 Vacant::new(Taken(()), &self.fixed.probe),
             ),

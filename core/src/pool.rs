@@ -18,10 +18,13 @@
 //! value however many buffers it carries. Forgetting any of them leaks a buffer; it never frees one in use.
 //!
 //! # Invariant (all of the `unsafe` rests on it)
-//! `Frame::refs` of frame *i* is [`EXCLUSIVE`] while exactly one `Slot` (or link of a `SlotChain`) for *i* exists, and
-//! otherwise counts the `Shared` (and links of `SharedChain`s, and parked shares) for *i*. Only the functions of this
-//! file change it. Frame *i* of a pool covers the bytes `[i * B, (i + 1) * B)` of the page area, disjoint from every
-//! other frame; a page area backs one pool only, because [`Pool::new`] consumes its token.
+//! All seats of frame *i* are taken while exactly one `Slot` (or link of a `SlotChain`) for *i* exists; each `Shared`
+//! (and link of a `SharedChain`, and parked share) for *i* is counted in one of them. [`seats`] says why the two exclude
+//! each other; only the functions of this file call what changes a seat. Frame *i* of a pool covers the bytes
+//! `[i * B, (i + 1) * B)` of the page area, disjoint from every other frame; a page area backs one pool only, because
+//! [`Pool::new`] consumes its token.
+
+mod seats;
 
 use crate::cache::FrameMeta;
 use crate::format::BlockSize;
@@ -29,15 +32,14 @@ use crate::in_place::Vacant;
 use crate::sync::{const_new, AtomicU32, Ordering};
 use core::cell::UnsafeCell;
 use core::marker::PhantomData;
+#[cfg(test)]
+pub(crate) use seats::Seat;
+pub(crate) use seats::{Row, SeatRow, ROWS};
+use seats::{SeatId, Seats};
 
 /// Size of one page of a [`crate::Memory`], in bytes. Buffers are aligned to it, or to the block size if that is
 /// smaller.
 pub const PAGE_LEN_BYTES: usize = 4096;
-
-/// `Frame::refs` of a frame with a sole owner.
-const EXCLUSIVE: u32 = u32::MAX;
-/// A share count that is never left again: whoever leaks two billion handles pins the buffer instead of freeing it.
-const PINNED: u32 = u32::MAX / 2;
 
 /// One page of buffer memory. All-zero when untouched.
 #[repr(C, align(4096))]
@@ -60,14 +62,14 @@ impl Default for Page {
 // (the invariant at the head of this file), from whichever threads these are.
 unsafe impl Sync for Page {}
 
-/// The bookkeeping of one buffer, in a cache line of its own: CPUs that use different buffers do not meet. All-zero
-/// when untouched.
+/// The bookkeeping of one buffer but for its owners, in a cache line of its own, which those who only look the block up
+/// and read it do not write to. All-zero when untouched.
 #[repr(align(64))]
 pub(crate) struct Frame {
-    refs: AtomicU32,
     /// The next frame in the chain that owns this one: its number plus one, 0 at the end.
     next: AtomicU32,
-    /// 1 while one share of this frame is parked here: in a queue that stores numbers, or in a `SharedChain`.
+    /// The seat (its number plus one) of the one share of this frame that is parked here: in a queue that stores numbers,
+    /// or in a `SharedChain`. Else 0.
     parked: AtomicU32,
     /// What the cache knows of the block in this buffer; no ownership depends on it.
     pub(crate) meta: FrameMeta,
@@ -77,7 +79,6 @@ impl Frame {
     const_new! {
         pub(crate) fn new() -> Self {
             Self {
-                refs: AtomicU32::new(0),
                 next: AtomicU32::new(0),
                 parked: AtomicU32::new(0),
                 meta: FrameMeta::new()
@@ -86,22 +87,42 @@ impl Frame {
     }
 }
 
+/// What a model has in place of a [`crate::Memory`], but for the pages.
+#[cfg(test)]
+pub(crate) struct Bookkeeping<const N: usize> {
+    frames: [Frame; N],
+    seats: [SeatRow<N>; ROWS],
+}
+
+#[cfg(test)]
+impl<const N: usize> Bookkeeping<N> {
+    pub(crate) fn new() -> Self {
+        Self { frames: core::array::from_fn(|_| Frame::new()), seats: core::array::from_fn(|_| SeatRow::new()) }
+    }
+}
+
 /// The right to build one [`Pool`] over some pages.
 pub(crate) struct PageArea<'m> {
     pages: &'m [Page],
     frames: &'m [Frame],
+    seats: Seats<'m>,
 }
 
 impl<'m> PageArea<'m> {
     /// Called once for each memory value, by the code that takes it.
-    pub(crate) fn new(_taken: crate::memory::Taken, pages: &'m [Page], frames: &'m [Frame]) -> Self {
-        Self { pages, frames }
+    pub(crate) fn new<const N: usize>(
+        _taken: crate::memory::Taken,
+        pages: &'m [Page],
+        frames: &'m [Frame; N],
+        seats: &'m [SeatRow<N>; ROWS],
+    ) -> Self {
+        Self { pages, frames, seats: Seats::new(seats) }
     }
 
     /// How many blocks of this size the pages and frames can hold.
     pub(crate) fn capacity(&self, block: BlockSize) -> u32 {
         let by_pages = self.pages.len() as u64 * PAGE_LEN_BYTES as u64 / block.len_bytes() as u64;
-        by_pages.min(self.frames.len() as u64).min(u64::from(PINNED)) as u32
+        by_pages.min(self.frames.len() as u64).min(u64::from(SeatId::MAX_FRAMES)) as u32
     }
 }
 
@@ -123,6 +144,7 @@ impl FrameId {
 pub(crate) struct Extent<'m> {
     pages: &'m [Page],
     frames: &'m [Frame],
+    seats: Seats<'m>,
     block: BlockSize,
 }
 
@@ -134,7 +156,8 @@ pub(crate) struct Pool<'m>(&'m Extent<'m>);
 impl<'m> Extent<'m> {
     fn of(area: PageArea<'m>, block: BlockSize) -> Self {
         let count = area.capacity(block) as usize;
-        Self { pages: area.pages, frames: area.frames.get(..count).unwrap_or(&[]), block }
+        let frames = area.frames.get(..count).unwrap_or(&[]);
+        Self { pages: area.pages, frames, seats: area.seats, block }
     }
 }
 
@@ -146,7 +169,9 @@ impl<'m> Pool<'m> {
 
     /// For models of the pool or the cache alone.
     #[cfg(test)]
-    pub(crate) fn in_model(area: PageArea<'m>, block: BlockSize) -> Self {
+    pub(crate) fn in_model<const N: usize>(pages: &'m [Page], keeping: &'m Bookkeeping<N>) -> Self {
+        let area = PageArea::new(crate::memory::Taken::in_model(), pages, &keeping.frames, &keeping.seats);
+        let block = BlockSize::new(PAGE_LEN_BYTES as u32).unwrap();
         Self(std::boxed::Box::leak(std::boxed::Box::new(Extent::of(area, block))))
     }
 
@@ -192,41 +217,59 @@ impl<'m> Pool<'m> {
 
     /// Takes sole ownership of a frame that nobody owns.
     #[cfg_attr(target_pointer_width = "32", inline(never))]
-    pub(crate) fn claim(&self, id: FrameId) -> Option<Slot<'m>> {
-        // Acquire: the bytes written by a former owner happen before ours.
-        let free = self.frame(id).refs.compare_exchange(0, EXCLUSIVE, Ordering::Acquire, Ordering::Relaxed);
-        free.ok().map(|_| Slot { pool: *self, id })
+    pub(crate) fn claim(self, id: FrameId) -> Option<Slot<'m>> {
+        self.0.seats.claim(id).then(|| Slot { pool: self, id })
     }
 
-    /// Adds a reader of a frame that has no sole owner.
+    /// Adds a reader of a frame that has no sole owner, counted in this row. (Nor one who tries to become it.)
+    pub(crate) fn hold(self, id: FrameId, row: Row) -> Option<Shared<'m>> {
+        let seat = SeatId::new(id, row);
+        self.join(seat).then(|| Shared { pool: self, seat })
+    }
+
     #[cfg_attr(target_pointer_width = "32", inline(never))]
-    pub(crate) fn hold(&self, id: FrameId) -> Option<Shared<'m>> {
-        let refs = &self.frame(id).refs;
-        let mut seen = refs.load(Ordering::Relaxed);
-        loop {
-            if seen == EXCLUSIVE {
-                return None;
-            }
-            let more = if seen >= PINNED { PINNED } else { seen + 1 };
-            match refs.compare_exchange_weak(seen, more, Ordering::Acquire, Ordering::Relaxed) {
-                Ok(_) => return Some(Shared { pool: *self, id }),
-                Err(now) => seen = now,
-            }
-        }
+    fn join(self, seat: SeatId) -> bool {
+        self.0.seats.at(seat).join()
+    }
+
+    /// Drops one reader (see `Shared::drop`).
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
+    fn release(self, seat: SeatId) {
+        self.0.seats.at(seat).leave();
+    }
+
+    /// Ends a sole ownership (see [`Slot`]), with so many readers in the first row from then on.
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
+    fn give(self, id: FrameId, readers: u32) {
+        self.0.seats.give(id, readers);
     }
 
     /// Whether nobody owns the frame at this moment.
-    pub(crate) fn is_idle(&self, id: FrameId) -> bool {
-        self.frame(id).refs.load(Ordering::Acquire) == 0
+    pub(crate) fn is_idle(self, id: FrameId) -> bool {
+        self.0.seats.are_empty(id)
+    }
+
+    /// Counts a look-up that ended at this frame.
+    pub(crate) fn note_hit(&self, id: FrameId, row: Row) {
+        self.0.seats.at(SeatId::new(id, row)).note_hit();
+    }
+
+    /// Look-ups that ended at this frame; may wrap.
+    pub(crate) fn hits(&self, id: FrameId) -> u32 {
+        self.0.seats.hits(id)
     }
 
     /// Leaves one share with the frame itself, for a queue that stores numbers. Refused if one is parked already.
-    pub(crate) fn park<'s>(&self, share: Shared<'s>) -> Result<FrameId, Shared<'s>>
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
+    pub(crate) fn park<'s>(self, share: Shared<'s>) -> Result<FrameId, Shared<'s>>
     where
         'm: 's,
     {
-        let id = share.id;
-        if !core::ptr::eq(share.pool.0, self.0) || self.frame(id).parked.swap(1, Ordering::AcqRel) != 0 {
+        let id = share.id();
+        let parked = &self.frame(id).parked;
+        // Release: with the share goes what its owner knows.
+        let is_free = || parked.compare_exchange(0, share.seat.link(), Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        if !core::ptr::eq(share.pool.0, self.0) || !is_free() {
             return Err(share);
         }
         core::mem::forget(share);
@@ -234,22 +277,10 @@ impl<'m> Pool<'m> {
     }
 
     /// Takes the parked share back, if there is one.
-    pub(crate) fn unpark(&self, id: FrameId) -> Option<Shared<'m>> {
-        (self.frame(id).parked.swap(0, Ordering::AcqRel) != 0).then_some(Shared { pool: *self, id })
-    }
-
-    /// Drops one reader (see `Shared::drop`).
     #[cfg_attr(target_pointer_width = "32", inline(never))]
-    fn release(&self, id: FrameId) {
-        let refs = &self.frame(id).refs;
-        let mut seen = refs.load(Ordering::Relaxed);
-        // A pinned count stays where it is. Release: our reads happen before the next owner's writes.
-        while seen < PINNED {
-            match refs.compare_exchange_weak(seen, seen - 1, Ordering::Release, Ordering::Relaxed) {
-                Ok(_) => return,
-                Err(now) => seen = now,
-            }
-        }
+    pub(crate) fn unpark(self, id: FrameId) -> Option<Shared<'m>> {
+        let seat = SeatId::by_link(self.frame(id).parked.swap(0, Ordering::AcqRel))?;
+        Some(Shared { pool: self, seat })
     }
 
     /// Start of the bytes of a frame. In bounds of the page area for each valid id.
@@ -303,9 +334,8 @@ impl<'m> Slot<'m> {
 
     /// Gives up writing: the bytes are final from here on.
     pub(crate) fn share(self) -> Shared<'m> {
-        // Release: whoever holds the frame from now on sees the bytes.
-        self.pool.frame(self.id).refs.store(1, Ordering::Release);
-        let share = Shared { pool: self.pool, id: self.id };
+        self.pool.give(self.id, 1);
+        let share = Shared { pool: self.pool, seat: SeatId::new(self.id, Row::FIRST) };
         core::mem::forget(self);
         share
     }
@@ -313,44 +343,46 @@ impl<'m> Slot<'m> {
 
 impl Drop for Slot<'_> {
     fn drop(&mut self) {
-        self.pool.frame(self.id).refs.store(0, Ordering::Release);
+        self.pool.give(self.id, 0);
     }
 }
 
 /// One reader of a buffer whose bytes cannot change.
 pub(crate) struct Shared<'m> {
     pool: Pool<'m>,
-    id: FrameId,
+    /// In which it is counted.
+    seat: SeatId,
 }
 
 impl<'m> Shared<'m> {
+    #[inline]
     pub(crate) fn id(&self) -> FrameId {
-        self.id
+        self.seat.frame()
     }
 
     pub(crate) fn meta(&self) -> &'m FrameMeta {
-        &self.pool.frame(self.id).meta
+        &self.pool.frame(self.id()).meta
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
         // SAFETY: this share keeps writers away, and the result borrows it.
-        unsafe { self.pool.bytes(self.id) }
+        unsafe { self.pool.bytes(self.id()) }
     }
 }
 
 impl Clone for Shared<'_> {
     fn clone(&self) -> Self {
-        // `hold` fails only for a frame with a sole owner, and this share excludes that.
-        match self.pool.hold(self.id) {
-            Some(share) => share,
-            None => Self { pool: self.pool, id: self.id },
-        }
+        // In the same seat, which cannot be taken while this share is counted there; in another it could be, by somebody
+        // whose claim is about to fail.
+        let _counted = self.pool.join(self.seat);
+        debug_assert!(_counted);
+        Self { pool: self.pool, seat: self.seat }
     }
 }
 
 impl Drop for Shared<'_> {
     fn drop(&mut self) {
-        self.pool.release(self.id);
+        self.pool.release(self.seat);
     }
 }
 

@@ -5,7 +5,7 @@
 
 use arenite_core::Platform;
 
-use crate::{interrupts, time};
+use crate::{interrupts, stacks, time};
 
 /// The platform of this kernel.
 pub struct KernelPlatform;
@@ -24,6 +24,10 @@ impl Platform for KernelPlatform {
 
     fn leave_critical(&self, saved: usize) {
         interrupts::leave_critical(saved as u64);
+    }
+
+    fn cpu(&self) -> usize {
+        stacks::current_cpu()
     }
 
     fn ticks(&self) -> Option<u64> {

@@ -6,6 +6,7 @@
 
 use arenite_core::Platform;
 use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::OnceLock;
 use std::time::Instant;
 
@@ -14,9 +15,18 @@ const SPINS: u32 = 64;
 
 std::thread_local! {
     static RELAXED: Cell<u32> = const { Cell::new(0) };
+    /// Of this thread, from 1 on; 0 before it was asked for.
+    static NUMBER: Cell<usize> = const { Cell::new(0) };
 }
 
-/// The platform of ordinary host threads. Ticks are nanoseconds since the first call.
+#[cold]
+fn number_this_thread() -> usize {
+    static NUMBERS: AtomicUsize = AtomicUsize::new(1);
+    NUMBER.set(NUMBERS.fetch_add(1, Ordering::Relaxed));
+    NUMBER.get()
+}
+
+/// The platform of ordinary host threads. Ticks are nanoseconds since the first call, and threads are the CPUs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HostPlatform;
 
@@ -36,6 +46,13 @@ impl Platform for HostPlatform {
     }
 
     fn leave_critical(&self, _saved: usize) {}
+
+    fn cpu(&self) -> usize {
+        match NUMBER.get() {
+            0 => number_this_thread(),
+            number => number,
+        }
+    }
 
     fn ticks(&self) -> Option<u64> {
         static START: OnceLock<Instant> = OnceLock::new();
@@ -73,6 +90,10 @@ impl Platform for ImpatientPlatform {
     }
 
     fn leave_critical(&self, _saved: usize) {}
+
+    fn cpu(&self) -> usize {
+        HostPlatform.cpu()
+    }
 }
 
 #[cfg(test)]

@@ -332,6 +332,10 @@ impl Platform for RingPlatform {
         HostPlatform.leave_critical(saved);
     }
 
+    fn cpu(&self) -> usize {
+        HostPlatform.cpu()
+    }
+
     fn ticks(&self) -> Option<u64> {
         HostPlatform.ticks()
     }

@@ -26,6 +26,13 @@ impl Platform for Yielding {
         0
     }
     fn leave_critical(&self, _saved: usize) {}
+    fn cpu(&self) -> usize {
+        #[cfg(loom)]
+        return loom_cache::CPU.with(|cpu| cpu.get());
+        // A thread that goes from one CPU to another at any time.
+        #[cfg(not(loom))]
+        return usize::from(crate::tests::shuttle_world::once_in(2));
+    }
 }
 
 impl<'m> Cache<'m> {
@@ -64,19 +71,30 @@ mod loom_cache {
     use super::{content, Cache, Pool, Shared, Yielding};
     use crate::arena::Class;
     use crate::cache::Lookup;
-    use crate::format::BlockSize;
     use crate::hash::hash64;
-    use crate::memory::Taken;
-    use crate::pool::{Frame, Page, PageArea};
+    use crate::pool::{Bookkeeping, Page};
+    use core::cell::Cell;
     use loom::sync::Arc;
     use loom::thread;
     use std::boxed::Box;
 
+    loom::thread_local! {
+        /// The CPU that this thread runs on: the first but for those that [`beside`] starts.
+        pub(super) static CPU: Cell<usize> = Cell::new(0);
+    }
+
+    /// Runs a thread on the second CPU.
+    fn beside<R: 'static>(work: impl FnOnce() -> R + 'static) -> thread::JoinHandle<R> {
+        thread::spawn(|| {
+            CPU.with(|cpu| cpu.set(1));
+            work()
+        })
+    }
+
     /// A cache of two buffers, whose bytes nobody touches.
     fn cache() -> Arc<Cache<'static>> {
         static PAGES: [Page; 2] = [Page::new(), Page::new()];
-        let frames: &'static [Frame] = Box::leak(Box::new([Frame::new(), Frame::new()]));
-        let pool = Pool::in_model(PageArea::new(Taken::in_model(), &PAGES, frames), BlockSize::new(4096).unwrap());
+        let pool = Pool::in_model(&PAGES, Box::leak(Box::new(Bookkeeping::<2>::new())));
         Arc::new(Cache::new(pool, 2, &Yielding))
     }
 
@@ -114,7 +132,7 @@ mod loom_cache {
             let cache = cache();
             assert!(put(&cache, 0, 1));
             let other = Arc::clone(&cache);
-            let evictor = thread::spawn(move || put(&other, 0, 2));
+            let evictor = beside(move || put(&other, 0, 2));
             check_hit(2, cache.hit(2));
             check_hit(1, cache.hit(1));
             evictor.join().unwrap();
@@ -131,7 +149,7 @@ mod loom_cache {
             let second = neighbours(&cache, 1, true).nth(1).unwrap();
             assert!(put(&cache, 0, 1) && put(&cache, 1, second));
             let other = Arc::clone(&cache);
-            let taker = thread::spawn(move || put(&other, 1, there));
+            let taker = beside(move || put(&other, 1, there));
             assert!(cache.forget_written(second));
             taker.join().unwrap();
             cache.check_table();
@@ -166,7 +184,7 @@ mod loom_cache {
             let cache = cache();
             assert!(put(&cache, 0, 1) && put(&cache, 1, 3));
             let other = Arc::clone(&cache);
-            let reader = thread::spawn(move || read(&other, 2));
+            let reader = beside(move || read(&other, 2));
             check_hit(1, cache.hit(1));
             read(&cache, 2);
             reader.join().unwrap();
@@ -182,7 +200,7 @@ mod loom_cache {
             let cache = cache();
             let there = neighbours(&cache, 1, false).next().unwrap();
             let other = Arc::clone(&cache);
-            let taker = thread::spawn(move || put(&other, 0, there));
+            let taker = beside(move || put(&other, 0, there));
             put(&cache, 0, 1);
             taker.join().unwrap();
             cache.check_table();
@@ -195,9 +213,7 @@ mod shuttle_cache {
     use super::{content, Cache, Ordering, Pool, Shared, Yielding};
     use crate::arena::Class;
     use crate::cache::Lookup;
-    use crate::format::BlockSize;
-    use crate::memory::Taken;
-    use crate::pool::{Frame, Page, PageArea, SlotChain};
+    use crate::pool::{Bookkeeping, Page, Row, SlotChain};
     use crate::tests::shuttle_world::{explore, once_in};
     use crate::DeviceError;
     use shuttle::rand::{thread_rng, Rng};
@@ -211,8 +227,8 @@ mod shuttle_cache {
 
     fn with_cache(test: impl FnOnce(&Cache<'_>)) {
         let pages: [Page; FRAMES] = core::array::from_fn(|_| Page::new());
-        let frames: [Frame; FRAMES] = core::array::from_fn(|_| Frame::new());
-        let pool = Pool::in_model(PageArea::new(Taken::in_model(), &pages, &frames), BlockSize::new(4096).unwrap());
+        let keeping = Bookkeeping::<FRAMES>::new();
+        let pool = Pool::in_model(&pages, &keeping);
         test(&Cache::new(pool, FRAMES as u32, &Yielding));
     }
 
@@ -367,7 +383,7 @@ mod shuttle_cache {
                 thread::scope(|scope| {
                     scope.spawn(|| {
                         while !done.load(Ordering::Relaxed) {
-                            cache.frame_ids().into_iter().for_each(|id| cache.note_use(cache.meta(id)));
+                            cache.frame_ids().into_iter().for_each(|id| cache.note_use(id, Row::FIRST));
                             // Who never yields would keep the other from running under a schedule by priorities.
                             thread::yield_now();
                         }

@@ -20,7 +20,7 @@ pub struct Counters {
     pub queued_requests: u32,
     /// Blocks asked of the cache.
     pub cache_lookups: u32,
-    /// Blocks that it had.
+    /// Blocks that it had. Two hits on one block at the same moment may count as one.
     pub cache_hits: u32,
     /// Blocks that wait to be written or are being written.
     pub pending_blocks: u32,

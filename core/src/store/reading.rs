@@ -60,9 +60,17 @@ impl Store<'_, '_> {
     #[cfg_attr(target_pointer_width = "32", inline(never))]
     pub fn read_with(&self, ptr: BlockPtr, options: ReadOptions) -> Result<Block<'_>, Error> {
         trace!(self.engine, Read, ptr.addr, caller);
-        if let Some(share) = self.in_cache(ptr) {
-            return verified(self.engine, share, ptr);
+        match self.in_cache(ptr) {
+            Some(share) => verified(self.engine, share, ptr),
+            None => self.read_and_wait(ptr, options),
         }
+    }
+
+    /// Apart from a hit, which then needs no room for what is under way.
+    #[track_caller]
+    #[cfg_attr(target_pointer_width = "32", inline(always))]
+    #[cfg_attr(not(target_pointer_width = "32"), inline(never))]
+    fn read_and_wait(&self, ptr: BlockPtr, options: ReadOptions) -> Result<Block<'_>, Error> {
         let place = self.locate(ptr)?;
         let begun = self.retry_no_buffer(|| self.begin_read(ptr, place, options));
         let reading = begun.ok_or(Error::NoBuffer)?;

@@ -4,14 +4,19 @@ use crate::arena::ArenaSlot;
 use crate::epoch::WorkerSlot;
 use crate::limbo::Retired;
 use crate::memory::{map_words, Fixed};
-use crate::pool::Frame;
+use crate::pool::{Frame, Seat, SeatRow, ROWS};
 use crate::queue::Entry;
 use crate::sync::AtomicUsize;
 
+const fn buffer_len_bytes() -> usize {
+    size_of::<Frame>() + ROWS * size_of::<Seat>() + size_of::<Retired>()
+}
+
 #[test]
 fn the_documented_sizes_are_right() {
-    // A buffer has a frame and a place in limbo.
-    assert!(size_of::<Frame>() + size_of::<Retired>() <= 72);
+    // A buffer has a frame, a seat in each row, and a place in limbo.
+    let documented = if usize::BITS == 32 { 80 } else { 104 };
+    assert!(buffer_len_bytes() <= documented, "{}", buffer_len_bytes());
     assert!(size_of::<ArenaSlot>() <= 256);
     assert!(size_of::<Entry>() <= 24);
     assert!(size_of::<WorkerSlot>() <= 12);
@@ -43,15 +48,17 @@ fn the_formula_is_the_size_of_the_value() {
     use crate::sync::Lock;
 
     const fn formula(pages: usize, frames: usize, words: usize, arenas: usize, queue: usize, workers: usize) -> usize {
-        // Two locks and what their queues have besides entries; the flag, and what aligns the parts to each other.
+        // Two locks and what their queues have besides entries; the flag; what aligns the parts to each other, and rows of
+        // seats to cache lines.
         const QUEUE_HEAD: usize = size_of::<Lock<Queue<1>>>() - size_of::<Entry>();
         const LIMBO_HEAD: usize = size_of::<Lock<Limbo<1>>>() - size_of::<Retired>();
-        const HEADS: usize = QUEUE_HEAD + LIMBO_HEAD + align_of::<u64>();
-        let buffers = pages * PAGE_LEN_BYTES + frames * (size_of::<Frame>() + size_of::<Retired>());
+        const HEADS: usize = QUEUE_HEAD + LIMBO_HEAD + align_of::<u64>() + ROWS * 56;
+        let buffers = pages * PAGE_LEN_BYTES + frames * buffer_len_bytes();
         let map = words * size_of::<AtomicUsize>();
         let rest = arenas * size_of::<ArenaSlot>() + queue * size_of::<Entry>() + workers * size_of::<WorkerSlot>();
         // Mount reads superblocks into two pages of their own.
-        let fixed = 2 * PAGE_LEN_BYTES + size_of::<Frame>() + size_of::<Fixed>() + HEADS;
+        let probe = 2 * PAGE_LEN_BYTES + size_of::<Frame>() + ROWS * size_of::<SeatRow<1>>();
+        let fixed = probe + size_of::<Fixed>() + HEADS;
         (buffers + map + rest + fixed).next_multiple_of(PAGE_LEN_BYTES)
     }
     macro_rules! check {

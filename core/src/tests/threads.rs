@@ -3,9 +3,8 @@
 
 use super::disk::Disk;
 use super::store::{check_space, options, write, BLOCK};
-use crate::format::BlockSize;
-use crate::memory::{map_words, pages_for, Taken};
-use crate::pool::{Frame, Page, PageArea, Pool};
+use crate::memory::{map_words, pages_for};
+use crate::pool::{Bookkeeping, Page, Pool, Row};
 use crate::{BlockPtr, Memory, NoInterrupts, Roots, Store};
 use std::boxed::Box;
 use std::thread;
@@ -18,8 +17,8 @@ const ROUNDS: u8 = if cfg!(miri) { 3 } else { 200 };
 #[test]
 fn what_a_sole_owner_writes_is_seen_whole_by_readers() {
     static PAGES: [Page; 1] = [Page::new()];
-    let frames = [Frame::new()];
-    let pool = Pool::in_model(PageArea::new(Taken::in_model(), &PAGES, &frames), BlockSize::new(4096).unwrap());
+    let keeping = Bookkeeping::<1>::new();
+    let pool = Pool::in_model(&PAGES, &keeping);
     let id = pool.id(0).unwrap();
     let write = |fill: u8| {
         for round in 0..ROUNDS {
@@ -28,9 +27,9 @@ fn what_a_sole_owner_writes_is_seen_whole_by_readers() {
             drop(slot.share().clone());
         }
     };
-    let read = || {
-        for _ in 0..ROUNDS {
-            let Some(share) = pool.hold(id) else { continue };
+    let read = |cpu: usize| {
+        for round in 0..ROUNDS {
+            let Some(share) = pool.hold(id, Row::of(cpu + usize::from(round))) else { continue };
             let bytes = share.bytes();
             assert!(bytes.iter().step_by(512).all(|byte| *byte == bytes[0]), "half-written");
         }
@@ -38,8 +37,8 @@ fn what_a_sole_owner_writes_is_seen_whole_by_readers() {
     thread::scope(|scope| {
         scope.spawn(|| write(0x10));
         scope.spawn(|| write(0x80));
-        scope.spawn(read);
-        read();
+        scope.spawn(|| read(1));
+        read(2);
     });
     assert!(pool.is_idle(id), "nobody is left");
 }
