@@ -123,8 +123,8 @@ impl<'d, 'm> Store<'d, 'm> {
     pub(super) fn submit_queued(&self) -> bool {
         let mut worked = false;
         for _ in 0..SUBMIT_BUDGET {
-            if self.in_flight.load(Ordering::Relaxed) >= u32::from(self.geometry.queue_depth.max(1)) || !self.promise()
-            {
+            let full = self.in_flight.load(Ordering::Relaxed) >= u32::from(self.geometry.queue_depth.max(1));
+            if full || self.has_half() || !self.promise() {
                 break;
             }
             let request = self.next_queued();
@@ -138,6 +138,13 @@ impl<'d, 'm> Store<'d, 'm> {
             }
         }
         worked
+    }
+
+    /// Whether the device has half of the buffers for queued blocks. The others stay to be filled meanwhile: if it had
+    /// them all it would be no faster, and whoever waits for a buffer would queue and submit no more blocks than the
+    /// next request gives back, so that requests grew smaller and smaller.
+    fn has_half(&self) -> bool {
+        self.under_way.load(Ordering::Relaxed) >= (self.engine.cache.len() / 2).max(1)
     }
 
     /// The next queued block that `wanted` accepts; cancelled ones and those of a failed store are dropped on the way.
@@ -173,6 +180,7 @@ impl<'d, 'm> Store<'d, 'm> {
                 break;
             }
         }
+        self.under_way.fetch_add(chain.len(), Ordering::Relaxed);
         self.written_blocks.fetch_add(chain.len(), Ordering::Relaxed);
         self.written_requests.fetch_add(1, Ordering::Relaxed);
         let addr = u64::from(first.block) << self.engine.size.shift();
@@ -247,6 +255,9 @@ impl<'d, 'm> Store<'d, 'm> {
             (Payload::Shares(mut chain), purpose) => {
                 if let Err(cause) = result {
                     self.engine.fail(Error::Device { op: DeviceOp::Write, addr, cause });
+                }
+                if matches!(purpose, Purpose::Queued { .. }) {
+                    self.under_way.fetch_sub(chain.len(), Ordering::Relaxed);
                 }
                 let mut block = (addr >> self.engine.size.shift()) as u32;
                 while let Some(share) = chain.pop() {

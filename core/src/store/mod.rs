@@ -220,6 +220,8 @@ pub struct Store<'d, 'm> {
     unsent: &'m Lock<Unsent<'m>>,
     /// Requests and flushes that the device has.
     in_flight: AtomicU32,
+    /// Queued blocks in requests that are not completed.
+    under_way: AtomicU32,
     /// The device is not waited for any more.
     abandoned: AtomicBool,
     patience_relaxations: u32,
@@ -249,6 +251,7 @@ impl<'d, 'm> Store<'d, 'm> {
             commits_begun: AtomicU32::new(0),
             unsent: vacancies.unsent.fill(Lock::new(Unsent::new())),
             in_flight: AtomicU32::new(0),
+            under_way: AtomicU32::new(0),
             abandoned: AtomicBool::new(false),
             patience_relaxations: if patience_relaxations == 0 { 1_000_000 } else { patience_relaxations },
             written_blocks: AtomicU32::new(0),

@@ -252,6 +252,31 @@ impl<'m> Device<'m> for Withholding<'_, 'm> {
     }
 }
 
+/// The device has half of the buffers for queued blocks, or passes that by one request; the rest go when these are done.
+#[test]
+fn half_of_the_buffers_stay_to_be_filled_while_the_device_writes() {
+    type Wide = Memory<{ pages_for(72, BLOCK) }, 72, { map_words(1024, 4) }, 4, 64>;
+    let memory: Box<Wide> = Box::default();
+    let disk = Disk::new(vec![0; LEN]);
+    let device = Withholding { disk: &disk, addrs: Mutex::new(Vec::new()), kept: Mutex::new(Vec::new()) };
+    let store = Store::format(memory.take().unwrap(), &device, &NoInterrupts, options(1)).unwrap();
+    disk.take_log();
+    let fillings: Vec<Filling<'_>> = (0..60).map(|_| store.allocate(Allocate::data()).unwrap()).collect();
+    device.addrs.lock().unwrap().extend(fillings.iter().map(Filling::addr));
+    for filling in fillings {
+        store.enqueue(filling).unwrap();
+    }
+    while store.step() {}
+    let kept: Vec<u64> = device.kept.lock().unwrap().iter().map(Request::addr).collect();
+    let written = store.counters().queued_block_writes;
+    // Before anything is compared: a store ends when its device has given everything back.
+    device.addrs.lock().unwrap().retain(|addr| kept.contains(addr));
+    kept.iter().for_each(|addr| device.release(*addr));
+    store.settle().unwrap();
+    assert_eq!((kept.len(), written), (3, 48), "sixteen each, of 68 buffers");
+    assert_eq!((store.counters().queued_block_writes, disk.take_log().len()), (60, 4));
+}
+
 /// A write of its generation that takes its time holds up a commit in front of the first flush; one of the generation
 /// after it does not.
 #[test]
