@@ -13,8 +13,9 @@
 //! succeeds any more, because Linux forgets what it could not write. Transfers that come back short are continued.
 //!
 //! # How many system calls
-//! A request that finds the kernel idle is handed over at once. Others wait until a few have come together, or until
-//! the next poll: one system call then takes all of them, and the kernel sees neighbours side by side and merges them.
+//! A transfer that begins where the one before it ended waits until a few have come together, or until a poll finds
+//! nothing completed: one system call then takes all of them, and the kernel sees them side by side and merges them.
+//! Any other is handed over at once, and so is one that finds the kernel idle.
 //!
 //! # Waiting
 //! [`RingPlatform`] is the host's platform for a store on this device: whoever waits sleeps until the kernel has
@@ -45,7 +46,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Entries that are handed over together, while the kernel has others to go on with.
+/// Entries of transfers side by side that are handed over together, while the kernel has others to go on with.
 const TOLD_TOGETHER: usize = 8;
 /// Turns of a wait before it sleeps.
 const TURNS_AWAKE: u32 = 64;
@@ -75,6 +76,8 @@ struct Ring {
     ended: Vec<Completion<'static>>,
     /// Entries that the kernel was not told of yet.
     untold: usize,
+    /// Where the newest transfer ends.
+    end_addr: u64,
     flush_failed: bool,
 }
 
@@ -101,7 +104,7 @@ impl UringDevice {
         let ring = IoUring::new(u32::from(geometry.queue_depth).next_power_of_two())?;
         let jobs = (0..depth).map(|_| None).collect();
         let free = (0..depth).rev().collect();
-        let ring = Ring { ring, jobs, free, ended: Vec::new(), untold: 0, flush_failed: false };
+        let ring = Ring { ring, jobs, free, ended: Vec::new(), untold: 0, end_addr: 0, flush_failed: false };
         Ok(Self { file, geometry, ring: Mutex::new(ring), delivered: Arc::default() })
     }
 
@@ -206,11 +209,16 @@ impl Ring {
 
     /// Gives the kernel a job, in a slot that was free.
     fn start(&mut self, file: &File, slot: usize, job: Job) {
+        let mut continues = false;
+        if let Job::Transfer { request, .. } = &job {
+            continues = request.addr() == self.end_addr;
+            self.end_addr = request.addr().saturating_add(request.len_bytes());
+        }
         self.jobs[slot] = Some(job);
         self.enter(file, slot);
         let occupied = self.jobs.len() - self.free.len();
-        // With nothing else under way, nobody would be the better for waiting.
-        if self.untold == occupied || self.untold >= TOLD_TOGETHER {
+        // With nothing else under way, or nothing to be merged with, nobody would be the better for waiting.
+        if !continues || self.untold == occupied || self.untold >= TOLD_TOGETHER {
             self.tell();
         }
     }
@@ -287,10 +295,12 @@ impl Device<'static> for UringDevice {
 
     fn poll(&self) -> Option<Completion<'static>> {
         let mut ring = self.ring();
-        if ring.untold > 0 {
+        let mut completion = ring.ended.pop().or_else(|| ring.next_end(&self.file));
+        if completion.is_none() && ring.untold > 0 {
             ring.tell();
+            completion = ring.next_end(&self.file);
         }
-        let completion = ring.ended.pop().or_else(|| ring.next_end(&self.file))?;
+        let completion = completion?;
         self.delivered.fetch_add(1, Ordering::Relaxed);
         Some(completion)
     }
