@@ -4,6 +4,7 @@
 
 use crate::measure::{compare, row, seconds, Goal, Question, Row};
 use crate::raw::{self, Way};
+use crate::space::queue_beside;
 use crate::volume::{failed, in_file, Shape};
 use crate::Setting;
 use anyhow::{bail, Context, Result};
@@ -121,7 +122,12 @@ pub fn write(setting: &Setting, direct: bool) -> Result<Vec<Row>> {
             goal: Goal::AtLeast(1.0),
         };
         let two = || write_rate(store, setting, 2, &content);
-        rows.push(compare(setting.rounds, question, two, || write_rate(store, setting, 1, &content))?);
+        let one = || write_rate(store, setting, 1, &content);
+        rows.push(compare(setting.rounds, question, two, one)?);
+        if direct {
+            let block_ns = || Ok(BLOCK_LEN_BYTES as f64 * 1e9 / one()?);
+            rows.push(queue_beside(setting, block_ns)?);
+        }
         Ok(rows)
     })
 }

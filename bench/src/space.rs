@@ -206,32 +206,69 @@ pub fn cache(setting: &Setting) -> Result<Vec<Row>> {
     })
 }
 
+static QUEUE: SyncQueue<65536> = SyncQueue::new();
+
+/// Times that something is pushed and popped in a round.
+fn pairs(setting: &Setting) -> u64 {
+    if setting.quick {
+        100_000
+    } else {
+        1_000_000
+    }
+}
+
+/// Fills the sync queue with so many entries, and tells of each.
+fn fill_queue(entries: u64, mut each: impl FnMut(u32)) -> Result<()> {
+    let mut rng = Rng::new(7);
+    for _ in 0..entries {
+        let block = rng.next_u64() as u32;
+        ensure!(QUEUE.push(&HOST, 1, block), "the queue is full");
+        each(block);
+    }
+    Ok(())
+}
+
+/// Seconds of so many pushes and pops.
+fn push_and_pop(pairs: u64) -> Result<f64> {
+    seconds(|| {
+        for turn in 0..pairs {
+            ensure!(QUEUE.push(&HOST, 1, mix64(turn) as u32), "the queue is full");
+            black_box(QUEUE.pop(&HOST));
+        }
+        Ok(())
+    })
+}
+
+/// What a push and a pop of the sync queue cost, beside the nanoseconds that writing a block takes.
+///
+/// # Errors
+/// Those of the write.
+pub fn queue_beside(setting: &Setting, block_ns: impl FnMut() -> Result<f64>) -> Result<Row> {
+    let each = pairs(setting);
+    fill_queue((64 << 10) - 1, |_| ())?;
+    let question = Question {
+        what: "sync queue push + pop at 64k entries",
+        amount: format!("{each} pairs"),
+        unit: "ns",
+        reference: "writing a block, direct, 1 worker",
+        goal: Goal::AtMost(0.03),
+    };
+    let row = compare(setting.rounds, question, || Ok(push_and_pop(each)? * 1e9 / each as f64), block_ns);
+    while QUEUE.pop(&HOST).is_some() {}
+    row
+}
+
 /// The sync queue against a plain binary heap under the same lock.
 ///
 /// # Errors
 /// None but those of a full queue, which do not occur.
 pub fn queue(setting: &Setting) -> Result<Vec<Row>> {
-    static QUEUE: SyncQueue<65536> = SyncQueue::new();
-    let each: u64 = if setting.quick { 100_000 } else { 1_000_000 };
+    let each = pairs(setting);
     let mut rows = Vec::new();
     for entries in [1 << 10, 16 << 10, (64 << 10) - 1] {
         let heap = Spin::new(BinaryHeap::with_capacity(65536));
-        let mut rng = Rng::new(7);
-        for _ in 0..entries {
-            let block = rng.next_u64() as u32;
-            ensure!(QUEUE.push(&HOST, 1, block), "the queue is full");
-            heap.lock().push(Reverse((1_u64, block, 1_u32)));
-        }
-        let ours = || {
-            let time = seconds(|| {
-                for turn in 0..each {
-                    ensure!(QUEUE.push(&HOST, 1, mix64(turn) as u32), "the queue is full");
-                    black_box(QUEUE.pop(&HOST));
-                }
-                Ok(())
-            })?;
-            Ok(each as f64 / time)
-        };
+        fill_queue(entries, |block| heap.lock().push(Reverse((1_u64, block, 1_u32))))?;
+        let ours = || Ok(each as f64 / push_and_pop(each)?);
         let plain = || {
             let time = seconds(|| {
                 for turn in 0..each {
