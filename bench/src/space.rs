@@ -209,7 +209,7 @@ pub fn cache(setting: &Setting) -> Result<Vec<Row>> {
 static QUEUE: SyncQueue<65536> = SyncQueue::new();
 
 /// Times that something is pushed and popped in a round.
-fn pairs(setting: &Setting) -> u64 {
+fn turns(setting: &Setting) -> u64 {
     if setting.quick {
         100_000
     } else {
@@ -229,9 +229,9 @@ fn fill_queue(entries: u64, mut each: impl FnMut(u32)) -> Result<()> {
 }
 
 /// Seconds of so many pushes and pops.
-fn push_and_pop(pairs: u64) -> Result<f64> {
+fn push_and_pop(turns: u64) -> Result<f64> {
     seconds(|| {
-        for turn in 0..pairs {
+        for turn in 0..turns {
             ensure!(QUEUE.push(&HOST, 1, mix64(turn) as u32), "the queue is full");
             black_box(QUEUE.pop(&HOST));
         }
@@ -244,7 +244,7 @@ fn push_and_pop(pairs: u64) -> Result<f64> {
 /// # Errors
 /// Those of the write.
 pub fn queue_beside(setting: &Setting, block_ns: impl FnMut() -> Result<f64>) -> Result<Row> {
-    let each = pairs(setting);
+    let each = turns(setting);
     fill_queue((64 << 10) - 1, |_| ())?;
     let question = Question {
         what: "sync queue push + pop at 64k entries",
@@ -263,7 +263,7 @@ pub fn queue_beside(setting: &Setting, block_ns: impl FnMut() -> Result<f64>) ->
 /// # Errors
 /// None but those of a full queue, which do not occur.
 pub fn queue(setting: &Setting) -> Result<Vec<Row>> {
-    let each = pairs(setting);
+    let each = turns(setting);
     let mut rows = Vec::new();
     for entries in [1 << 10, 16 << 10, (64 << 10) - 1] {
         let heap = Spin::new(BinaryHeap::with_capacity(65536));
