@@ -25,13 +25,6 @@
 //! model, but not in what the compiler makes of it for x86-64: where nobody uses its result it vanishes, and with it
 //! the order of the unlinking store and the look at the announcements. `tests::epoch_machine` tries that out.
 //!
-//! # Where a lock is the fence
-//! Whoever frees takes an arena's lock anyway. On x86-64 taking a lock is a locked instruction, and no access passes
-//! one of those in either direction: it is the fence, if the announcements are looked at with the lock held
-//! ([`Epochs::unlinked_before_lock`]). What is left to do is to keep the compiler from moving the unlinking store
-//! behind it. The language does not say so much of a lock, and other processors do not do it: there, and under the
-//! model checkers, it is a fence like the others. `tests::epoch_machine` tries out this one too.
-//!
 //! Epochs are compared by wrapping difference, so that the counter may wrap.
 
 use crate::sync::{const_new, fence, AtomicU32, Ordering};
@@ -75,16 +68,6 @@ impl<'m> Epochs<'m> {
         fence(Ordering::SeqCst);
     }
 
-    /// The same for whoever is about to take a lock, and looks at the announcements with it held.
-    #[inline]
-    pub(crate) fn unlinked_before_lock(&self) {
-        if cfg!(all(target_arch = "x86_64", not(any(loom, miri, feature = "shuttle")))) {
-            core::sync::atomic::compiler_fence(Ordering::SeqCst);
-        } else {
-            fence(Ordering::SeqCst);
-        }
-    }
-
     /// The present epoch, for what was unlinked before.
     pub(crate) fn stamp(&self) -> u32 {
         self.unlinked();
@@ -117,8 +100,7 @@ impl<'m> Epochs<'m> {
         }
     }
 
-    /// Whether nobody is inside. After [`Epochs::unlinked`] or [`Epochs::stamp`], or
-    /// [`Epochs::unlinked_before_lock`] with a lock held that was taken after it.
+    /// Whether nobody is inside. After [`Epochs::unlinked`] or [`Epochs::stamp`].
     #[inline]
     pub(crate) fn is_quiet(&self) -> bool {
         self.inside.load(Ordering::Acquire) == 0

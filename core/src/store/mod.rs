@@ -399,7 +399,7 @@ impl<'d, 'm> Store<'d, 'm> {
     #[inline(always)]
     fn free_at_once(&self, place: Place) -> Result<bool, Refused> {
         let engine = self.engine;
-        engine.epochs.unlinked_before_lock();
+        engine.epochs.unlinked();
         engine.arenas.change(place.arena, |state, map| {
             let Some(new) = map.new_block(place.index) else { return self.free_committed(state, *map, place) };
             // The last two blocks of an arena, and those of its log, are never new.
