@@ -2,7 +2,8 @@
 //!
 //! A hash table over a fixed set of buffers, with the clock algorithm (second chance, a one-bit approximation of LRU)
 //! choosing what to evict: a hit sets a bit in its own frame, if it is not set yet, and moves nothing in a list that
-//! all CPUs share. It counts, and is counted as a reader, in a place of its own CPU (see [`crate::pool`]). A block that is being read is in the table from the start; later readers of it wait for the same request.
+//! all CPUs share. It counts, and is counted as a reader, in a place of its own CPU (see [`crate::pool`]). A block that
+//! is being read is in the table from the start; later readers of it wait for the same request.
 //!
 //! ```text
 //!   bucket[hash(block) % n] -> frame -> frame -> ...        n = number of cache buffers; links live in the frames

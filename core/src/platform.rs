@@ -21,9 +21,9 @@ pub trait Platform: Sync {
     /// Ends the section begun by the matching [`Platform::enter_critical`].
     fn leave_critical(&self, saved: usize);
 
-    /// A small number that tells this CPU from others: its index, say. Only for speed: any answer is right, also one that
-    /// has become another CPU's meanwhile. CPUs whose numbers differ in their two lowest bits read the same cached block
-    /// without writing to the same cache line; with the default, all CPUs write to the same.
+    /// A small number that tells this CPU from others: its index, say. Only for speed: any answer is right, also one
+    /// that has become another CPU's meanwhile. CPUs whose numbers differ in their two lowest bits read the same cached
+    /// block without writing to the same cache line; with the default, all CPUs write to the same.
     fn cpu(&self) -> usize {
         0
     }

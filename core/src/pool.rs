@@ -19,8 +19,8 @@
 //!
 //! # Invariant (all of the `unsafe` rests on it)
 //! All seats of frame *i* are taken while exactly one `Slot` (or link of a `SlotChain`) for *i* exists; each `Shared`
-//! (and link of a `SharedChain`, and parked share) for *i* is counted in one of them. [`seats`] says why the two exclude
-//! each other; only the functions of this file call what changes a seat. Frame *i* of a pool covers the bytes
+//! (and link of a `SharedChain`, and parked share) for *i* is counted in one of them. [`seats`] says why the two
+//! exclude each other; only the functions of this file call what changes a seat. Frame *i* of a pool covers the bytes
 //! `[i * B, (i + 1) * B)` of the page area, disjoint from every other frame; a page area backs one pool only, because
 //! [`Pool::new`] consumes its token.
 
@@ -68,8 +68,8 @@ unsafe impl Sync for Page {}
 pub(crate) struct Frame {
     /// The next frame in the chain that owns this one: its number plus one, 0 at the end.
     next: AtomicU32,
-    /// The seat (its number plus one) of the one share of this frame that is parked here: in a queue that stores numbers,
-    /// or in a `SharedChain`. Else 0.
+    /// The seat (its number plus one) of the one share of this frame that is parked here: in a queue that stores
+    /// numbers, or in a `SharedChain`. Else 0.
     parked: AtomicU32,
     /// What the cache knows of the block in this buffer; no ownership depends on it.
     pub(crate) meta: FrameMeta,
@@ -372,8 +372,8 @@ impl<'m> Shared<'m> {
 
 impl Clone for Shared<'_> {
     fn clone(&self) -> Self {
-        // In the same seat, which cannot be taken while this share is counted there; in another it could be, by somebody
-        // whose claim is about to fail.
+        // In the same seat, which cannot be taken while this share is counted there; in another it could be, by
+        // somebody whose claim is about to fail.
         let _counted = self.pool.join(self.seat);
         debug_assert!(_counted);
         Self { pool: self.pool, seat: self.seat }

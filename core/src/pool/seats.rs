@@ -61,8 +61,8 @@ impl Row {
     }
 }
 
-/// A frame and a row in one word, so that a share of a buffer is no larger for it. (A whole word, so that a share has no
-/// padding: it is moved in pieces then that a processor can forward.)
+/// A frame and a row in one word, so that a share of a buffer is no larger for it. (A whole word, so that a share has
+/// no padding: it is moved in pieces then that a processor can forward.)
 #[derive(Clone, Copy)]
 pub(crate) struct SeatId(usize);
 
