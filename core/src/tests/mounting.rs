@@ -210,7 +210,7 @@ fn a_mount_that_is_dropped_leaves_nothing_in_the_device() {
         assert!(format!("{mounting:?}").starts_with("Mounting"));
         // It asks in one step, and has its answer in the next.
         let step = |step: u32| {
-            device.stalled.store(step % 2 == 0, SeqCst);
+            device.stalled.store(step.is_multiple_of(2), SeqCst);
             mounting.step().unwrap().is_some()
         };
         if (0..steps).any(step) {

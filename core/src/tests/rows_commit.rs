@@ -252,7 +252,8 @@ impl<'m> Device<'m> for Withholding<'_, 'm> {
     }
 }
 
-/// The device has half of the buffers for queued blocks, or passes that by one request; the rest go when these are done.
+/// The device has half of the buffers for queued blocks, or passes that by one request; the rest go when these are
+/// done.
 #[test]
 fn half_of_the_buffers_stay_to_be_filled_while_the_device_writes() {
     type Wide = Memory<{ pages_for(72, BLOCK) }, 72, { map_words(1024, 4) }, 4, 64>;

@@ -49,8 +49,8 @@ fn the_formula_is_the_size_of_the_value() {
     use crate::sync::Lock;
 
     const fn formula(pages: usize, frames: usize, words: usize, arenas: usize, queue: usize, workers: usize) -> usize {
-        // Two locks and what their queues have besides entries; the flag; what aligns the parts to each other, and rows of
-        // seats to cache lines.
+        // Two locks and what their queues have besides entries; the flag; what aligns the parts to each other, and rows
+        // of seats to cache lines.
         const QUEUE_HEAD: usize = size_of::<Lock<Queue<1>>>() - size_of::<Entry>();
         const LIMBO_HEAD: usize = size_of::<Lock<Limbo<1>>>() - size_of::<Retired>();
         const HEADS: usize = QUEUE_HEAD + LIMBO_HEAD + align_of::<u64>() + ROWS * 56;
