@@ -38,6 +38,11 @@ impl Mounting<'_, '_> {
         Ok(asked)
     }
 
+    /// Whether the device has the flush of this mount.
+    pub(super) fn flushes(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.reading && lane.stage == Stage::Flush)
+    }
+
     /// Notes where a lane is now.
     pub(super) fn leave(&mut self, lane: usize, reading: bool) {
         if let Some(lane) = self.lanes.get_mut(lane) {

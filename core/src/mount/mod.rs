@@ -324,7 +324,7 @@ impl<'d, 'm> Mounting<'d, 'm> {
                 self.take(request.into_slot(), result)?;
                 self.leave(lane, false);
             }
-            Completion::Flush(tag, result) if tag == self.flush_tag => {
+            Completion::Flush(tag, result) if tag == self.flush_tag && self.flushes() => {
                 self.lanes.iter_mut().for_each(|lane| lane.reading = false);
                 result.map_err(|cause| self.stop(Error::Device { op: DeviceOp::Flush, addr: 0, cause }))?;
                 self.stage = Stage::Done;
