@@ -290,20 +290,22 @@ impl<'m> Arenas<'m> {
         self.slots.len()
     }
 
-    /// Words of free map that the arenas have taken.
+    /// Words of free map that the arenas have taken: up to the end of whichever has the last ones, because mount places
+    /// arenas in the order in which their headers come.
     pub(crate) fn words_used(&self) -> usize {
-        self.len().checked_sub(1).map_or(0, |last| {
-            self.slot(last).shape.words_at.load(Ordering::Relaxed) + FreeMap::words_needed(self.blocks(last))
-        })
+        let end = |arena: usize| {
+            self.slot(arena).shape.words_at.load(Ordering::Relaxed) + FreeMap::words_needed(self.blocks(arena))
+        };
+        (0..self.len()).map(end).max().unwrap_or(0)
     }
 
     /// Gives arenas behind the last one their places, as part of the commit of `generation`. They are not counted yet,
     /// so nobody else looks at them: next come [`Arenas::fill_some`] for each, and [`Arenas::add`].
     pub(crate) fn announce(&self, arenas: usize, first_block: u32, blocks: u32, generation: u64) {
-        let old = self.len();
+        let (old, words_used) = (self.len(), self.words_used());
         for index in 0..arenas {
             let arena = old + index;
-            let words_at = self.words_used() + index * FreeMap::words_needed(blocks);
+            let words_at = words_used + index * FreeMap::words_needed(blocks);
             let base_block = first_block + index as u32 * (blocks + 2);
             self.place(arena, base_block, blocks, words_at);
             self.with(arena, |state, _| {
@@ -345,7 +347,8 @@ impl<'m> Arenas<'m> {
         self.words.len()
     }
 
-    /// Gives an arena its place on the device and in memory; called by mount, in ascending order, before any other use.
+    /// Gives an arena its place on the device and in memory, before any other use. Called by mount in any order, and by
+    /// growing.
     pub(crate) fn place(&self, arena: usize, base_block: u32, blocks: u32, words_at: usize) {
         let slot = self.slot(arena);
         slot.shape.base_block.store(base_block, Ordering::Relaxed);

@@ -162,7 +162,7 @@ pub(crate) struct Content {
 pub(crate) enum Lookup<'m> {
     /// The block is here.
     Hit(Shared<'m>),
-    /// Somebody reads it.
+    /// Somebody reads it, or tries in vain to take its buffer.
     Wait(Ticket<'m>),
     /// The caller has to read it into this buffer and call [`Cache::finish_read`].
     Miss(Slot<'m>, Ticket<'m>),
@@ -378,7 +378,8 @@ impl<'m> Cache<'m> {
     fn answer(&self, id: FrameId) -> Lookup<'m> {
         let row = self.row();
         self.note_use(id, row);
-        // A frame in the table that cannot be held is owned by the request that reads it.
+        // A frame in the table that cannot be held is owned by the request that reads it, or somebody is about to find
+        // out that it cannot be claimed: then the ticket has it the next time.
         match self.pool.hold(id, row) {
             Some(share) if self.meta(id).state.load(Ordering::Acquire) == VALID => Lookup::Hit(share),
             _ => Lookup::Wait(self.ticket(id)),

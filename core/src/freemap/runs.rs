@@ -127,7 +127,7 @@ impl FreeMap<'_> {
                 walk.next = first_of(at, rest);
                 return Walked::Stopped;
             }
-            walk.next = first + WORD_BITS as u32 - bits.leading_zeros();
+            walk.next = first + (WORD_BITS as u32 - bits.leading_zeros());
             budget = budget.saturating_sub((bits & !(bits << 1)).count_ones());
         }
         Walked::Part

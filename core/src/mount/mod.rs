@@ -425,7 +425,8 @@ impl<'d, 'm> Mounting<'d, 'm> {
 
     #[inline(never)]
     fn finish(&mut self) -> Result<Store<'d, 'm>, Stop> {
-        let (Some(engine), Some(vacancies)) = (self.engine.take(), self.vacancies.take()) else { return Err(Stop) };
+        // The engine stays: by it the end of a mount that has failed tells the requests that are still under way.
+        let (Some(engine), Some(vacancies)) = (self.engine, self.vacancies.take()) else { return Err(Stop) };
         self.check_superblock(engine)?;
         self.check_roots(engine)?;
         let Some(head) = &self.head else { return Err(Stop) };

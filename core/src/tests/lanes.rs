@@ -4,7 +4,7 @@ use super::disk::Disk;
 use super::store::{options, write, BLOCK};
 use crate::device::{Completion, Device, DeviceError, DeviceGeometry, FlushTag, Request, RequestKind};
 use crate::memory::{map_words, pages_for};
-use crate::{BlockPtr, Memory, MountOptions, NoInterrupts, Store};
+use crate::{BlockPtr, Memory, MountOptions, Mounting, NoInterrupts, Store};
 use std::boxed::Box;
 use std::format;
 use std::string::String;
@@ -100,6 +100,55 @@ fn fragmented() -> Vec<u8> {
     store.commit(store.roots().with_root(Some(all[0]), 2)).unwrap();
     store.unmount().unwrap();
     disk.bytes()
+}
+
+/// New arenas take no words of an old one, in whatever order the headers of these came; with a header that is only
+/// good in its second copy too.
+#[test]
+fn a_volume_grows_behind_all_arenas_whichever_came_last() {
+    const EXTRA: usize = 700;
+    type More = Memory<{ pages_for(24, BLOCK) }, 24, { map_words(BLOCKS + EXTRA, ARENAS + 2) }, { ARENAS + 2 }, 16>;
+    let mut image = fragmented();
+    image.resize(image.len() + EXTRA * BLOCK, 0);
+    for random in 0..if cfg!(miri) { 1 } else { 8 } {
+        if random == 4 {
+            // The first copy of the first arena's header.
+            image[BLOCK + 100] ^= 1;
+        }
+        let memories: [Box<More>; 2] = [Box::default(), Box::default()];
+        let disk = Disk::new(image.clone());
+        let late = Late::new(&disk, 16, random, None);
+        let store = Store::mount(memories[0].take().unwrap(), &late, &NoInterrupts, MountOptions::default()).unwrap();
+        let (arenas, free) = found(&store);
+        assert_eq!(arenas.len(), ARENAS);
+        store.grow().unwrap();
+        // All but where the second superblock was.
+        let same = |store: &Store<'_, '_>| found(store).1[..BLOCKS] == free[..BLOCKS];
+        assert!(same(&store) && store.arena(ARENAS).is_some(), "order {random}");
+        store.commit(store.roots()).unwrap();
+        store.unmount().unwrap();
+        let again = Late::new(&disk, 16, random + 1, None);
+        let store = Store::mount(memories[1].take().unwrap(), &again, &NoInterrupts, MountOptions::default()).unwrap();
+        assert!(same(&store), "order {random}, mounted again");
+    }
+}
+
+/// A mount that has failed, with more reads under way, waits for these when it ends and not for ever, also when it was
+/// stepped again.
+#[test]
+fn a_mount_that_failed_ends_with_the_last_of_its_reads() {
+    let image = fragmented();
+    let (first, disk) = (memory(), Disk::new(image.clone()));
+    drop(Store::mount(first.take().unwrap(), &disk, &NoInterrupts, MountOptions::default()).unwrap());
+    for addr in disk.take_reads().into_iter().skip(2) {
+        let (memory, disk) = (memory(), Disk::new(image.clone()));
+        let late = Late::new(&disk, 16, addr, Some(addr));
+        let mut mounting = Mounting::new(memory.take().unwrap(), &late, &NoInterrupts, MountOptions::default());
+        while matches!(mounting.step(), Ok(None)) {}
+        assert!(mounting.step().is_err(), "{addr:#x}");
+        drop(mounting);
+        assert!(late.state.lock().unwrap().held.is_empty(), "{addr:#x}");
+    }
 }
 
 /// What mount has found out of the arenas, and out of each block.
