@@ -172,7 +172,8 @@ impl Inner {
             RequestKind::Write => request.buffers().into_iter().flatten().next().map(NonNull::from),
             _ => None,
         };
-        let fits = buffer.filter(|buffer| buffer.len() as u64 == len && len > 0 && len % SECTOR_SIZE as u64 == 0);
+        let whole = len > 0 && len.is_multiple_of(SECTOR_SIZE as u64);
+        let fits = buffer.filter(|buffer| buffer.len() as u64 == len && whole);
         let Some(buffer) = fits.filter(|_| self.driver.is_some()) else {
             if self.refused.is_some() {
                 return Err(request);
