@@ -26,8 +26,8 @@ pub fn check_packages(root: &Path) -> Result<String> {
 }
 
 /// Deletes what cargo has unpacked of these packages when they were last built so: as long as the version is the same,
-/// it would build the others beside that, and not beside the packages as they are now. Such packages lie in folders that
-/// begin with a dash, because they come from no host.
+/// it would build the others beside that, and not beside the packages as they are now. Such packages lie in folders
+/// that begin with a dash, because they come from no host.
 fn forget_unpacked() -> Result<()> {
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")));
@@ -104,8 +104,8 @@ fn transcript(text: &str) -> Option<&str> {
     block.strip_prefix("text\n$ cargo demo\n")
 }
 
-/// Lines without their numbers, units, rules and widths, which differ from run to run; without those that say how far it
-/// is, of which there are the more the longer it takes.
+/// Lines without their numbers, units, rules and widths, which differ from run to run; without those that say how far
+/// it is, of which there are the more the longer it takes.
 fn shapes(text: &str) -> Vec<String> {
     let units = ["B", "KiB", "MiB", "GiB"];
     let shape = |word: &str| {
